@@ -1,0 +1,186 @@
+"""Configuration: frozen dataclasses that travel as JSON inside the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, get_args
+
+from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
+
+Branches = Literal["per_keypoint", "grouped_13", "grouped_5", "shared"]
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+"""Mean of RGB values in [0, 1] (ImageNet), subtracted before the network."""
+IMAGE_STD = (0.229, 0.224, 0.225)
+"""Standard deviation of RGB values in [0, 1] (ImageNet)."""
+OUTPUT_STRIDE = 4
+"""Input pixels per heatmap pixel, for every DEKR model."""
+SIZE_MULTIPLE = 64
+"""Network inputs are multiples of this many pixels."""
+
+
+def _check_keys(cls: type, values: Mapping[str, Any]) -> None:
+    known = {item.name for item in fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(f"unknown {cls.__name__} key {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """An HRNet: stem, layer1, and three stages of parallel branches.
+
+    Args:
+        width: channels C of the finest branch; the others have 2C, 4C, 8C.
+        stem_channels: channels of the two stride-2 convolutions.
+        layer1_channels: inner channels of layer1's bottlenecks (their output is 4 times wider).
+        layer1_blocks: bottlenecks in layer1.
+        modules: modules in stages 2, 3 and 4.
+        blocks: basic blocks per branch of a module.
+    """
+
+    width: int = 32
+    stem_channels: int = 64
+    layer1_channels: int = 64
+    layer1_blocks: int = 4
+    modules: tuple[int, int, int] = (1, 4, 3)
+    blocks: int = 4
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> BackboneConfig:
+        """Build from JSON values; unknown keys raise ValueError."""
+        _check_keys(cls, values)
+        if "modules" in values:
+            values = {**values, "modules": tuple(values["modules"])}
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """DEKR's heatmap head and offset head.
+
+    Args:
+        adaptive: adaptive convolutions (True) or plain 3x3 ones in their place (the ablation).
+        branches: one regression branch per keypoint, 13 branches (the five head keypoints share one),
+            5 branches (head, arms, legs; both need COCO's 17 keypoints) or one shared branch.
+        heatmap_channels: width of the heatmap head.
+        keypoint_channels: channels per keypoint in the offset head.
+        shared_channels: width of the offset head when ``branches="shared"``.
+        blocks: adaptive blocks in a row.
+    """
+
+    adaptive: bool = True
+    branches: Branches = "per_keypoint"
+    heatmap_channels: int = 32
+    keypoint_channels: int = 15
+    shared_channels: int = 256
+    blocks: int = 2
+
+    def __post_init__(self) -> None:
+        if self.branches not in get_args(Branches):
+            raise ValueError(f"branches must be one of {get_args(Branches)}, got {self.branches!r}")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> HeadConfig:
+        """Build from JSON values; unknown keys raise ValueError."""
+        _check_keys(cls, values)
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """Thresholds that belong to a model.
+
+    Args:
+        score_threshold: poses below this score are not shown; 0 or less keeps everyone.
+        nms_threshold: pose NMS distance as a share of the box diagonal, one scale.
+        multi_scale_nms_threshold: the same, several scales.
+        nms_min_keypoints: poses are neighbours when *more* than this many keypoints are near.
+        other_scale_factor: weight of center scores that come from scales other than 1.
+    """
+
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.05
+    multi_scale_nms_threshold: float = 0.15
+    nms_min_keypoints: int = 8
+    other_scale_factor: float = 0.9
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DecodeConfig:
+        """Build from JSON values; unknown keys raise ValueError."""
+        _check_keys(cls, values)
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that a weights file says about its network.
+
+    Args:
+        name: registry name or the user's own.
+        skeleton: keypoints, edges, flip pairs, sigmas.
+        input_size: short side in input pixels at scale 1.
+        backbone, head, decode: see their classes.
+        architecture: "dekr".
+        license: licence of the weights.
+        training_data: what the weights were trained on.
+        metrics: measured numbers, name to value.
+        notes: free text for the model card.
+    """
+
+    name: str = "dekr-w32-coco"
+    skeleton: Skeleton = COCO_17
+    input_size: int = 512
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    architecture: str = "dekr"
+    license: str = ""
+    training_data: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    notes: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """The inverse of ``to_dict``; unknown keys raise ValueError, missing ones keep their defaults."""
+        _check_keys(cls, values)
+        parts: dict[str, Any] = dict(values)
+        for key, part in (
+            ("skeleton", Skeleton),
+            ("backbone", BackboneConfig),
+            ("head", HeadConfig),
+            ("decode", DecodeConfig),
+        ):
+            if key in parts:
+                parts[key] = part.from_dict(parts[key])
+        return cls(**parts)
+
+
+_W48 = {"backbone": BackboneConfig(width=48), "head": HeadConfig(heatmap_channels=48), "input_size": 640}
+_CROWDPOSE = {"skeleton": CROWDPOSE_14, "decode": DecodeConfig(nms_min_keypoints=7, other_scale_factor=0.8)}
+
+ARCHITECTURES: dict[str, ModelConfig] = {
+    "dekr-w32-coco": ModelConfig(name="dekr-w32-coco"),
+    "dekr-w48-coco": ModelConfig(name="dekr-w48-coco", **_W48),  # type: ignore[arg-type]
+    "dekr-w32-crowdpose": ModelConfig(name="dekr-w32-crowdpose", **_CROWDPOSE),  # type: ignore[arg-type]
+    "dekr-w48-crowdpose": ModelConfig(name="dekr-w48-crowdpose", **_W48, **_CROWDPOSE),  # type: ignore[arg-type]
+    "tiny": ModelConfig(
+        name="tiny",
+        input_size=256,
+        backbone=BackboneConfig(
+            width=16, stem_channels=32, layer1_channels=16, layer1_blocks=2, modules=(1, 2, 2), blocks=2
+        ),
+        head=HeadConfig(heatmap_channels=24, keypoint_channels=8, blocks=1),
+    ),
+}
+"""Network shapes by registry name."""
+
+
+def with_head(config: ModelConfig, name: str, **changes: Any) -> ModelConfig:
+    """A copy of a configuration under another name, with parts of its head changed (ablations)."""
+    return replace(config, name=name, head=replace(config.head, **changes))

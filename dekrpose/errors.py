@@ -1,0 +1,15 @@
+"""The error tree: everything that dekrpose itself raises about files and photos."""
+
+from __future__ import annotations
+
+
+class DekrPoseError(Exception):
+    """Base of all errors that dekrpose raises about its inputs' content."""
+
+
+class CheckpointError(DekrPoseError):
+    """A weights file is broken, foreign, or does not fit the network."""
+
+
+class ImageError(DekrPoseError, ValueError):
+    """An image cannot be read, or its type, shape or values are not supported."""

@@ -1,0 +1,116 @@
+"""Skeletons: which keypoints a person has and how they belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The keypoints of a person, in channel order.
+
+    Args:
+        name: what it is called, for messages and model cards.
+        keypoints: K unique names in channel order, such as ``"left_wrist"``.
+        edges: pairs of keypoint indices that are drawn as limbs. Their order matters: the scoring
+            net reads them as its features.
+        flip_pairs: pairs of indices that change places when the image is mirrored.
+        sigmas: K OKS falloff constants (COCO's ``sigmas``, not doubled).
+
+    Raises:
+        ValueError: names repeat, an index is out of range, or the number of sigmas is not K.
+    """
+
+    name: str
+    keypoints: tuple[str, ...]
+    edges: tuple[tuple[int, int], ...]
+    flip_pairs: tuple[tuple[int, int], ...]
+    sigmas: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.keypoints)
+        if count == 0 or len(set(self.keypoints)) != count:
+            raise ValueError(f"skeleton {self.name!r} needs unique keypoint names, got {self.keypoints}")
+        if len(self.sigmas) != count:
+            raise ValueError(f"skeleton {self.name!r} has {count} keypoints but {len(self.sigmas)} sigmas")
+        for field in ("edges", "flip_pairs"):
+            for pair in getattr(self, field):
+                if len(pair) != 2 or not all(0 <= index < count for index in pair):
+                    raise ValueError(
+                        f"{field} of skeleton {self.name!r} must be pairs of indices below {count}, got {pair}"
+                    )
+        mirrored = [index for pair in self.flip_pairs for index in pair]
+        if len(set(mirrored)) != len(mirrored):
+            raise ValueError(f"flip_pairs of skeleton {self.name!r} name a keypoint twice: {self.flip_pairs}")
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    @cached_property
+    def flip_indices(self) -> tuple[int, ...]:
+        """For each channel, the channel that takes its place in a mirrored image."""
+        indices = list(range(len(self)))
+        for left, right in self.flip_pairs:
+            indices[left], indices[right] = right, left
+        return tuple(indices)
+
+    def index(self, keypoint: str) -> int:
+        """The channel of a keypoint name; KeyError lists the names that exist."""
+        try:
+            return self.keypoints.index(keypoint)
+        except ValueError:
+            raise KeyError(f"no keypoint {keypoint!r} in {self.name}; it has {', '.join(self.keypoints)}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Skeleton:
+        """The inverse of ``to_dict``; unknown or missing keys raise ValueError."""
+        expected = {"name", "keypoints", "edges", "flip_pairs", "sigmas"}
+        if set(values) != expected:
+            raise ValueError(f"a skeleton has the keys {sorted(expected)}, got {sorted(values)}")
+        return cls(
+            name=str(values["name"]),
+            keypoints=tuple(str(name) for name in values["keypoints"]),
+            edges=tuple((int(a), int(b)) for a, b in values["edges"]),
+            flip_pairs=tuple((int(a), int(b)) for a, b in values["flip_pairs"]),
+            sigmas=tuple(float(sigma) for sigma in values["sigmas"]),
+        )
+
+
+COCO_17 = Skeleton(
+    name="coco-17",
+    keypoints=(
+        "nose", "left_eye", "right_eye", "left_ear", "right_ear",
+        "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
+        "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
+    ),
+    edges=(
+        (0, 1), (0, 2), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 6), (5, 7), (5, 11),
+        (6, 8), (6, 12), (7, 9), (8, 10), (11, 12), (11, 13), (12, 14), (13, 15), (14, 16),
+    ),
+    flip_pairs=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)),
+    sigmas=(
+        0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072,
+        0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089,
+    ),
+)  # fmt: skip
+
+CROWDPOSE_14 = Skeleton(
+    name="crowdpose-14",
+    keypoints=(
+        "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
+        "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle", "head_top", "neck",
+    ),
+    edges=(
+        (12, 13), (13, 0), (13, 1), (0, 2), (1, 3), (2, 4), (3, 5), (0, 6),
+        (1, 7), (6, 8), (7, 9), (8, 10), (9, 11), (6, 7), (0, 1),
+    ),
+    flip_pairs=((0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (10, 11)),
+    sigmas=(0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089, 0.079, 0.079),
+)  # fmt: skip
