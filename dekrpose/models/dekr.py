@@ -1,0 +1,175 @@
+"""DEKR: a heatmap head that finds people's centers, an offset head that regresses each keypoint by its own branch.
+
+DEKR paper (Geng et al., CVPR 2021, arXiv 2104.02300), "Disentangled Keypoint Regression".
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dekrpose.config import Branches, HeadConfig, ModelConfig
+from dekrpose.models.adaptive_conv import AdaptiveConv, gather_pixels
+from dekrpose.models.blocks import BasicBlock, conv_bn
+from dekrpose.models.hrnet import HRNet, concatenate
+
+_HEAD, _LEFT_ARM, _RIGHT_ARM, _LEFT_LEG, _RIGHT_LEG = (
+    (0, 1, 2, 3, 4), (5, 7, 9), (6, 8, 10), (11, 13, 15), (12, 14, 16),
+)  # fmt: skip
+
+
+def branch_keypoints(branches: Branches, keypoints: int) -> list[tuple[int, ...]]:
+    """Which keypoints each branch of the offset head regresses (paper, ablation of the separate regression).
+
+    Raises:
+        ValueError: a grouped head was asked for a skeleton without COCO's 17 keypoints.
+    """
+    if branches == "shared":
+        return [tuple(range(keypoints))]
+    if branches == "per_keypoint":
+        return [(index,) for index in range(keypoints)]
+    if keypoints != 17:
+        raise ValueError(f"branches={branches!r} is defined for COCO's 17 keypoints, got {keypoints}")
+    if branches == "grouped_5":
+        return [_HEAD, _LEFT_ARM, _RIGHT_ARM, _LEFT_LEG, _RIGHT_LEG]
+    return [_HEAD, *((index,) for index in range(5, 17))]
+
+
+class HeatmapHead(nn.Module):
+    """(B, C, h, w) features -> (B, K+1, h, w) heatmaps; the last channel holds the centers. No sigmoid."""
+
+    def __init__(self, in_channels: int, keypoints: int, config: HeadConfig) -> None:
+        super().__init__()
+        self.transition = conv_bn(in_channels, config.heatmap_channels, 1)
+        self.block = BasicBlock(config.heatmap_channels)
+        self.final = nn.Conv2d(config.heatmap_channels, keypoints + 1, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return cast(Tensor, self.final(self.block(self.transition(features))))
+
+
+class RegressionBlock(nn.Module):
+    """(Adaptive) 3x3 convolution, batch norm, shortcut, ReLU for G branches of C channels at once."""
+
+    def __init__(self, branches: int, channels: int, adaptive: bool) -> None:
+        super().__init__()
+        width = branches * channels
+        self.conv = (
+            AdaptiveConv(branches, channels)
+            if adaptive
+            else nn.Conv2d(width, width, 3, padding=1, groups=branches, bias=False)
+        )
+        self.bn = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)) + x, inplace=True)
+
+    def at(self, x: Tensor, pixels: Tensor) -> Tensor:
+        """The same at (B, P, 2) pixels only: (B, G * C, P)."""
+        out = self.conv.at(x, pixels) if isinstance(self.conv, AdaptiveConv) else gather_pixels(self.conv(x), pixels)
+        return F.relu(self.bn(out.unsqueeze(-1)).squeeze(-1) + gather_pixels(x, pixels), inplace=True)
+
+
+class BranchGroup(nn.Module):
+    """The branches of one width: blocks, then a 1x1 convolution to two offsets per keypoint.
+
+    Args:
+        branches: G.
+        channels: width of each branch.
+        keypoints: keypoints that each branch regresses.
+    """
+
+    def __init__(self, branches: int, channels: int, keypoints: int, config: HeadConfig) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(
+            *(RegressionBlock(branches, channels, config.adaptive) for _ in range(config.blocks))
+        )
+        self.final = nn.Conv2d(branches * channels, branches * keypoints * 2, 1, groups=branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.final(self.blocks(x)))
+
+    def at(self, x: Tensor, pixels: Tensor) -> Tensor:
+        """Offsets (B, 2 * keypoints, P) at (B, P, 2) pixels; only the blocks before the last see every pixel."""
+        x = cast(Tensor, self.blocks[:-1](x))
+        out = cast(RegressionBlock, self.blocks[-1]).at(x, pixels)
+        return cast(Tensor, self.final(out.unsqueeze(-1)).squeeze(-1))
+
+
+class OffsetHead(nn.Module):
+    """(B, C, h, w) features -> (B, 2K, h, w) offsets, pixel - keypoint in heatmap pixels, channels x0, y0, x1, ..."""
+
+    def __init__(self, in_channels: int, keypoints: int, config: HeadConfig) -> None:
+        super().__init__()
+        per_branch = branch_keypoints(config.branches, keypoints)
+        groups = [list(group) for _, group in groupby(per_branch, key=len)]
+        widths = [
+            config.shared_channels if config.branches == "shared" else config.keypoint_channels * len(group[0])
+            for group in groups
+        ]
+        self.splits = [len(group) * width for group, width in zip(groups, widths, strict=True)]
+        self.transition = conv_bn(in_channels, sum(self.splits), 1)
+        self.groups = nn.ModuleList(
+            BranchGroup(len(group), width, len(group[0]), config)
+            for group, width in zip(groups, widths, strict=True)
+        )
+        order = [keypoint for branch in per_branch for keypoint in branch]
+        channels = [2 * position + xy for position in _inverse(order) for xy in (0, 1)]
+        self.channel_order = None if channels == list(range(2 * keypoints)) else channels
+
+    def forward(self, features: Tensor) -> Tensor:
+        parts = self.transition(features).split(self.splits, dim=1)
+        return self._join([group(part) for group, part in zip(self.groups, parts, strict=True)])
+
+    def at(self, features: Tensor, pixels: Tensor) -> Tensor:
+        """Offsets (B, 2K, P) at (B, P, 2) integer xy heatmap pixels, equal to the map's values there."""
+        parts = self.transition(features).split(self.splits, dim=1)
+        groups = zip(self.groups, parts, strict=True)
+        return self._join([cast(BranchGroup, group).at(part, pixels) for group, part in groups])
+
+    def _join(self, parts: list[Tensor]) -> Tensor:
+        offsets = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return offsets if self.channel_order is None else offsets[:, self.channel_order]
+
+
+def _inverse(order: list[int]) -> list[int]:
+    return sorted(range(len(order)), key=order.__getitem__)
+
+
+class DEKR(nn.Module):
+    """Normalised RGB (B, 3, H, W) -> heatmaps (B, K+1, H/4, W/4) and offsets (B, 2K, H/4, W/4).
+
+    Heatmaps: one channel per keypoint, the last for the centers; no sigmoid. Offsets: pixel - keypoint in heatmap
+    pixels, channels x0, y0, x1, ... (the official code's convention). H and W must be multiples of 32.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        keypoints = len(config.skeleton)
+        self.backbone = HRNet(config.backbone)
+        self.heatmap_head = HeatmapHead(self.backbone.out_channels, keypoints, config.head)
+        self.offset_head = OffsetHead(self.backbone.out_channels, keypoints, config.head)
+        self.apply(_initialise)  # children first, so an adaptive convolution resets its transform last
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(images)
+        return self.heatmap_head(features), self.offset_head(features)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The backbone's maps joined at stride 4: (B, 15 * width, H/4, W/4)."""
+        return concatenate(self.backbone(images))
+
+
+def _initialise(module: nn.Module) -> None:
+    """The official initialisation: small normal weights; adaptive convolutions keep their own."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, std=0.001)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, AdaptiveConv):
+        module.reset_parameters()
