@@ -278,12 +278,9 @@ def _write_official_offsets(
         # the keypoints: once one of a person's keypoints is written there, its later ones are too.
         free = (patch == 0).all(1) | (patch_areas >= area)
         written = (free & valid[person, :, None, None]).cummax(0).values & valid[person, :, None, None]
-        values = torch.stack(
-            torch.broadcast_tensors(
-                xs[None, None] - points[:, 0, None, None], ys[None, :, None] - points[:, 1, None, None]
-            ),
-            dim=1,
-        )
+        values = torch.empty_like(patch)
+        values[:, 0] = xs - points[:, 0, None, None]
+        values[:, 1] = ys[:, None] - points[:, 1, None, None]
         patch.copy_(torch.where(written[:, None], values, patch))
         patch_weights.copy_(torch.where(written[:, None], area.rsqrt().to(patch.dtype), patch_weights))
         patch_areas.copy_(torch.where(written.any(0), area, patch_areas))
