@@ -261,8 +261,8 @@ def _write_official_offsets(
 ) -> None:
     """Fill (K, 2, h, w) maps in place: squares, smaller person first, weights from ``areas``."""
     height, width = offsets.shape[2:]
-    pixel_areas = areas.new_zeros((height, width))
-    valid = _inside(keypoints, (height, width))
+    owner_areas = areas.new_zeros((height, width), dtype=torch.float32)
+    valid = _inside(keypoints, (height, width))[:, :, None, None]
     for person, (x, y, visibility) in enumerate(centers.tolist()):
         x, y = int(x), int(y)
         if visibility < 1 or not (0 <= x < width and 0 <= y < height):
@@ -271,16 +271,34 @@ def _write_official_offsets(
         columns = slice(max(x - radius, 0), min(x + radius, width))
         ys = torch.arange(rows.start, rows.stop, device=keypoints.device, dtype=keypoints.dtype)
         xs = torch.arange(columns.start, columns.stop, device=keypoints.device, dtype=keypoints.dtype)
-        points, area = keypoints[person], areas[person]
+        points, area = keypoints[person, :, :, None, None], areas[person]
         patch, patch_weights = offsets[..., rows, columns], weights[..., rows, columns]
-        patch_areas = pixel_areas[rows, columns]
-        # The official code keeps one area per pixel, for all keypoints, and updates it while it walks over
-        # the keypoints: once one of a person's keypoints is written there, its later ones are too.
-        free = (patch == 0).all(1) | (patch_areas >= area)
-        written = (free & valid[person, :, None, None]).cummax(0).values & valid[person, :, None, None]
+        patch_areas = owner_areas[rows, columns]
+        won = _official_winner((patch == 0).all(1), patch_areas, valid[person], area)
         values = torch.empty_like(patch)
-        values[:, 0] = xs - points[:, 0, None, None]
-        values[:, 1] = ys[:, None] - points[:, 1, None, None]
-        patch.copy_(torch.where(written[:, None], values, patch))
-        patch_weights.copy_(torch.where(written[:, None], area.rsqrt().to(patch.dtype), patch_weights))
-        patch_areas.copy_(torch.where(written.any(0), area, patch_areas))
+        values[:, 0] = xs - points[:, 0]
+        values[:, 1] = ys[:, None] - points[:, 1]
+        patch.copy_(torch.where(won[:, None], values, patch))
+        patch_weights.masked_fill_(won[:, None], area.rsqrt().to(patch.dtype))
+        patch_areas.masked_fill_(won.any(0), area.float())
+
+
+def _official_winner(empty: Tensor, owner_areas: Tensor, valid: Tensor, area: Tensor) -> Tensor:
+    """Which pixels a person takes, for each keypoint, (K, h, w) boolean.
+
+    The official code walks over the keypoints and takes a pixel that is empty or whose owner is not smaller.
+    All keypoints share one owner's area per pixel, in single precision. So after a person's first keypoint
+    the owner is the person itself: it takes the pixel for its later keypoints too, except when rounding
+    made its own area smaller; then it takes empty pixels only. Recorded targets depend on both.
+
+    Args:
+        empty: (K, h, w), where nobody has written this keypoint.
+        owner_areas: (h, w) float32.
+        valid: (K, 1, 1), the keypoints that the person has in the map.
+        area: scalar, the person's.
+    """
+    not_smaller = owner_areas.to(area.dtype) >= area
+    if area.float().to(area.dtype) >= area:
+        return ((empty | not_smaller) & valid).cummax(0).values & valid
+    first = valid & (valid.cumsum(0) == 1)
+    return valid & (empty | (not_smaller & first))

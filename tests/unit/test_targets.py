@@ -162,6 +162,29 @@ def test_where_two_people_meet_the_smaller_one_wins_in_the_official_code(order: 
     assert weights[0, 12, 13].item() == pytest.approx(1 / 20)
 
 
+def test_official_owner_of_a_pixel_is_shared_by_all_keypoints() -> None:
+    def labelled(*visibilities: int) -> torch.Tensor:
+        return person(*((10.0 + index, 14.0, visibility) for index, visibility in enumerate(visibilities)))
+
+    keypoints = torch.stack([labelled(1, 0, 0), labelled(0, 0, 1), labelled(1, 1, 1)])
+    centers = torch.tensor([[12.0, 12.0, 1.0]] * 3)
+    areas = torch.tensor([400.0, 25.0, 100.0])  # large, small, medium
+    _, weights = offset_targets(keypoints, centers, SIZE, mode="official", areas=areas)
+    # The small person owns the pixels when the medium one comes, so the large one keeps keypoint 0; having
+    # then won the empty keypoint 1 the medium person owns them and takes keypoint 2 from the small one.
+    assert weights[::2, 12, 12].tolist() == pytest.approx([1 / 20, 1 / 10, 1 / 10])
+
+
+def test_official_areas_are_compared_in_single_precision() -> None:
+    twins = torch.stack([LEFT, LEFT]).double()
+    twins[1, :, 0] += 1.0
+    centers = torch.tensor([[8.0, 12.0, 1.0]] * 2).double()
+    for area, winner in ((796.2624, 0), (100.0, 1), (2211.84, 1)):  # float32 rounds down, not at all, up
+        areas = torch.full((2,), area, dtype=torch.float64)
+        offsets, _ = offset_targets(twins, centers, SIZE, mode="official", areas=areas)
+        assert offsets[[0, 2], 12, 8].tolist() == (8 - twins[winner, :, 0]).tolist()
+
+
 @pytest.mark.parametrize("mode", ["paper", "official"])
 def test_keypoint_outside_the_crop_has_no_weight_and_no_heat(mode: str) -> None:
     keypoints, centers = people(person((30.0, 10.0, 2.0), (32.0, 14.0, 2.0)))
