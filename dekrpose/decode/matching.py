@@ -98,8 +98,8 @@ def _fit_gaussian(heat: NDArray[np.float32], x: int, y: int, mode: MatchMode) ->
     left, top = max(0, x - FIT_RADIUS), max(0, y - FIT_RADIUS)
     window = heat[top : max(0, y + FIT_RADIUS + 1), left : max(0, x + FIT_RADIUS + 1)].astype(np.float64)
     rows, columns = window.shape
-    # leastsq needs as many values as the Gaussian has parameters.
-    if window.size < 4 or not np.isfinite(window).all():
+    # leastsq needs as many values as the Gaussian has parameters; where nothing is hot there is nothing to fit.
+    if window.size < 4 or not np.isfinite(window).all() or window.max() <= 0:
         return None
     place = np.arange(window.size)
     line = rows if mode == "official" else columns

@@ -58,10 +58,10 @@ def merge_flipped(
         )
     channels = torch.tensor([*flip_indices, count], device=heatmaps.device)
     back = flipped_heatmaps.flip(-1).index_select(-3, channels)
-    width = positions.shape[-1]
-    mirrored = flipped_positions.flip(-1).unflatten(-3, (count, 2)).index_select(-4, channels[:-1])
+    *batch, _, height, width = positions.shape
+    mirrored = flipped_positions.flip(-1).reshape(*batch, count, 2, height, width).index_select(-4, channels[:-1])
     xs, ys = mirrored.unbind(-3)
-    position_back = torch.stack([width - xs - 1, ys], dim=-3).flatten(-4, -3)
+    position_back = torch.stack([width - xs - 1, ys], dim=-3).reshape(positions.shape)
     return (heatmaps + back) / 2, (positions + position_back) / 2
 
 

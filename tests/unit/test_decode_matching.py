@@ -1,0 +1,93 @@
+"""Matching to heatmaps drawn by hand."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor
+
+from dekrpose.decode import matching
+from dekrpose.decode.matching import match_to_heatmaps, move_to_peaks
+
+
+def spots(points: list[tuple[float, float]], height: int = 96, width: int = 160, sigma: float = 8.0) -> Tensor:
+    """One heatmap (1, H, W) with a Gaussian at each point."""
+    ys, xs = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
+    heatmap = torch.zeros(height, width)
+    for x, y in points:
+        heatmap = torch.maximum(heatmap, 0.9 * torch.exp(-((xs - x) ** 2 + (ys - y) ** 2) / (2 * sigma**2)))
+    return heatmap[None]
+
+
+def matched(point: tuple[float, float], heatmap: Tensor, mode: str = "paper", score: float = 0.5) -> list[float]:
+    poses = torch.tensor([[point]])
+    return match_to_heatmaps(poses, torch.tensor([[score]]), heatmap, mode=mode)[0, 0].tolist()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["official", "paper"])
+def test_a_keypoint_moves_to_the_exact_middle_of_its_spot(mode: str) -> None:
+    assert matched((58.0, 45.0), spots([(60.3, 40.8)]), mode) == pytest.approx([60.3, 40.8], abs=1e-3)
+
+
+def test_the_nearest_peak_wins_not_the_highest() -> None:
+    heatmap = spots([(100.0, 40.0)]) + 0.5 * spots([(40.0, 40.0)])
+    assert move_to_peaks(torch.tensor([[[50.0, 44.0]]]), heatmap).tolist() == [[[40.0, 40.0]]]
+
+
+def test_a_peak_75_pixels_away_is_somebody_elses() -> None:
+    heatmap = spots([(20.0, 40.0)])
+    assert move_to_peaks(torch.tensor([[[95.0, 40.0]]]), heatmap).tolist() == [[[95.0, 40.0]]]
+    assert move_to_peaks(torch.tensor([[[94.9, 40.0]]]), heatmap).tolist() == [[[20.0, 40.0]]]
+
+
+def test_a_weak_keypoint_moves_but_is_not_fitted() -> None:
+    assert matched((58.0, 45.0), spots([(60.3, 40.8)]), score=0.05) == [60.0, 41.0]
+
+
+@pytest.mark.parametrize("mode", ["official", "paper"])
+def test_an_empty_heatmap_leaves_the_keypoint(mode: str) -> None:
+    assert matched((58.25, 45.5), torch.zeros(1, 96, 160), mode) == [58.25, 45.5]
+
+
+@pytest.mark.parametrize("mode", ["official", "paper"])
+def test_a_keypoint_outside_the_image_stays_there(mode: str) -> None:
+    heatmap = spots([(150.0, 40.0)])
+    assert matched((-100.5, 40.0), heatmap, mode) == [-100.5, 40.0]
+    assert matched((400.0, 300.0), heatmap, mode) == [400.0, 300.0]
+    assert matched((float("nan"), 40.0), heatmap, mode)[1] == 40.0
+
+
+def test_official_and_paper_agree_inside_and_differ_at_borders() -> None:
+    inside, border = spots([(60.3, 40.8)]), spots([(60.3, 2.4)])
+    assert matched((58.0, 45.0), inside, "official") == matched((58.0, 45.0), inside, "paper")
+    assert matched((58.0, 5.0), border, "paper") == pytest.approx([60.3, 2.4], abs=1e-3)
+    official = torch.tensor(matched((58.0, 5.0), border, "official"))
+    assert (official - torch.tensor([60.3, 2.4])).norm() > 1
+
+
+def test_people_who_share_a_keypoint_get_one_fit() -> None:
+    poses = torch.tensor([[[58.0, 45.0]], [[63.0, 39.0]]])
+    with patch.object(matching, "leastsq", wraps=matching.leastsq) as fit:
+        result = match_to_heatmaps(poses, torch.full((2, 1), 0.5), spots([(60.3, 40.8)]))
+    assert fit.call_count == 1
+    assert torch.equal(result[0], result[1])
+
+
+def test_nobody_and_small_maps_work() -> None:
+    assert match_to_heatmaps(torch.zeros(0, 1, 2), torch.zeros(0, 1), spots([])).shape == (0, 1, 2)
+    assert matched((1.0, 0.5), torch.ones(1, 1, 2)) == [1.0, 0.0]
+
+
+def test_inputs_are_not_modified() -> None:
+    poses, heatmap = torch.tensor([[[58.0, 45.0]]]), spots([(60.3, 40.8)])
+    poses_before, heatmap_before = poses.clone(), heatmap.clone()
+    match_to_heatmaps(poses, torch.tensor([[0.5]]), heatmap)
+    assert torch.equal(poses, poses_before)
+    assert torch.equal(heatmap, heatmap_before)
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match="official"):
+        matched((1.0, 1.0), spots([]), "best")
