@@ -132,12 +132,22 @@ def _refuse_other_kinds(head: bytes) -> None:
         raise CheckpointError(f"this is a text file ({quoted!r}...), not weights; pass a .safetensors or .pth file")
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file, without its tensors; {} when there is none.
+
+    Raises:
+        CheckpointError: the file is missing, broken or no safetensors file.
+    """
+    return _read_safetensors(path, with_tensors=False)[1]
+
+
+def _read_safetensors(path: Path, with_tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+            names = list(file.keys()) if with_tensors else []
             # cloned, because the tensors of safe_open stay tied to the file on disk
-            return {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, *_UNREADABLE) as error:
+            return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
+    except (SafetensorError, OSError, *_UNREADABLE) as error:
         raise CheckpointError(
             f"the safetensors file is cut off or damaged ({error}); download or copy it again"
         ) from error

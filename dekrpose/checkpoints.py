@@ -24,7 +24,7 @@ from dekrpose.checkpoint_names import (
     shapes_in_file,
     split_scoring_net,
 )
-from dekrpose.checkpoint_pickles import read_tensors
+from dekrpose.checkpoint_pickles import read_metadata, read_tensors
 from dekrpose.config import ModelConfig
 from dekrpose.errors import CheckpointError
 from dekrpose.models.dekr import DEKR
@@ -39,6 +39,7 @@ __all__ = [
     "ours_to_official",
     "read_checkpoint",
     "read_rescoring_net",
+    "read_stored_config",
     "write_checkpoint",
 ]
 
@@ -74,6 +75,18 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     try:
         tensors, metadata = read_tensors(Path(path))
         return _checkpoint_from(tensors, metadata)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def read_stored_config(path: str | Path) -> ModelConfig | None:
+    """The configuration inside a safetensors file of ours; None when the file carries none.
+
+    Raises:
+        CheckpointError: the file is missing or broken, or its configuration cannot be read.
+    """
+    try:
+        return _stored_config(read_metadata(Path(path)))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
