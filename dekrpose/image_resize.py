@@ -1,0 +1,240 @@
+"""The network input: its geometry, the only change of frame, and its pixels.
+
+*Image pixels* are those of the photo as it was read, *input pixels* those of the resized photo that the
+network sees. Points are xy, sizes are (height, width). Import these names from ``dekrpose.images``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dekrpose.config import IMAGE_MEAN, IMAGE_STD, SIZE_MULTIPLE
+from dekrpose.errors import ImageError
+
+Pixels = npt.NDArray[np.uint8]
+
+MAX_INPUT_PIXELS = 2**26
+"""Pixels of the largest network input (67 million); only strips of extreme shape would need more."""
+
+_MEAN = torch.tensor(IMAGE_MEAN, dtype=torch.float32).view(3, 1, 1)
+_STD = torch.tensor(IMAGE_STD, dtype=torch.float32).view(3, 1, 1)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How one photo and its network input lie on each other: the only change of frame.
+
+    The input is a scaled and shifted cut of the photo. The short sides fit (up to half a pixel); the long
+    side gets a little black border or loses a little. Make one with ``fit``.
+
+    Args:
+        image_size: (height, width) of the photo in image pixels.
+        input_size: (height, width) of the network input, in input pixels at ``scale``.
+        base_size: the same at scale 1.
+        scale: the scale of a multi-scale test.
+    """
+
+    image_size: tuple[int, int]
+    input_size: tuple[int, int]
+    base_size: tuple[int, int]
+    scale: float = 1.0
+
+    @classmethod
+    def fit(cls, height: int, width: int, input_size: int, scale: float = 1.0) -> Geometry:
+        """The official resize of a (height, width) photo.
+
+        Args:
+            height, width: of the photo, image pixels.
+            input_size: short side at scale 1, input pixels; rounded up to a multiple of 64, as the long
+                side is.
+            scale: multiplies both sides after that.
+
+        Raises:
+            ImageError: the photo is such a narrow strip that its input would pass MAX_INPUT_PIXELS.
+            ValueError: a size or the scale is not positive.
+        """
+        if min(height, width, input_size) < 1 or not 0 < scale < math.inf:
+            raise ValueError(f"sizes and scale must be positive, got {height} x {width}, {input_size}, scale {scale}")
+        short = int((input_size + SIZE_MULTIPLE - 1) // SIZE_MULTIPLE * SIZE_MULTIPLE)
+        ratio = short / min(height, width) * max(height, width)
+        long = int((ratio + SIZE_MULTIPLE - 1) // SIZE_MULTIPLE * SIZE_MULTIPLE)
+        base = (long, short) if width < height else (short, long)
+        size = (int(base[0] * scale), int(base[1] * scale))
+        if min(size) < 1:
+            raise ValueError(f"scale {scale} leaves nothing of an input of {base[0]} x {base[1]} pixels")
+        if size[0] * size[1] > MAX_INPUT_PIXELS:
+            raise ImageError(
+                f"a photo of {height} x {width} pixels would need an input of {size[0]} x {size[1]}; "
+                f"cut it up, or take a smaller input size than {input_size} or scale than {scale}"
+            )
+        return cls((height, width), size, base, scale)
+
+    @property
+    def center(self) -> tuple[int, int]:
+        """xy, image pixels, of what lies in the middle of the input."""
+        height, width = self.image_size
+        return int(width / 2 + 0.5), int(height / 2 + 0.5)
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """(width, height) of what the input shows, in units of 200 image pixels: the official ``scale``."""
+        height, width = self.image_size
+        input_height, input_width = self.input_size
+        if width < height:
+            return width / 200, input_height / input_width * width / 200
+        return input_width / input_height * height / 200, height / 200
+
+    @cached_property
+    def matrix(self) -> npt.NDArray[np.float64]:
+        """(2, 3) affine map from image pixels to input pixels at this scale."""
+        return np.asarray(cv2.getAffineTransform(*self._triangles()), np.float64)
+
+    @cached_property
+    def inverse(self) -> npt.NDArray[np.float64]:
+        """(2, 3) affine map from input pixels at this scale to image pixels."""
+        return np.asarray(cv2.getAffineTransform(*reversed(self._triangles())), np.float64)
+
+    @cached_property
+    def base(self) -> Geometry:
+        """The same photo at scale 1."""
+        return replace(self, input_size=self.base_size, scale=1.0)
+
+    def to_image(self, points: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Map points from input pixels of scale 1, the frame of decoded poses, to image pixels.
+
+        Args:
+            points: (..., 2) xy, input pixels of scale 1, whatever the scale of this geometry.
+
+        Returns:
+            (..., 2) float32 xy, image pixels; nothing is clipped.
+        """
+        return _transform(points, self.base.inverse)
+
+    def to_input(self, points: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """The inverse of ``to_image``: (..., 2) xy, image pixels, to input pixels of scale 1."""
+        return _transform(points, self.base.matrix)
+
+    def _triangles(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """The three points that define the map, in image pixels and in input pixels."""
+        height, width = self.input_size
+        source = _triangle(*self.center, self.extent[0] * 200 * 0.5)
+        return source, _triangle(width * 0.5, height * 0.5, width * 0.5)
+
+
+def _triangle(x: float, y: float, half: float) -> npt.NDArray[np.float32]:
+    """(3, 2) xy: a center, the point ``half`` above it, and the point as far to the left of that.
+
+    Rounded to float32 where the official code does, which moves the map by up to 1e-4 pixel.
+    """
+    above = np.float32(y - half)
+    left = np.float32(x) - (np.float32(y) - above)
+    return np.array([[x, y], [x, above], [left, above]], np.float32)
+
+
+def _transform(points: npt.ArrayLike, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    points = np.asarray(points, np.float64)
+    if points.shape[-1:] != (2,):
+        raise ValueError(f"points must be (..., 2) xy, got {points.shape}")
+    return (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+
+
+def resize(image: Pixels, geometry: Geometry) -> Pixels:
+    """Cut and scale a photo to the network input.
+
+    Gives the bytes of OpenCV 4's ``warpAffine`` (bilinear, black border), which published numbers rest on,
+    whichever OpenCV is installed: version 5 rounds differently. Both use positions in 1/32 pixel; as the map
+    only scales and shifts, its two directions can be done one after the other.
+
+    Args:
+        image: (H, W, 3) uint8 in image pixels.
+        geometry: made for this H and W.
+
+    Returns:
+        (h, w, 3) uint8 in input pixels, contiguous.
+
+    Raises:
+        ImageError: the image is not uint8 or has another shape than the geometry's.
+    """
+    if image.dtype != np.uint8 or image.shape != (*geometry.image_size, 3):
+        raise ImageError(f"image must be uint8 {(*geometry.image_size, 3)}, got {image.dtype} {image.shape}")
+    (top, bottom, top_weight, bottom_weight), (left, right, left_weight, right_weight) = _neighbours(geometry)
+    bytes_of_pixel = np.arange(3)
+    left = (3 * left[:, None] + bytes_of_pixel).ravel()
+    right = (3 * right[:, None] + bytes_of_pixel).ravel()
+    left_weight, right_weight = (np.repeat(weight, 3).astype(np.int32) for weight in (left_weight, right_weight))
+    top_weight, bottom_weight = (weight[:, None].astype(np.uint16) for weight in (top_weight, bottom_weight))
+    rows = image.reshape(len(image), -1)
+    height, width = geometry.input_size
+    result = np.empty((height, width * 3), np.uint8)
+    for start in range(0, height, 32):  # blocks that stay in the cache
+        block = slice(start, start + 32)
+        blend = rows[top[block]] * top_weight[block]
+        blend += rows[bottom[block]] * bottom_weight[block]
+        total = blend.take(left, axis=1, mode="clip") * left_weight
+        total += blend.take(right, axis=1, mode="clip") * right_weight
+        total += 512
+        total >>= 10
+        result[block] = total
+    return result.reshape(height, width, 3)
+
+
+_Axis = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
+
+
+def _neighbours(geometry: Geometry) -> tuple[_Axis, _Axis]:
+    """For each input row and column, its two rows and columns of the photo, and their weights out of 32."""
+    matrix = geometry.matrix
+    inverse_determinant = 1.0 / (matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0])
+    # warpAffine inverts the matrix itself; ties of rounding depend on doing it in the same way
+    (x_scale, x_skew), (y_skew, y_scale) = (
+        (matrix[1, 1] * inverse_determinant, -matrix[0, 1] * inverse_determinant),
+        (-matrix[1, 0] * inverse_determinant, matrix[0, 0] * inverse_determinant),
+    )
+    x_shift = -x_scale * matrix[0, 2] - x_skew * matrix[1, 2]
+    y_shift = -y_skew * matrix[0, 2] - y_scale * matrix[1, 2]
+    (height, width), (input_height, input_width) = geometry.image_size, geometry.input_size
+    return _axis(y_scale, y_shift, input_height, height), _axis(x_scale, x_shift, input_width, width)
+
+
+def _axis(scale: float, shift: float, length: int, source_length: int) -> _Axis:
+    steps = np.rint(scale * np.arange(length) * 1024).astype(np.int64)
+    position = (int(np.rint(shift * 1024)) + 16 + steps) >> 5
+    first, fraction = position >> 5, position & 31
+    # what lies outside is black: it weighs nothing
+    first_weight = (32 - fraction) * ((first >= 0) & (first < source_length))
+    second_weight = fraction * ((first >= -1) & (first < source_length - 1))
+    last = source_length - 1
+    return np.clip(first, 0, last), np.clip(first + 1, 0, last), first_weight, second_weight
+
+
+def to_tensor(images: Pixels | Sequence[Pixels]) -> torch.Tensor:
+    """Normalise resized photos for the network, as torchvision's ToTensor and Normalize do.
+
+    Args:
+        images: (h, w, 3) uint8 RGB, or a batch: (n, h, w, 3), or a list of images of one size.
+
+    Returns:
+        float32 (3, h, w), or (n, 3, h, w) for a batch.
+
+    Raises:
+        ImageError: not uint8, another shape, or a list of different shapes.
+    """
+    single = isinstance(images, np.ndarray) and images.ndim == 3
+    batch: list[Pixels] = [images] if single else list(images)  # type: ignore[list-item]
+    shapes = {(str(image.dtype), *image.shape) for image in batch}
+    if len(shapes) != 1 or len(batch[0].shape) != 3 or batch[0].dtype != np.uint8 or batch[0].shape[2] != 3:
+        raise ImageError(f"images must be (h, w, 3) uint8 of one size, got {sorted(shapes, key=str) or 'none'}")
+    planes = np.empty((len(batch), 3, *batch[0].shape[:2]), np.uint8)
+    for place, image in zip(planes, batch, strict=True):
+        place[:] = cv2.split(image)
+    tensor = torch.from_numpy(planes).to(torch.float32).div_(255).sub_(_MEAN).div_(_STD)
+    return tensor[0] if single else tensor
