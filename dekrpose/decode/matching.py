@@ -80,10 +80,12 @@ def _fit_all(poses: Tensor, keypoint_scores: Tensor, heatmaps: Tensor, mode: Mat
     points = poses.cpu().numpy().copy()
     scores = keypoint_scores.cpu().numpy()
     heat = heatmaps.cpu().numpy()
+    height, width = heat.shape[1:]
     # Two people who share a keypoint's pixel share its fit.
     fits: dict[tuple[int, int, int], tuple[float, float] | None] = {}
     for person, keypoint in zip(*np.nonzero((scores > FIT_MIN_SCORE) & np.isfinite(points).all(2)), strict=True):
-        x, y = (int(value) for value in points[person, keypoint])
+        # A keypoint outside the image is fitted at the border, where its heat was read.
+        x, y = (int(value) for value in points[person, keypoint].round().clip(0, (width - 1, height - 1)))
         key = (int(keypoint), x, y)
         if key not in fits:
             fits[key] = _fit_gaussian(heat[keypoint], x, y, mode)
@@ -96,7 +98,7 @@ def _fit_all(poses: Tensor, keypoint_scores: Tensor, heatmaps: Tensor, mode: Mat
 def _fit_gaussian(heat: NDArray[np.float32], x: int, y: int, mode: MatchMode) -> tuple[float, float] | None:
     """The center of a round Gaussian fitted around a pixel, in input pixels; None when the fit fails."""
     left, top = max(0, x - FIT_RADIUS), max(0, y - FIT_RADIUS)
-    window = heat[top : max(0, y + FIT_RADIUS + 1), left : max(0, x + FIT_RADIUS + 1)].astype(np.float64)
+    window = heat[top : y + FIT_RADIUS + 1, left : x + FIT_RADIUS + 1].astype(np.float64)
     rows, columns = window.shape
     # leastsq needs as many values as the Gaussian has parameters; where nothing is hot there is nothing to fit.
     if window.size < 4 or not np.isfinite(window).all() or window.max() <= 0:
