@@ -1,0 +1,133 @@
+"""One whole training step: targets, forward in training mode, losses, gradients, batch-norm statistics."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dekrpose.checkpoint_names import official_to_ours, ours_to_official
+from dekrpose.config import ARCHITECTURES, IMAGE_MEAN, IMAGE_STD, OUTPUT_STRIDE, ModelConfig
+from dekrpose.models.dekr import DEKR
+from dekrpose.training.losses import DekrLoss
+from dekrpose.training.targets import heatmap_targets, official_center_sigma, offset_targets
+from tests.golden.seeded_weights import seeded_state_dict, synthetic_image
+from tests.golden.support import Case, Row, cases, largest
+
+RECORDED_THREADS = 2
+"""The recordings were made with two threads; convolutions round differently with another number."""
+SAME_ROUNDING = 3e-6
+"""Maps this near to the recording, relative to their largest value, mean that the same kernels ran. With others
+the rounding turns a few ReLUs and moves a few taps across pixel borders, where the gradient jumps: running the
+same network with and without oneDNN moves single small norms by 15 %, their median by 0.03 %."""
+
+
+def _config(case: Case) -> ModelConfig:
+    dataset, width = case.info["arch"].split("_")
+    return ARCHITECTURES[f"dekr-{width}-{dataset}"]
+
+
+def _official_shapes(case: Case) -> dict[str, tuple[int, ...]]:
+    path = case.folder / "shapes" / f"{case.info['arch']}.json"
+    return {name: tuple(shape) for name, shape, _ in json.loads(path.read_text())}
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _targets(joints: Case, image: int, size: tuple[int, int]) -> tuple[Tensor, ...]:
+    people = torch.from_numpy(joints.arrays[f"joints{image}"])
+    keypoints, centers = people[:, :-1], people[:, -1]
+    areas = torch.from_numpy(joints.arrays[f"area{image}"])[:, 0]
+    heat = heatmap_targets(keypoints, centers, size, center_sigma=official_center_sigma(keypoints.shape[1]))
+    return (*heat, *offset_targets(keypoints, centers, size, mode="official", areas=areas))
+
+
+def _images(call: str) -> Tensor:
+    """The normalised batch that a text such as "batch of synthetic_image(128,128,70) and (…,71)" describes."""
+    match = re.search(r"synthetic_image\((\d+), ?(\d+), ?(\d+)\) and \(…, ?(\d+)\)", call)
+    assert match, call
+    height, width, *seeds = (int(number) for number in match.groups())
+    pixels = np.stack([synthetic_image(height, width, seed) for seed in seeds])
+    images = (pixels.astype(np.float32) / 255 - np.float32(IMAGE_MEAN)) / np.float32(IMAGE_STD)
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+
+def _stats(maps: Tensor) -> np.ndarray:
+    exact = maps.double().numpy()
+    return np.array([exact.mean(), exact.std(), exact.min(), exact.max(), np.abs(exact).sum()])
+
+
+def _relative(actual: Tensor | np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference in units of the largest expected value."""
+    unit = max(float(np.abs(expected).max()), 1e-12)
+    return largest(np.asarray(actual) / unit, expected / unit)
+
+
+def _target_rows(case: Case, heat: Tensor, offsets: Tensor) -> Iterator[Row]:
+    for name, maps in (("targets_heatmap_stats", heat), ("targets_offset_stats", offsets)):
+        unit = 1 + np.abs(case.arrays[name])
+        yield Row(case.name, name, largest(_stats(maps) / unit, case.arrays[name] / unit), 1e-6)
+
+
+def _gradient_rows(case: Case, gradients: dict[str, Tensor], same_rounding: bool) -> Iterator[Row]:
+    expected = case.arrays["grad_norms"]
+    norms = np.array([gradients[name].double().norm().item() for name in case.arrays["names"]])
+    errors = np.abs(norms - expected) / expected
+    together = np.linalg.norm(norms - expected) / np.linalg.norm(expected)
+    yield Row(case.name, "grad_norms, together (relative)", float(together), 1e-3 if same_rounding else 5e-3)
+    yield Row(case.name, "grad_norms, median (relative)", float(np.median(errors)), 1e-3)
+    yield Row(case.name, "grad_norms, each (relative)", float(errors.max()), 1e-3 if same_rounding else 0.5)
+    for key, value in case.arrays.items():
+        if key.startswith("grad:"):
+            error = np.linalg.norm(gradients[key[5:]].numpy() - value) / np.linalg.norm(value)
+            yield Row(case.name, f"{key[5:]} gradient (relative)", float(error), 1e-3 if same_rounding else 0.05)
+
+
+def _step_rows(case: Case, joints: Case) -> Iterator[Row]:
+    shapes, arrays = _official_shapes(case), case.arrays
+    images = _images(case.info["call"])
+    size = (images.shape[2] // OUTPUT_STRIDE, images.shape[3] // OUTPUT_STRIDE)
+    targets = [_targets(joints, image, size) for image in range(len(images))]
+    heat, heat_weights, offsets, weights = (torch.stack(maps) for maps in zip(*targets, strict=True))
+    yield from _target_rows(case, heat, offsets)
+
+    model = DEKR(_config(case)).train()
+    seeded = {name: torch.from_numpy(value) for name, value in seeded_state_dict(shapes, case.info["seed"]).items()}
+    model.load_state_dict(official_to_ours(seeded))
+    with _threads(RECORDED_THREADS):
+        predicted = model(images)
+        losses = DekrLoss.for_mode("official")(predicted, (heat, heat_weights), (offsets, weights))
+        torch.add(*losses).backward()
+    maps = {"heatmap": predicted[0].detach(), "offset": predicted[1].detach()}
+    errors = {name: _relative(value, arrays[name]) for name, value in maps.items() if name in arrays}
+    for name, error in errors.items():
+        yield Row(case.name, f"{name} (relative)", error, 1e-4)
+    for name, loss in zip(("heatmap_loss", "offset_loss"), losses, strict=True):
+        yield Row(case.name, f"{name} (relative)", _relative(loss.detach(), arrays[name]), 1e-5)
+    state = ours_to_official(model.state_dict())
+    for name in (name for name in arrays if "running_" in name):
+        yield Row(case.name, f"{name} (relative)", _relative(state[name], arrays[name]), 1e-5)
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    yield from _gradient_rows(case, ours_to_official(gradients), max(errors.values(), default=np.inf) < SAME_ROUNDING)
+
+
+def rows(folder: Path) -> Iterator[Row]:
+    recorded = {case.name: case for case in cases(folder, "train")}
+    for name, case in recorded.items():
+        joints = recorded.get(f"{name}_joints")
+        if joints is not None and (folder / "shapes" / f"{case.info['arch']}.json").exists():
+            yield from _step_rows(case, joints)
