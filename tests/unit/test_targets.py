@@ -11,6 +11,7 @@ import torch
 from dekrpose.skeletons import COCO_17
 from dekrpose.training.affine import training_affine
 from dekrpose.training.targets import (
+    TargetMode,
     drop_small_centers,
     heatmap_targets,
     official_areas,
@@ -99,7 +100,7 @@ def test_ignored_regions_have_no_weight_in_any_channel_and_keep_their_heat() -> 
 
 
 @pytest.mark.parametrize("mode", ["paper", "official"])
-def test_nobody_gives_zeros(mode: str) -> None:
+def test_nobody_gives_zeros(mode: TargetMode) -> None:
     keypoints, centers = torch.zeros((0, 3, 3)), person_centers(torch.zeros((0, 3, 3)))
     areas = official_areas(keypoints) if mode == "official" else None
     heatmaps, heat_weights = heatmap_targets(keypoints, centers, SIZE)
@@ -113,7 +114,7 @@ def test_nobody_gives_zeros(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["paper", "official"])
-def test_unlabelled_person_changes_nothing(mode: str) -> None:
+def test_unlabelled_person_changes_nothing(mode: TargetMode) -> None:
     keypoints = torch.stack([LEFT, LEFT * torch.tensor([1.0, 1.0, 0.0])])
     centers = person_centers(keypoints)
     areas = official_areas(keypoints) if mode == "official" else None
@@ -132,7 +133,7 @@ def test_paper_region_is_a_disc_and_official_region_a_half_open_square() -> None
     assert len(rows) == 49
     assert ((columns - 15) ** 2 + (rows - 11) ** 2).max() == 16
     rows, columns = square[0].nonzero(as_tuple=True)
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (7, 14, 11, 18)
+    assert [rows.min().item(), rows.max().item(), columns.min().item(), columns.max().item()] == [7, 14, 11, 18]
     assert len(rows) == 64
 
 
@@ -186,7 +187,7 @@ def test_official_areas_are_compared_in_single_precision() -> None:
 
 
 @pytest.mark.parametrize("mode", ["paper", "official"])
-def test_keypoint_outside_the_crop_has_no_weight_and_no_heat(mode: str) -> None:
+def test_keypoint_outside_the_crop_has_no_weight_and_no_heat(mode: TargetMode) -> None:
     keypoints, centers = people(person((30.0, 10.0, 2.0), (32.0, 14.0, 2.0)))
     areas = official_areas(keypoints) if mode == "official" else None
     offsets, weights = offset_targets(keypoints, centers, SIZE, mode=mode, areas=areas)
@@ -199,7 +200,7 @@ def test_keypoint_outside_the_crop_has_no_weight_and_no_heat(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["paper", "official"])
-def test_person_at_the_border_gets_the_part_of_its_region_that_is_inside(mode: str) -> None:
+def test_person_at_the_border_gets_the_part_of_its_region_that_is_inside(mode: TargetMode) -> None:
     keypoints, centers = people(person((0.0, 10.0, 2.0), (2.0, 14.0, 2.0)))  # center (1, 12)
     areas = official_areas(keypoints) if mode == "official" else None
     _, weights = offset_targets(keypoints, centers, SIZE, mode=mode, areas=areas)
@@ -207,7 +208,7 @@ def test_person_at_the_border_gets_the_part_of_its_region_that_is_inside(mode: s
 
 
 @pytest.mark.parametrize("mode", ["paper", "official"])
-def test_person_whose_center_is_outside_writes_no_offsets_but_keeps_keypoint_heat(mode: str) -> None:
+def test_person_whose_center_is_outside_writes_no_offsets_but_keeps_keypoint_heat(mode: TargetMode) -> None:
     keypoints, centers = people(person((1.0, 10.0, 2.0), (-9.0, 14.0, 2.0)))
     areas = official_areas(keypoints) if mode == "official" else None
     _, weights = offset_targets(keypoints, centers, SIZE, mode=mode, areas=areas)
