@@ -134,7 +134,8 @@ def draw_poses(
     """
     _check(image, poses, color, thickness, color_by)
     canvas: NDArray[np.uint8] = np.array(image, order="C")
-    alphas = keypoint_alphas(poses.keypoint_scores, keypoint_threshold)
+    finite = np.isfinite(poses.keypoints).all(axis=2)
+    alphas = np.where(finite, keypoint_alphas(poses.keypoint_scores, keypoint_threshold), 0.0)
     seen = (alphas > 0) & _inside(poses.keypoints, poses.image_size)
     sizes = [_size(points[visible]) for points, visible in zip(poses.keypoints, seen, strict=True)]
     for person in sorted(range(len(sizes)), key=lambda index: (sizes[index], poses.scores[index])):

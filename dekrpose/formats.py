@@ -30,7 +30,9 @@ def coco_results(
     triples = np.concatenate([keypoints, keypoint_scores[..., None]], axis=2).astype(np.float64)
     return [
         {"image_id": image_id, "category_id": category_id, "keypoints": flat, "score": score}
-        for flat, score in zip(triples.reshape(len(scores), -1).tolist(), scores.tolist(), strict=True)
+        for flat, score in zip(
+            triples.reshape(len(scores), keypoint_scores.shape[1] * 3).tolist(), scores.tolist(), strict=True
+        )
     ]
 
 
@@ -60,7 +62,7 @@ def openpose_people(
     others = ("face_keypoints_2d", "hand_left_keypoints_2d", "hand_right_keypoints_2d")
     people = [
         {"person_id": [-1], "pose_keypoints_2d": flat, **{name: [] for name in others}}
-        for flat in body.reshape(len(body), -1).tolist()
+        for flat in body.reshape(len(body), 3 * len(BODY_25)).tolist()
     ]
     return {"version": 1.3, "people": people}
 
