@@ -28,7 +28,7 @@ _PEOPLE = (
     (255, 176, 32), (48, 168, 255), (36, 196, 140), (232, 110, 170),
     (244, 228, 66), (150, 130, 255), (232, 96, 52), (110, 220, 235),
 )  # fmt: skip
-_OUTLINE_ALPHA = 0.55  # of the black rim around limbs and keypoints
+_RIM_ALPHA = 0.55  # of the black rim around limbs and keypoints
 _TILE = 128
 _SHIFT = 4  # OpenCV's sub-pixel bits
 _FIXED = 2**_SHIFT
@@ -115,7 +115,7 @@ def draw_poses(
     times keypoint), so good ones may be as low as 0.1: what counts is the share of the person's best
     keypoint score. Below a tenth of it (or below 0.01) a keypoint is left out, then it grows from faint to
     full at half of it. A limb fades from one end to the other. Keypoints outside the image are never
-    drawn; limbs towards them fade out before the border.
+    drawn; limbs towards them fade out before the border. A thin neck joins shoulders and nose.
 
     Args:
         image: (H, W, 3) uint8 in the order that ``color`` names; it is not changed.
@@ -214,18 +214,21 @@ def _limb_width(size: float, image_size: tuple[int, int]) -> float:
 def _plan(skeleton: Skeleton) -> tuple[list[tuple[int, int, str, bool]], list[tuple[str, bool]]]:
     """What to draw of a skeleton: limbs (start, end, side, whether in the face) and keypoints (side, face).
 
-    Edges between face and body (COCO's ear to shoulder) are left out, and so is the one between the eyes:
-    the nose joins them already.
+    Two kinds of edges are left out, for looks: those between face and body (COCO's ear to shoulder), and
+    those between a pair that a keypoint in the middle joins already (the eyes by the nose, CrowdPose's
+    shoulders by the neck).
     """
     names = skeleton.keypoints
-    face = [name.endswith(("nose", "eye", "ear")) for name in names]
+    face = [name.split("_")[-1] in ("nose", "eye", "ear") for name in names]
     sides = ["left" if "left" in name else "right" if "right" in name else "middle" for name in names]
+    middles = [{a + b - channel for a, b in skeleton.edges if channel in (a, b)} for channel in range(len(names))]
+    middles = [{other for other in near if sides[other] == "middle"} for near in middles]
     limbs = []
     for start, end in skeleton.edges:
         ends = {sides[start], sides[end]}
         side = "middle" if {"left", "right"} <= ends else next(iter(ends - {"middle"}), "middle")
-        between_eyes = names[start].endswith("eye") and names[end].endswith("eye")
-        if face[start] == face[end] and not (between_eyes and "nose" in names):
+        joined_already = {"left", "right"} == ends and middles[start] & middles[end]
+        if face[start] == face[end] and not joined_already:
             limbs.append((start, end, side, face[start]))
     return limbs, list(zip(sides, face, strict=True))
 
@@ -300,15 +303,15 @@ def _paint(canvas: NDArray[np.uint8], limbs: list[_Limb], discs: list[_Disc]) ->
     under = np.zeros_like(mask)
     layer = np.zeros((*mask.shape, 3), np.uint8)  # black where only the rim shows
     for limb in limbs:
-        _fade(under, limb, limb.width + 2 * rim * zoom, _OUTLINE_ALPHA)
+        _fade(under, limb, limb.width + 2 * rim * zoom, _RIM_ALPHA)
         _fade(mask, limb, limb.width, 1.0)
         _bar(layer, limb, limb.width, 1.0, limb.color)
     for disc in discs:
-        shade = tuple(value // 3 for value in disc.color)
-        _fill_disc(under, disc, disc.radius + rim * zoom, (disc.alpha * _OUTLINE_ALPHA * 255,))
-        _fill_disc(layer, disc, disc.radius + rim * zoom, shade)
-        _fill_disc(layer, disc, disc.radius, disc.color)
-        _fill_disc(mask, disc, disc.radius, (disc.alpha * 255,))
+        outer, inner = _circle(disc, disc.radius + rim * zoom), _circle(disc, disc.radius)
+        _fill(under, outer, (disc.alpha * _RIM_ALPHA * 255,))
+        _fill(layer, outer, tuple(value // 3 for value in disc.color))
+        _fill(layer, inner, disc.color)
+        _fill(mask, inner, (disc.alpha * 255,))
     _blend(canvas[top:bottom, left:right], layer, mask, under, zoom)
 
 
@@ -373,9 +376,12 @@ def _bar(target: NDArray[np.uint8], limb: _Limb, width: float, share: float, val
             (x - side_x, y - side_y),
         )
     )
+    _fill(target, corners, value)
+
+
+def _circle(disc: _Disc, radius: float) -> NDArray[np.float64]:
+    return np.asarray(disc.center + _CIRCLE * max(radius - _GROWTH / 2, 0.1))
+
+
+def _fill(target: NDArray[np.uint8], corners: NDArray[np.float64], value: tuple[float, ...]) -> None:
     cv2.fillConvexPoly(target, np.rint(corners * _FIXED).astype(np.int32), value, cv2.LINE_AA, _SHIFT)
-
-
-def _fill_disc(target: NDArray[np.uint8], disc: _Disc, radius: float, value: tuple[float, ...]) -> None:
-    outline = np.array(disc.center) + _CIRCLE * max(radius - _GROWTH / 2, 0.1)
-    cv2.fillConvexPoly(target, np.rint(outline * _FIXED).astype(np.int32), value, cv2.LINE_AA, _SHIFT)

@@ -228,3 +228,14 @@ def test_pixels_away_from_people_keep_every_value() -> None:
     same = (drawn == image).all(axis=2)
     assert same.mean() > 0.75
     assert same[100, 125]
+
+
+def test_looks_leave_out_ear_to_shoulder_and_join_the_head_by_a_neck() -> None:
+    points = np.full((17, 2), -500.0)
+    for name, place in {"nose": (100, 40), "left_ear": (130, 40), "left_shoulder": (150, 120)}.items():
+        points[COCO_17.index(name)] = place
+    without_neck = changed(draw_poses(grey(200, 200), people([points], (200, 200))))
+    assert not without_neck[80, 120:160].any()
+    points[COCO_17.index("right_shoulder")] = (50, 120)
+    with_neck = changed(draw_poses(grey(200, 200), people([points], (200, 200))))
+    assert with_neck[80, 95:105].any()
