@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import tarfile
 import zipfile
+import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ class Person:
     Attributes:
         keypoints: (K, 3) float32 x, y, visibility; image pixels; visibility 0 means unlabelled.
         box: (4,) float32 x, y, width, height; image pixels.
-        area: square image pixels.
+        area: square image pixels; 0.53 of the box where the file has none, as CrowdPose is evaluated.
         ignored: a crowd, or somebody without labelled keypoints; never a target, masked out instead.
         source: where the annotation comes from, when the file says so.
         segmentation: polygons or uncompressed run lengths, as in the file.
@@ -57,12 +60,15 @@ class KeypointDataset:
     """Photos and people of a COCO keypoints file.
 
     Args:
-        annotations: ``.json`` or ``.json.gz``.
+        annotations: ``.json``, plain or compressed with gzip.
         images: folders, ``.tar`` or ``.zip`` files that hold the photos; by default the folder of ``annotations``.
         skeleton: what the channels mean; COCO's 17 keypoints by default.
 
+    Photos are looked for when they are read; ``missing`` says beforehand which are nowhere.
+
     Raises:
-        DekrPoseError: the file is no COCO keypoints file, fits another skeleton, or a photo is nowhere to be found.
+        DekrPoseError: the file is no COCO keypoints file, fits another skeleton, or ``images`` are nothing that
+            holds photos.
     """
 
     def __init__(
@@ -78,8 +84,16 @@ class KeypointDataset:
         return len(self.photos)
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """The photo as (H, W, 3) uint8 RGB, without EXIF rotation, as the annotations expect."""
+        """The photo as (H, W, 3) uint8 RGB, without EXIF rotation, as the annotations expect.
+
+        Raises:
+            DekrPoseError: it is nowhere to be found; ``ImageError`` if it is no image.
+        """
         return self._files.read(self.photos[index].file_name)
+
+    def missing(self) -> list[str]:
+        """Names of the photos that none of the given places has."""
+        return [photo.file_name for photo in self.photos if photo.file_name not in self._files]
 
     def ignored_mask(self, index: int) -> NDArray[np.bool_]:
         """(H, W) True inside crowds and unlabelled people: no heatmap loss there."""
@@ -92,65 +106,102 @@ class KeypointDataset:
 
 
 class PhotoFiles:
-    """Reads photos by name from folders, tar and zip files; the first place that has a name wins."""
+    """Reads photos by name from folders, tar and zip files; archives come before folders, earlier before later.
+
+    It holds names and positions only, never an open file, so that loader processes can be given a copy.
+
+    Raises:
+        DekrPoseError: a place is neither a folder nor a tar (uncompressed) or zip file.
+    """
 
     def __init__(self, places: Iterable[str | Path]) -> None:
-        self._readers: dict[str, Callable[[], bytes]] = {}
+        self._members: dict[str, _TarMember | _ZipMember] = {}
         self._folders: list[Path] = []
         for place in map(Path, places):
             if place.is_dir():
                 self._folders.append(place)
-            elif tarfile.is_tarfile(place):
-                self._add_tar(place)
-            elif zipfile.is_zipfile(place):
-                self._add_zip(place)
+            elif place.is_file() and tarfile.is_tarfile(place):
+                self._add(_tar_members(place))
+            elif place.is_file() and zipfile.is_zipfile(place):
+                names = _open_zip(place, os.getpid()).namelist()
+                self._add({name: _ZipMember(place, name) for name in names if not name.endswith("/")})
             else:
-                raise DekrPoseError(f"images must be a folder, a .tar or a .zip file, got {place}")
+                problem = "which is none of these" if place.exists() else "which does not exist"
+                raise DekrPoseError(f"images must be a folder, a .tar or a .zip file, got {place}, {problem}")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members or self._in_folders(name) is not None
 
     def read(self, name: str) -> NDArray[np.uint8]:
-        """The photo called ``name`` as (H, W, 3) uint8 RGB."""
-        if name in self._readers:
-            data = self._readers[name]()
-        else:
-            path = next((folder / name for folder in self._folders if (folder / name).is_file()), None)
-            if path is None:
-                raise DekrPoseError(f"photo {name} of the annotations is in none of the given places")
-            data = path.read_bytes()
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        """The photo called ``name`` as (H, W, 3) uint8 RGB, without EXIF rotation.
+
+        Raises:
+            DekrPoseError: no place has it; ``ImageError`` if it is no image.
+        """
+        member = self._members.get(name) or self._in_folders(name)
+        if member is None:
+            example = f"; the archives hold names such as {next(iter(self._members))!r}" if self._members else ""
+            raise DekrPoseError(f"photo {name!r} of the annotations is in none of the given places{example}")
+        data = np.frombuffer(member.read_bytes(), np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
         if image is None:
             raise ImageError(f"{name} is not a readable image")
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
-    def _add_tar(self, path: Path) -> None:
+    def _add(self, members: Mapping[str, _TarMember | _ZipMember]) -> None:
+        for name, member in members.items():
+            self._members.setdefault(name.removeprefix("./"), member)
+
+    def _in_folders(self, name: str) -> Path | None:
+        return next((folder / name for folder in self._folders if (folder / name).is_file()), None)
+
+
+@dataclass(frozen=True)
+class _TarMember:
+    path: Path
+    offset: int
+    size: int
+
+    def read_bytes(self) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+@dataclass(frozen=True)
+class _ZipMember:
+    path: Path
+    name: str
+
+    def read_bytes(self) -> bytes:
+        return _open_zip(self.path, os.getpid()).read(self.name)
+
+
+@lru_cache(maxsize=16)
+def _open_zip(path: Path, process: int) -> zipfile.ZipFile:
+    """One open file per process: processes that share one would move each other's position."""
+    return zipfile.ZipFile(path)
+
+
+def _tar_members(path: Path) -> dict[str, _TarMember]:
+    try:
         with tarfile.open(path, "r:") as archive:
-            for member in archive.getmembers():
-                if member.isfile():
-                    self._readers.setdefault(
-                        member.name.removeprefix("./"), _slice_reader(path, member.offset_data, member.size)
-                    )
-
-    def _add_zip(self, path: Path) -> None:
-        archive = zipfile.ZipFile(path)
-        for name in archive.namelist():
-            self._readers.setdefault(name, lambda name=name: archive.read(name))  # type: ignore[misc]
-
-
-def _slice_reader(path: Path, offset: int, size: int) -> Callable[[], bytes]:
-    def read() -> bytes:
-        with path.open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
-
-    return read
+            return {
+                member.name: _TarMember(path, member.offset_data, member.size)
+                for member in archive.getmembers()
+                if member.isfile()
+            }
+    except tarfile.ReadError as error:
+        raise DekrPoseError(f"{path} is compressed; photos are read from an uncompressed tar") from error
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
+    data = path.read_bytes()
     try:
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8") as file:
-            content = json.load(file)
-    except (json.JSONDecodeError, UnicodeDecodeError, gzip.BadGzipFile) as error:
+        if data.startswith(b"\x1f\x8b"):
+            data = gzip.decompress(data)
+        content = json.loads(data)
+    except (ValueError, OSError, EOFError, zlib.error) as error:
         raise DekrPoseError(f"{path} is not a COCO keypoints file: {error}") from error
     missing = {"images", "annotations"} - set(content) if isinstance(content, dict) else {"images", "annotations"}
     if missing:
@@ -160,19 +211,22 @@ def _read_json(path: Path) -> Mapping[str, Any]:
 
 def _photos(path: Path, content: Mapping[str, Any], keypoints: int) -> list[Photo]:
     people: dict[int, list[Person]] = defaultdict(list)
-    for entry in content["annotations"]:
-        people[entry["image_id"]].append(_person(path, entry, keypoints))
-    return [
-        Photo(
-            id=int(record["id"]),
-            file_name=str(record["file_name"]),
-            width=int(record["width"]),
-            height=int(record["height"]),
-            source=str(record.get("source", "")),
-            people=tuple(people[record["id"]]),
-        )
-        for record in content["images"]
-    ]
+    try:
+        for entry in content["annotations"]:
+            people[entry["image_id"]].append(_person(path, entry, keypoints))
+        return [
+            Photo(
+                id=int(record["id"]),
+                file_name=str(record["file_name"]),
+                width=int(record["width"]),
+                height=int(record["height"]),
+                source=str(record.get("source", "")),
+                people=tuple(people.get(record["id"], ())),
+            )
+            for record in content["images"]
+        ]
+    except KeyError as error:
+        raise DekrPoseError(f"{path} is not a COCO keypoints file: an entry lacks {error}") from error
 
 
 def _person(path: Path, entry: Mapping[str, Any], keypoints: int) -> Person:
@@ -183,10 +237,11 @@ def _person(path: Path, entry: Mapping[str, Any], keypoints: int) -> Person:
             f"{keypoints} keypoints need {3 * keypoints}"
         )
     points = values.reshape(keypoints, 3)
+    box = np.asarray(entry.get("bbox") or (0, 0, 0, 0), np.float32)
     return Person(
         keypoints=points,
-        box=np.asarray(entry.get("bbox", (0, 0, 0, 0)), np.float32),
-        area=float(entry.get("area", 0.0)),
+        box=box,
+        area=float(entry.get("area", 0.53 * box[2] * box[3])),
         ignored=bool(entry.get("iscrowd", 0)) or not (points[:, 2] > 0).any(),
         source=str(entry.get("source", "")),
         segmentation=entry.get("segmentation"),
@@ -197,7 +252,8 @@ def _fill(mask: NDArray[np.uint8], person: Person) -> None:
     """Set a person's region: its polygons, its uncompressed run lengths, else its box."""
     shape = person.segmentation
     if isinstance(shape, list) and shape:
-        cv2.fillPoly(mask, [np.asarray(polygon, np.float32).reshape(-1, 2).round().astype(np.int32) for polygon in shape], 1)
+        polygons = [np.asarray(polygon, np.float32).reshape(-1, 2).round().astype(np.int32) for polygon in shape]
+        cv2.fillPoly(mask, polygons, 1)
     elif isinstance(shape, dict) and isinstance(shape.get("counts"), list):
         values = np.arange(len(shape["counts"])) % 2  # runs of zeros and ones in turn, column by column
         region = np.repeat(values, shape["counts"]).reshape(shape["size"][1], shape["size"][0]).T
