@@ -191,29 +191,28 @@ _Axis = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[
 
 
 def _neighbours(geometry: Geometry) -> tuple[_Axis, _Axis]:
-    """For each input row and column, its two rows and columns of the photo, and their weights out of 32."""
+    """For input rows and for columns: each one's two neighbours in the photo, and their weights out of 32."""
     matrix = geometry.matrix
-    inverse_determinant = 1.0 / (matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0])
-    # warpAffine inverts the matrix itself; ties of rounding depend on doing it in the same way
-    (x_scale, x_skew), (y_skew, y_scale) = (
-        (matrix[1, 1] * inverse_determinant, -matrix[0, 1] * inverse_determinant),
-        (-matrix[1, 0] * inverse_determinant, matrix[0, 0] * inverse_determinant),
-    )
+    # Invert, round and add in the order of warpAffine, because a position on the edge of two 1/32 depends on it.
+    factor = 1.0 / (matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0])
+    x_scale, y_scale = matrix[1, 1] * factor, matrix[0, 0] * factor
+    x_skew, y_skew = matrix[0, 1] * -factor, matrix[1, 0] * -factor
     x_shift = -x_scale * matrix[0, 2] - x_skew * matrix[1, 2]
     y_shift = -y_skew * matrix[0, 2] - y_scale * matrix[1, 2]
     (height, width), (input_height, input_width) = geometry.image_size, geometry.input_size
-    return _axis(y_scale, y_shift, input_height, height), _axis(x_scale, x_shift, input_width, width)
+    y = np.rint((y_scale * np.arange(input_height) + y_shift) * 1024)
+    x = np.rint(x_shift * 1024) + np.rint(x_scale * np.arange(input_width) * 1024)
+    return _axis(y, height), _axis(x, width)
 
 
-def _axis(scale: float, shift: float, length: int, source_length: int) -> _Axis:
-    steps = np.rint(scale * np.arange(length) * 1024).astype(np.int64)
-    position = (int(np.rint(shift * 1024)) + 16 + steps) >> 5
-    first, fraction = position >> 5, position & 31
+def _axis(positions: npt.NDArray[np.float64], length: int) -> _Axis:
+    """Split positions in 1/1024 pixel of a side of ``length`` pixels."""
+    positions_32 = (positions.astype(np.int64) + 16) >> 5
+    first, fraction = positions_32 >> 5, positions_32 & 31
     # what lies outside is black: it weighs nothing
-    first_weight = (32 - fraction) * ((first >= 0) & (first < source_length))
-    second_weight = fraction * ((first >= -1) & (first < source_length - 1))
-    last = source_length - 1
-    return np.clip(first, 0, last), np.clip(first + 1, 0, last), first_weight, second_weight
+    first_weight = (32 - fraction) * ((first >= 0) & (first < length))
+    second_weight = fraction * ((first >= -1) & (first < length - 1))
+    return np.clip(first, 0, length - 1), np.clip(first + 1, 0, length - 1), first_weight, second_weight
 
 
 def to_tensor(images: Pixels | Sequence[Pixels]) -> torch.Tensor:
