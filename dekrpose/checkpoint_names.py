@@ -108,7 +108,6 @@ def describe(shapes: Shapes) -> str:
         (hrnet, "an HRNet backbone without DEKR's heads"),
         ("layer4.0.conv1." in joined and "\nfc." in joined, "a ResNet classifier (torchvision)"),
         (".attn.qkv." in joined, "a vision transformer"),
-        ("l1.weight" in joined and "l3.weight" in joined, "a scoring net; pass it as rescoring_net"),
     ):
         if mark:
             return kind
@@ -305,7 +304,7 @@ def mmpose_to_ours(state_dict: Mapping[str, Tensor], version: Literal["0.x", "1.
         if our_name is None:
             raise CheckpointError(f"{name} is not a name of mmpose {version}'s DEKR")
         if ".transform." in our_name:
-            branches = tensor.unflatten(0, (-1, 6))[:, list(_ROWS_FROM_MMPOSE)]
+            branches = tensor.reshape(-1, 6, *tensor.shape[1:])[:, list(_ROWS_FROM_MMPOSE)]
             if our_name.endswith(".bias"):
                 branches = (branches.float() + torch.tensor(_IDENTITY)).to(tensor.dtype)
             tensor = branches.flatten(0, 1)

@@ -12,6 +12,7 @@ import pickletools
 import re
 import struct
 import threading
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +28,9 @@ from dekrpose.errors import CheckpointError
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "checkpoint")
 _KEY_PREFIX = re.compile(r"^(?:(?:module|model|ema|ema_model|_orig_mod)\.)+")
 _AVERAGING_COUNTERS = {"n_averaged", "steps"}
+_USUAL_GLOBAL = re.compile(r"(?:torch|collections|numpy|_codecs)\.")
 _MAX_NESTING = 4
+_LEGACY_PICKLES = 4  # magic number, protocol, system, content
 
 # What a broken or hostile pickle raises inside torch.load, besides UnpicklingError.
 _UNREADABLE = (
@@ -126,10 +129,10 @@ def _refuse_other_kinds(head: bytes) -> None:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for magic, kind, advice in _STARTS:
         if start.startswith(magic):
-            raise CheckpointError(f"this is {kind}, not weights; {advice}")
+            raise CheckpointError(f"these are no weights but {kind}; {advice}")
     if all(byte in _TEXT for byte in head):
         quoted = head[:40].decode("ascii").strip()
-        raise CheckpointError(f"this is a text file ({quoted!r}...), not weights; pass a .safetensors or .pth file")
+        raise CheckpointError(f"these are no weights but a text ({quoted!r}...); pass a .safetensors or .pth file")
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -143,7 +146,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def _read_safetensors(path: Path, with_tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             names = list(file.keys()) if with_tensors else []
             # cloned, because the tensors of safe_open stay tied to the file on disk
             return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
@@ -157,7 +160,8 @@ def _read_pickle(path: Path, head: bytes) -> Any:
     if head.startswith(b"PK"):
         _check_zip(path)
     try:
-        with _only_stand_ins():
+        with _only_stand_ins(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path, str(error))) from error
@@ -180,10 +184,13 @@ def _check_zip(path: Path) -> None:
 
 def _refusal(path: Path, message: str) -> str:
     found = re.search(r"(?:GLOBAL|Unsupported class) ([\w.]+)", message)
-    wanted = [found.group(1)] if found else [name for name in _globals_in(path) if not name.startswith("torch.")]
+    wanted = [found.group(1)] if found else [name for name in _globals_in(path) if not _USUAL_GLOBAL.match(name)]
     if not wanted:
-        reason = message.rsplit("WeightsUnpickler error: ", 1)[-1].split("\n", 1)[0]
-        return f"its pickle is damaged or no PyTorch file ({reason}); download it again"
+        reason = message.rsplit("WeightsUnpickler error:", 1)[-1].strip().split("\n", 1)[0]
+        return (
+            f"its pickle is damaged, or no PyTorch file, or not of protocol 2 ({reason}); download it again, or save "
+            "it again with torch.save's default settings"
+        )
     old = "" if hasattr(torch.serialization, "add_safe_globals") else f"; torch {torch.__version__} is old, update it"
     return (
         f"refused: its pickle asks for {wanted[0]}, which weights do not need and which could run code; nothing was "
@@ -195,22 +202,36 @@ def _globals_in(path: Path) -> list[str]:
     """Names that a pickle would import, read without unpickling, for messages only."""
     names: list[str] = []
     strings: list[str] = []
+    memo: list[Any] = []
+    latest: Any = None
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                data = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
-        else:
-            data = path.read_bytes()
-        for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name == "GLOBAL":
+        for opcode, argument, _ in _opcodes(path):
+            if opcode.name == "PROTO":
+                memo = []
+            elif opcode.name == "MEMOIZE":
+                memo.append(latest)
+            elif opcode.name == "GLOBAL":
                 names.append(str(argument).replace(" ", "."))
             elif opcode.name == "STACK_GLOBAL":
                 names.append(".".join(strings[-2:]))
-            elif isinstance(argument, str):
-                strings.append(argument)
+            latest = memo[argument] if opcode.name in ("BINGET", "LONG_BINGET") and memo else argument
+            if isinstance(latest, str):
+                strings.append(latest)
     except (ValueError, LookupError, StopIteration, OSError, struct.error, zipfile.BadZipFile):
         pass  # what was found before the damage is still worth naming
     return names
+
+
+def _opcodes(path: Path) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            yield from pickletools.genops(
+                archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+            )
+    else:
+        with path.open("rb") as file:
+            for _ in range(_LEGACY_PICKLES):
+                yield from pickletools.genops(file)
 
 
 def _state_dict_in(content: Any, depth: int) -> dict[str, Tensor]:

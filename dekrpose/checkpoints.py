@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from dekrpose.checkpoint_names import (
     split_scoring_net,
 )
 from dekrpose.checkpoint_pickles import read_metadata, read_tensors
-from dekrpose.config import ModelConfig
+from dekrpose.config import BackboneConfig, HeadConfig, ModelConfig
 from dekrpose.errors import CheckpointError
 from dekrpose.models.dekr import DEKR
 from dekrpose.skeletons import Skeleton
@@ -93,6 +94,8 @@ def read_stored_config(path: str | Path) -> ModelConfig | None:
 
 def _checkpoint_from(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> Checkpoint:
     network, rescoring = split_scoring_net(tensors)
+    if rescoring and not network:
+        raise CheckpointError("this is a scoring net alone; pass a DEKR model, and this file as rescoring_net")
     shapes = _shapes(network)
     stored = _stored_config(metadata)
     file_format = "dekrpose" if stored else detect_format(shapes)
@@ -143,8 +146,13 @@ def _plain(tensor: Tensor) -> Tensor:
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Our names and shapes of the network that a configuration describes; no memory is taken for it."""
+    return dict(_network_shapes(config.backbone, config.head, config.skeleton))
+
+
+@lru_cache(maxsize=8)
+def _network_shapes(backbone: BackboneConfig, head: HeadConfig, skeleton: Skeleton) -> Shapes:
     with torch.device("meta"):
-        return _shapes(DEKR(config).state_dict())
+        return _shapes(DEKR(ModelConfig(backbone=backbone, head=head, skeleton=skeleton)).state_dict())
 
 
 def check_fits(state_dict: Mapping[str, Tensor], expected_shapes: Shapes) -> None:
