@@ -175,7 +175,7 @@ ARCHITECTURES: dict[str, ModelConfig] = {
         backbone=BackboneConfig(
             width=16, stem_channels=32, layer1_channels=16, layer1_blocks=2, modules=(1, 2, 2), blocks=2
         ),
-        head=HeadConfig(heatmap_channels=24, keypoint_channels=8, blocks=1),
+        head=HeadConfig(heatmap_channels=32, keypoint_channels=8, blocks=1),
     ),
 }
 """Network shapes by registry name."""

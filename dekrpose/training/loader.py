@@ -1,0 +1,180 @@
+"""From photos to batches: cached decoding, augmentation and targets in worker processes, an order that can resume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm import tqdm
+
+from dekrpose.config import OUTPUT_STRIDE
+from dekrpose.evaluation.dataset import KeypointDataset, Photo
+from dekrpose.skeletons import Skeleton
+from dekrpose.training.augment import AugmentConfig, augment
+from dekrpose.training.targets import heatmap_targets, offset_targets, person_centers
+
+
+@dataclass(frozen=True)
+class TargetConfig:
+    """How targets are drawn, in heatmap pixels; the defaults are the paper's.
+
+    Args:
+        sigma, center_sigma: of the keypoints' and centers' Gaussians.
+        radius: of the disc around a center that regresses offsets.
+        offset_pixels: regress offsets at this many pixels per crop (all weighted ones, filled up at random) instead
+            of everywhere; 0 means everywhere. Fewer cost less and, as only weighted pixels count, teach the same.
+    """
+
+    sigma: float = 2.0
+    center_sigma: float = 4.0
+    radius: int = 4
+    offset_pixels: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops and targets; see ``heatmap_targets`` and ``offset_targets`` for their meaning.
+
+    Attributes:
+        images: (B, 3, H, W) uint8 RGB.
+        heatmaps, heatmap_weights: (B, K+1, h, w).
+        offsets, offset_weights: (B, 2K, h, w), or (B, 2K, P) at ``pixels``.
+        pixels: (B, P, 2) xy, heatmap pixels, or None when offsets are regressed everywhere.
+    """
+
+    images: Tensor
+    heatmaps: Tensor
+    heatmap_weights: Tensor
+    offsets: Tensor
+    offset_weights: Tensor
+    pixels: Tensor | None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        pixels = None if self.pixels is None else self.pixels.to(device, non_blocking=True)
+        return Batch(*(value.to(device, non_blocking=True) for value in self._maps()), pixels=pixels)
+
+    def _maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        return self.images, self.heatmaps, self.heatmap_weights, self.offsets, self.offset_weights
+
+
+class CachedPhotos:
+    """A dataset whose decoded photos stay in memory as uint8: decoding once pays when a photo is seen often."""
+
+    def __init__(self, dataset: KeypointDataset, limit: int | None = None, progress: bool = True) -> None:
+        self.skeleton: Skeleton = dataset.skeleton
+        self.photos: list[Photo] = dataset.photos[:limit]
+        indices = tqdm(range(len(self.photos)), desc="reading photos", unit="photo", disable=not progress)
+        self._images = [dataset.read(index) for index in indices]
+        self._dataset = dataset
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB; not to be changed."""
+        return self._images[index]
+
+    def ignored_mask(self, index: int) -> NDArray[np.bool_]:
+        """(H, W), True where people are not annotated."""
+        return self._dataset.ignored_mask(index)
+
+
+class Samples(Dataset[Batch]):
+    """Index (epoch, position, photo) -> one sample; the numbers and the seed alone decide what it looks like."""
+
+    def __init__(self, photos: CachedPhotos, augmentation: AugmentConfig, targets: TargetConfig, seed: int) -> None:
+        self.photos, self.augmentation, self.targets, self.seed = photos, augmentation, targets, seed
+
+    def __getitem__(self, index: tuple[int, int, int]) -> Batch:
+        epoch, position, photo = index
+        rng = np.random.default_rng([self.seed, epoch, position])
+        crop = augment(self.photos, photo, self.augmentation, rng)
+        return make_sample(crop.image, crop.keypoints, crop.ignored, self.targets, self.augmentation, rng)
+
+
+def make_sample(
+    image: NDArray[np.uint8],
+    keypoints: NDArray[np.float32],
+    ignored: NDArray[np.bool_],
+    targets: TargetConfig,
+    augmentation: AugmentConfig,
+    rng: np.random.Generator,
+) -> Batch:
+    """Targets of one crop, with the paper's rules; a batch of one without its batch dimension."""
+    people = torch.from_numpy(keypoints).clone()
+    people[..., :2] /= OUTPUT_STRIDE
+    centers = person_centers(people)
+    centers[:, 2] *= ((people[..., 2] > 0).sum(1) >= augmentation.minimum_keypoints).float()
+    size = (image.shape[0] // OUTPUT_STRIDE, image.shape[1] // OUTPUT_STRIDE)
+    half = OUTPUT_STRIDE // 2
+    heatmaps, heatmap_weights = heatmap_targets(
+        people,
+        centers,
+        size,
+        sigma=targets.sigma,
+        center_sigma=targets.center_sigma,
+        ignored=torch.from_numpy(np.ascontiguousarray(ignored[half::OUTPUT_STRIDE, half::OUTPUT_STRIDE])),
+    )
+    offsets, offset_weights = offset_targets(people, centers, size, radius=targets.radius)
+    pixels = None
+    if targets.offset_pixels:
+        index = _choose_pixels(offset_weights, targets.offset_pixels, rng)
+        offsets, offset_weights = offsets.flatten(1)[:, index], offset_weights.flatten(1)[:, index]
+        pixels = torch.stack([index % size[1], index // size[1]], dim=-1)
+    return Batch(
+        torch.from_numpy(image).permute(2, 0, 1), heatmaps, heatmap_weights, offsets, offset_weights, pixels
+    )
+
+
+def _choose_pixels(weights: Tensor, count: int, rng: np.random.Generator) -> Tensor:
+    """(count,) flat indices: weighted pixels in random order, then others."""
+    weighted = (weights > 0).any(0).flatten().numpy()
+    order = rng.permutation(len(weighted))
+    order = order[np.argsort(~weighted[order], kind="stable")]
+    return torch.from_numpy(np.resize(order, count).astype(np.int64))
+
+
+def collate(samples: Sequence[Batch]) -> Batch:
+    """Join samples to a batch."""
+    columns = zip(*(sample._maps() for sample in samples), strict=True)
+    pixels = None if samples[0].pixels is None else torch.stack([sample.pixels for sample in samples])  # type: ignore[misc]
+    return Batch(*(torch.stack(list(column)) for column in columns), pixels=pixels)
+
+
+class EpochOrder(Sampler[list[tuple[int, int, int]]]):
+    """Batches of (epoch, position, photo) from any point on: the seed and the epoch decide the order."""
+
+    def __init__(self, photos: int, batch_size: int, seed: int) -> None:
+        self.photos, self.batch_size, self.seed = photos, batch_size, seed
+        self.epoch, self.first_batch = 0, 0
+
+    def __len__(self) -> int:
+        return self.photos // self.batch_size
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.photos)
+        for batch in range(self.first_batch, len(self)):
+            positions = range(batch * self.batch_size, (batch + 1) * self.batch_size)
+            yield [(self.epoch, position, int(order[position])) for position in positions]
+
+
+def make_loader(samples: Samples, order: EpochOrder, workers: int) -> DataLoader[Batch]:
+    """A loader over ``order``; with workers the next batches are made while the network trains."""
+    return DataLoader(
+        samples,
+        batch_sampler=order,
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=_start_worker,
+        multiprocessing_context="fork" if workers else None,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
