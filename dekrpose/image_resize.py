@@ -33,8 +33,8 @@ _STD = torch.tensor(IMAGE_STD, dtype=torch.float32).view(3, 1, 1)
 class Geometry:
     """How one photo and its network input lie on each other: the only change of frame.
 
-    The input is a scaled and shifted cut of the photo. The short sides fit (up to half a pixel); the long
-    side gets a little black border or loses a little. Make one with ``fit``.
+    The input is the photo, scaled and shifted: the short sides fit, the long side gets a black border at
+    both ends, and an odd side moves by half an image pixel. Make one with ``fit``.
 
     Args:
         image_size: (height, width) of the photo in image pixels.
@@ -76,7 +76,7 @@ class Geometry:
                 f"a photo of {height} x {width} pixels would need an input of {size[0]} x {size[1]}; "
                 f"cut it up, or take a smaller input size than {input_size} or scale than {scale}"
             )
-        return cls((height, width), size, base, scale)
+        return cls((int(height), int(width)), size, base, scale)
 
     @property
     def center(self) -> tuple[int, int]:
@@ -96,12 +96,12 @@ class Geometry:
     @cached_property
     def matrix(self) -> npt.NDArray[np.float64]:
         """(2, 3) affine map from image pixels to input pixels at this scale."""
-        return np.asarray(cv2.getAffineTransform(*self._triangles()), np.float64)
+        return _affine(*self._triangles())
 
     @cached_property
     def inverse(self) -> npt.NDArray[np.float64]:
         """(2, 3) affine map from input pixels at this scale to image pixels."""
-        return np.asarray(cv2.getAffineTransform(*reversed(self._triangles())), np.float64)
+        return _affine(*reversed(self._triangles()))
 
     @cached_property
     def base(self) -> Geometry:
@@ -133,11 +133,17 @@ class Geometry:
 def _triangle(x: float, y: float, half: float) -> npt.NDArray[np.float32]:
     """(3, 2) xy: a center, the point ``half`` above it, and the point as far to the left of that.
 
-    Rounded to float32 where the official code does, which moves the map by up to 1e-4 pixel.
+    Rounded to float32 where the official code does, which moves the map by about 1e-4 pixel.
     """
     above = np.float32(y - half)
     left = np.float32(x) - (np.float32(y) - above)
     return np.array([[x, y], [x, above], [left, above]], np.float32)
+
+
+def _affine(source: npt.NDArray[np.float32], target: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    matrix = np.asarray(cv2.getAffineTransform(source, target), np.float64)
+    matrix.flags.writeable = False  # it is kept, and shared by all who ask
+    return matrix
 
 
 def _transform(points: npt.ArrayLike, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:

@@ -152,6 +152,7 @@ class TestDamage:
         with pytest.raises(ImageError, match="Pillow image is broken or cut off"):
             load(PIL.Image.open(io.BytesIO(data[: len(data) // 2])))
 
+    @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
     def test_damaged_exif_does_not_matter(self) -> None:
         data = encoded(photo(), "JPEG", exif=b"Exif\x00\x00MM\x00*garbage")
         np.testing.assert_array_equal(load(data)[0], load(encoded(photo(), "JPEG"))[0])
