@@ -1,0 +1,88 @@
+"""``dekrpose eval``: measure a model on annotated photos."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dekrpose.estimator import PoseEstimator
+
+RANDOM_SEED = 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``dekrpose eval``."""
+    parser.description = (
+        "Measure a model on photos with keypoints in COCO's format: AP and AR of everybody; PCK, recall, precision "
+        "and false people at one score threshold."
+    )
+    parser.add_argument("model", metavar="MODEL", help="a model's name, folder or weights file")
+    parser.add_argument("data", metavar="DATA.json", type=Path, help="COCO keypoints file, .json or .json.gz")
+    parser.add_argument(
+        "--images", metavar="PLACE", type=Path, nargs="+", help="folders, .tar or .zip files; default: beside DATA.json"
+    )
+    parser.add_argument("--flip", action="store_true", help="average with the mirrored photo, as published numbers do")
+    parser.add_argument("--input-size", metavar="N", type=int, help="short side in pixels; default: the model's")
+    parser.add_argument("--score-threshold", metavar="T", type=float, help="for all but AP; default: the model's")
+    parser.add_argument("--limit", metavar="N", type=int, help="only the first N photos")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, ...")
+    parser.add_argument("--json", metavar="OUT.json", type=Path, help="write the measures here")
+    parser.add_argument("--results", metavar="RESULTS.json", type=Path, help="write the poses here, in COCO's format")
+    parser.add_argument("--sweep", action="store_true", help="also print the measures at several score thresholds")
+    parser.add_argument(
+        "--random-weights", action="store_true", help="the same network with fresh weights: what chance would reach"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Evaluate as the arguments say and print the measures; 0 when done.
+
+    Raises:
+        DekrPoseError: the dataset, a photo or the model cannot be read.
+        ImportError: faster-coco-eval is missing.
+    """
+    from dekrpose.estimator import PoseEstimator
+    from dekrpose.evaluation.coco_ap import load_evaluator
+    from dekrpose.evaluation.dataset import KeypointDataset
+    from dekrpose.evaluation.evaluate import own_threshold, predictor, report, sweep, sweep_table
+    from dekrpose.evaluation.predictions import collect, results_json
+
+    load_evaluator()
+    estimator = PoseEstimator.from_pretrained(options.model, device=options.device)
+    if options.random_weights:
+        randomise(estimator)
+    dataset = KeypointDataset(options.data, options.images, estimator.model.config.skeleton)
+    predict = predictor(estimator, flip_test=options.flip, input_size=options.input_size)
+    predictions = collect(predict, dataset, limit=options.limit)
+    if options.results:
+        _write_json(options.results, results_json(predictions.photos, predictions.people))
+    threshold = own_threshold(estimator) if options.score_threshold is None else options.score_threshold
+    measures = report(predictions, threshold)
+    print(measures.table())
+    rows = sweep(predictions) if options.sweep else []
+    if rows:
+        print(f"\n{sweep_table(rows)}")
+    if options.json:
+        name = f"{options.model} with random weights" if options.random_weights else str(options.model)
+        settings = {"flip": options.flip, "input_size": options.input_size, "data": options.data.name}
+        _write_json(options.json, {"model": name, **settings, **measures.to_dict()})
+    return 0
+
+
+def randomise(estimator: PoseEstimator) -> None:
+    """Give an estimator's network the weights that it would have before training, always the same."""
+    import torch
+
+    from dekrpose.models.dekr import DEKR
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_SEED)
+        fresh = DEKR(estimator.model.config)
+    estimator.model.load_state_dict(fresh.state_dict())
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")

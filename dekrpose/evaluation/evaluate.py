@@ -1,0 +1,213 @@
+"""One run of a model over annotated photos, and the measures that it gives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dekrpose.evaluation import metrics
+from dekrpose.evaluation.coco_ap import coco_average_precision, load_evaluator
+from dekrpose.evaluation.dataset import KeypointDataset
+from dekrpose.evaluation.predictions import Predict, Predictions, collect, results_json
+
+if TYPE_CHECKING:
+    from dekrpose.estimator import PoseEstimator
+
+SWEEP = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7)
+"""Score thresholds that a sweep tries."""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is found and what is made up at one score threshold; NaN where there is nothing to count.
+
+    Attributes:
+        score_threshold: predictions below this score are not counted; 0 or less counts all.
+        pck: share of labelled body keypoints nearer than 0.2 torso lengths, see ``metrics.pck``.
+        recall: share of people of area >= 32^2 with a prediction of OKS >= 0.5.
+        recall_small: the same for smaller people.
+        precision: share of predictions that are somebody, see ``metrics.precision``.
+        false_people: predictions per photo that shows nobody.
+    """
+
+    score_threshold: float
+    pck: float
+    recall: float
+    recall_small: float
+    precision: float
+    false_people: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """A model's measures on a dataset; shares in [0, 1], NaN where there is nothing to count.
+
+    Attributes:
+        photos: evaluated photos.
+        people: people with labelled keypoints in them.
+        seconds: time spent predicting, without reading the photos.
+        images_per_second: photos by seconds.
+        score_threshold, pck, recall, recall_small, precision, false_people: see ``Measures``.
+        ap: COCO's measures without a threshold, see ``coco_average_precision``.
+    """
+
+    photos: int
+    people: int
+    seconds: float
+    images_per_second: float
+    score_threshold: float
+    pck: float
+    recall: float
+    recall_small: float
+    precision: float
+    false_people: float
+    ap: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, None for NaN."""
+        values = asdict(self)
+        values["ap"] = {name: _none_for_nan(value) for name, value in self.ap.items()}
+        return {name: _none_for_nan(value) for name, value in values.items()}
+
+    def table(self) -> str:
+        """Lines for a terminal."""
+        shown = f"score >= {self.score_threshold:g}" if self.score_threshold > 0 else "everybody"
+        rows = [
+            ("photos", f"{self.photos}", f"{self.seconds:.1f} s, {self.images_per_second:.2f} photos per second"),
+            ("people", f"{self.people}", "with labelled keypoints"),
+            ("PCK@0.2", _percent(self.pck), shown),
+            ("recall", _percent(self.recall), f"OKS >= 0.5, area >= 32 x 32, {shown}"),
+            ("recall, small", _percent(self.recall_small), f"OKS >= 0.5, area < 32 x 32, {shown}"),
+            ("precision", _percent(self.precision), f"OKS >= 0.5, {shown}"),
+            ("false people", _number(self.false_people, 3), f"per photo without people, {shown}"),
+            *((name, _number(100 * value, 1), "COCO OKS, everybody") for name, value in self.ap.items()),
+        ]
+        return "\n".join(f"{name:15}{value:>9}   {note}" for name, value, note in rows)
+
+
+def evaluate(
+    predict: Predict,
+    dataset: KeypointDataset,
+    *,
+    score_threshold: float = 0.05,
+    progress: bool = True,
+    limit: int | None = None,
+) -> Report:
+    """Measure a model on annotated photos.
+
+    Args:
+        predict: (H, W, 3) uint8 RGB -> keypoints (N, K, 2) in image pixels, keypoint scores (N, K), scores (N,) of
+            everybody, whatever their score, in the model's own order; N may be 0.
+        dataset: photos and people.
+        score_threshold: predictions below it count for AP only.
+        progress: show a progress bar.
+        limit: only so many photos, from the first; None takes all.
+
+    Raises:
+        DekrPoseError: photos are missing.
+        ImportError: faster-coco-eval is missing.
+        ValueError: ``predict`` returns arrays that do not fit.
+    """
+    load_evaluator()  # say what is missing before the long part
+    return report(collect(predict, dataset, progress=progress, limit=limit), score_threshold)
+
+
+def evaluate_estimator(
+    estimator: PoseEstimator,
+    dataset: KeypointDataset,
+    *,
+    score_threshold: float | None = None,
+    progress: bool = True,
+    limit: int | None = None,
+    **options: Any,
+) -> Report:
+    """``evaluate`` for an estimator.
+
+    Args:
+        estimator: anything whose ``estimate(image, score_threshold=0, ...)`` returns ``Poses``.
+        dataset: photos and people; the skeleton must be the estimator's.
+        score_threshold: None is the model's own.
+        progress, limit: as for ``evaluate``.
+        options: for ``estimator.estimate``, such as ``flip_test`` or ``input_size``.
+    """
+    if score_threshold is None:
+        score_threshold = own_threshold(estimator)
+    return evaluate(
+        predictor(estimator, **options), dataset, score_threshold=score_threshold, progress=progress, limit=limit
+    )
+
+
+def own_threshold(estimator: PoseEstimator) -> float:
+    """The score threshold that a model's configuration names."""
+    return float(estimator.model.config.decode.score_threshold)
+
+
+def predictor(estimator: PoseEstimator, **options: Any) -> Predict:
+    """An estimator as the function that ``evaluate`` takes; ``options`` are those of ``estimator.estimate``."""
+
+    def predict(image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        poses = estimator.estimate(image, score_threshold=0, **options)
+        return poses.keypoints, poses.keypoint_scores, poses.scores
+
+    return predict
+
+
+def report(predictions: Predictions, score_threshold: float) -> Report:
+    """All measures of a model's predictions; ImportError if faster-coco-eval is missing."""
+    photos, found = predictions.photos, predictions.people
+    ap = coco_average_precision(predictions.dataset, results_json(photos, found), photos=photos)
+    return Report(
+        photos=len(photos),
+        people=sum(not person.ignored for photo in photos for person in photo.people),
+        seconds=predictions.seconds,
+        images_per_second=len(photos) / predictions.seconds if predictions.seconds else float("nan"),
+        **asdict(measure(predictions, score_threshold)),
+        ap=ap,
+    )
+
+
+def measure(predictions: Predictions, score_threshold: float) -> Measures:
+    """The measures that depend on the score threshold; NumPy only."""
+    photos, skeleton = predictions.photos, predictions.dataset.skeleton
+    shown = predictions.shown(score_threshold)
+    return Measures(
+        score_threshold=score_threshold,
+        pck=metrics.pck(photos, shown, skeleton),
+        recall=metrics.recall(photos, shown, skeleton),
+        recall_small=metrics.recall(photos, shown, skeleton, areas=(0.0, metrics.SMALL_AREA)),
+        precision=metrics.precision(photos, shown, skeleton),
+        false_people=metrics.false_people(photos, shown),
+    )
+
+
+def sweep(predictions: Predictions, thresholds: Sequence[float] = SWEEP) -> list[Measures]:
+    """The measures at several score thresholds, to choose a model's own."""
+    return [measure(predictions, threshold) for threshold in thresholds]
+
+
+def sweep_table(rows: Sequence[Measures]) -> str:
+    """A sweep as lines for a terminal."""
+    lines = ["threshold   PCK@0.2    recall     small  precision  false people"]
+    lines += [
+        f"{row.score_threshold:9.3f}{_percent(row.pck):>10}{_percent(row.recall):>10}{_percent(row.recall_small):>10}"
+        f"{_percent(row.precision):>11}{_number(row.false_people, 3):>14}"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.1f} %"
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _none_for_nan(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,169 @@
+"""What a model finds at one score threshold: PCK, recall, precision and people seen where nobody is.
+
+All functions take photos with their annotated people and, in the same order, the keypoints that are predicted for
+each photo. They are pure: no model, no files. A measure that has nothing to count is NaN.
+
+A person counts when its ``source`` is among ``sources``, or when its file names no source: the defaults describe the
+data that the bundled model is measured on, and leave everybody of any other dataset in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dekrpose.evaluation.dataset import Person, Photo
+from dekrpose.evaluation.oks import oks_matrix
+from dekrpose.skeletons import Skeleton
+
+SMALL_AREA = 32.0**2
+"""Square image pixels below which COCO calls a person small."""
+BODY_KEYPOINTS = tuple(
+    f"{side}_{part}" for part in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle") for side in ("left", "right")
+)
+"""The twelve keypoints that PCK is about."""
+TORSO_DIAGONALS = (("left_shoulder", "right_hip"), ("right_shoulder", "left_hip"))
+"""PCK's unit of length: the first of these whose ends are both labelled."""
+
+Keypoints = NDArray[np.float32]
+
+
+def pck(
+    photos: Sequence[Photo],
+    predicted: Sequence[Keypoints],
+    skeleton: Skeleton,
+    *,
+    factor: float = 0.2,
+    sources: Collection[str] | None = ("human",),
+    photo_prefix: str = "lsp_",
+) -> float:
+    """Share of labelled body keypoints that are predicted nearer than ``factor`` torso lengths (PCK).
+
+    Over people whose torso is labelled. Everybody is compared with the prediction of highest OKS; where nothing is
+    predicted, all keypoints are wrong.
+
+    Args:
+        photos: the photos.
+        predicted: per photo (N, K, 2) xy, image pixels; N may be 0.
+        skeleton: what the K channels mean.
+        factor: share of the torso (left shoulder to right hip, else right shoulder to left hip).
+        sources: which people count; None is everybody.
+        photo_prefix: of people with a source, only those in photos whose name starts so.
+
+    Returns:
+        A share in [0, 1]; NaN when no person counts.
+    """
+    correct = total = 0
+    body = [skeleton.index(name) for name in BODY_KEYPOINTS if name in skeleton.keypoints]
+    for photo, poses in zip(photos, predicted, strict=True):
+        people = [
+            person
+            for person in _people(photo, sources)
+            if not person.source or sources is None or photo.file_name.startswith(photo_prefix)
+        ]
+        for person in people:
+            torso = torso_length(person.keypoints, skeleton)
+            if np.isnan(torso):
+                continue
+            labelled = person.keypoints[body, 2] > 0
+            total += int(labelled.sum())
+            if len(poses):
+                best = poses[_oks(poses, [person], skeleton)[:, 0].argmax()]
+                distances = np.linalg.norm(best[body] - person.keypoints[body, :2], axis=1)
+                correct += int((labelled & (distances < factor * torso)).sum())
+    return _share(correct, total)
+
+
+def recall(
+    photos: Sequence[Photo],
+    predicted: Sequence[Keypoints],
+    skeleton: Skeleton,
+    *,
+    areas: tuple[float, float] = (SMALL_AREA, np.inf),
+    minimum_oks: float = 0.5,
+    sources: Collection[str] | None = ("human", "teacher"),
+) -> float:
+    """Share of people with labelled keypoints for whom some prediction reaches ``minimum_oks``.
+
+    Args:
+        photos, predicted, skeleton, sources: as for ``pck``.
+        areas: lower bound (inclusive) and upper bound (exclusive) of a person's area, square image pixels.
+        minimum_oks: the least OKS of a hit.
+
+    Returns:
+        A share in [0, 1]; NaN when no person counts.
+    """
+    found = total = 0
+    for photo, poses in zip(photos, predicted, strict=True):
+        people = [person for person in _people(photo, sources) if areas[0] <= person.area < areas[1]]
+        total += len(people)
+        best = _oks(poses, people, skeleton).max(axis=0, initial=0.0)
+        found += int((best >= minimum_oks).sum())
+    return _share(found, total)
+
+
+def precision(
+    photos: Sequence[Photo], predicted: Sequence[Keypoints], skeleton: Skeleton, *, minimum_oks: float = 0.5
+) -> float:
+    """Share of predictions that are somebody, each person claimed once.
+
+    Predictions claim the free person of highest OKS in their order, so give them best first. A prediction without a
+    person is left out when at least half of its keypoints lie in the box of an ignored one.
+
+    Args:
+        photos, predicted, skeleton: as for ``pck``.
+        minimum_oks: the least OKS of a claim.
+
+    Returns:
+        A share in [0, 1]; NaN when nothing counts.
+    """
+    right = total = 0
+    for photo, poses in zip(photos, predicted, strict=True):
+        oks = _oks(poses, list(_people(photo, None)), skeleton)
+        for pose, row in zip(poses, oks, strict=True):
+            if row.size and row.max() >= minimum_oks:
+                oks[:, row.argmax()] = 0
+                right += 1
+                total += 1
+            else:
+                total += not any(_inside(pose, person.box) >= 0.5 for person in photo.people if person.ignored)
+    return _share(right, total)
+
+
+def false_people(photos: Sequence[Photo], predicted: Sequence[Keypoints]) -> float:
+    """Mean number of predictions in photos that show nobody: those without any annotation; NaN without such photos."""
+    counts = [len(poses) for photo, poses in zip(photos, predicted, strict=True) if not photo.people]
+    return _share(sum(counts), len(counts))
+
+
+def torso_length(keypoints: NDArray[np.float32], skeleton: Skeleton) -> float:
+    """A person's torso diagonal in image pixels, from (K, 3) x, y, visibility; NaN if no diagonal is labelled."""
+    for first, second in TORSO_DIAGONALS:
+        if first in skeleton.keypoints and second in skeleton.keypoints:
+            ends = keypoints[[skeleton.index(first), skeleton.index(second)]]
+            if (ends[:, 2] > 0).all():
+                return float(np.linalg.norm(ends[0, :2] - ends[1, :2]))
+    return float("nan")
+
+
+def _people(photo: Photo, sources: Collection[str] | None) -> Iterator[Person]:
+    """People with labelled keypoints that count."""
+    for person in photo.people:
+        if not person.ignored and (sources is None or not person.source or person.source in sources):
+            yield person
+
+
+def _oks(poses: Keypoints, people: Sequence[Person], skeleton: Skeleton) -> NDArray[np.float64]:
+    keypoints = [person.keypoints for person in people]
+    return oks_matrix(poses, keypoints, [person.area for person in people], skeleton.sigmas)
+
+
+def _inside(pose: Keypoints, box: NDArray[np.float32]) -> float:
+    """Share of a pose's keypoints inside a box (x, y, width, height)."""
+    return float(((pose >= box[:2]) & (pose <= box[:2] + box[2:])).all(axis=1).mean())
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")

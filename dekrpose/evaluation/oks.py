@@ -1,0 +1,49 @@
+"""Object keypoint similarity: how well a predicted pose fits an annotated one, from 0 to 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def oks_matrix(predicted: ArrayLike, keypoints: ArrayLike, areas: ArrayLike, sigmas: ArrayLike) -> NDArray[np.float64]:
+    """OKS between all predictions and all people, as COCO's evaluation computes it.
+
+    The mean of exp(-d^2 / (2 * area * (2 * sigma)^2)) over the keypoints that a person has labelled.
+
+    Args:
+        predicted: (N, K, 2) xy, image pixels; N may be 0.
+        keypoints: (P, K, 3) x, y, visibility of people, image pixels; visibility 0 is unlabelled; P may be 0.
+        areas: (P,) square image pixels.
+        sigmas: (K,) falloff constants of the skeleton (not doubled).
+
+    Returns:
+        (N, P) float64 in [0, 1]; 0 for people without labelled keypoints.
+
+    Raises:
+        ValueError: the shapes do not fit each other.
+    """
+    sigmas = np.asarray(sigmas, np.float64)
+    count = len(sigmas)
+    predicted = _shaped(predicted, (count, 2), "predicted")
+    keypoints = _shaped(keypoints, (count, 3), "keypoints")
+    areas = np.asarray(areas, np.float64).reshape(-1)
+    if len(areas) != len(keypoints):
+        raise ValueError(f"expected one area per person, got {len(areas)} for {len(keypoints)} people")
+    squared = np.square(predicted[:, None] - keypoints[None, ..., :2]).sum(axis=3)
+    # The smallest step of a float, as in COCO's code: an area of 0 divides nothing by zero.
+    falloff = 2 * (areas[:, None] + np.spacing(1)) * np.square(2 * sigmas)
+    labelled = keypoints[..., 2] > 0
+    similarity = np.where(labelled, np.exp(-squared / falloff), 0.0).sum(axis=2)
+    return np.asarray(similarity / np.maximum(labelled.sum(axis=1), 1), np.float64)
+
+
+def _shaped(values: ArrayLike, tail: tuple[int, int], name: str) -> NDArray[Any]:
+    array = np.asarray(values, np.float64)
+    if array.size == 0:
+        return np.zeros((0, *tail))
+    if array.shape[1:] != tail or array.ndim != 3:
+        raise ValueError(f"{name} must be (N, {tail[0]}, {tail[1]}), got {array.shape}")
+    return array
