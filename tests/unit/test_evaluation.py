@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluation_people import dataset, human, standing
+from numpy.typing import NDArray
+from PIL import Image
+
+from dekrpose.config import ARCHITECTURES
+from dekrpose.errors import DekrPoseError
+from dekrpose.evaluation import command
+from dekrpose.evaluation.dataset import KeypointDataset
+from dekrpose.evaluation.evaluate import evaluate, evaluate_estimator, report, sweep, sweep_table
+from dekrpose.evaluation.predictions import Prediction, collect
+from dekrpose.models.dekr import DEKR
+
+pytest.importorskip("faster_coco_eval")
+
+LEFT, RIGHT, FAR = standing(60, 50), standing(200, 60), standing(600, 50)
+NAMES = ["lsp_1.png", "lsp_2.png", "coco_3.png"]
+Found = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+
+
+def photos(folder: Path) -> KeypointDataset:
+    """Two people, one person, nobody; the photo's first pixel says which one it is."""
+    for number, name in enumerate(NAMES):
+        Image.new("RGB", (320, 240), (number, 0, 0)).save(folder / name)
+    return dataset(folder, NAMES, [human(1, LEFT), human(1, RIGHT, "teacher"), human(2, LEFT)])
+
+
+def found(*people: tuple[NDArray[np.float32], float]) -> Found:
+    keypoints = np.array([keypoints for keypoints, _ in people], np.float32).reshape(-1, 17, 2)
+    return keypoints, np.ones(keypoints.shape[:2]), np.array([score for _, score in people])
+
+
+def predict(image: NDArray[np.uint8]) -> Found:
+    """Everybody, one of them with a low score, and a false person in the photo of nobody."""
+    assert image.shape == (240, 320, 3)
+    return [found((RIGHT, 0.04), (LEFT, 0.5)), found((LEFT, 0.3)), found((FAR, 0.1))][int(image[0, 0, 0])]
+
+
+def truth(image: NDArray[np.uint8]) -> Found:
+    return [found((RIGHT, 0.4), (LEFT, 0.5)), found((LEFT, 0.3)), found()][int(image[0, 0, 0])]
+
+
+class Estimator:
+    """Stands for ``PoseEstimator``: only what the evaluation needs of it."""
+
+    def __init__(self) -> None:
+        self.model = DEKR(ARCHITECTURES["tiny"])
+        self.options: list[dict[str, Any]] = []
+
+    @classmethod
+    def from_pretrained(cls, name: str, *, device: str) -> Estimator:
+        assert (name, device) == ("tiny", "auto")
+        return cls()
+
+    def estimate(self, image: NDArray[np.uint8], **options: Any) -> types.SimpleNamespace:
+        self.options.append(options)
+        keypoints, keypoint_scores, scores = predict(image)
+        return types.SimpleNamespace(keypoints=keypoints, keypoint_scores=keypoint_scores, scores=scores)
+
+
+def test_ground_truth_reaches_everything(tmp_path: Path) -> None:
+    measured = evaluate(truth, photos(tmp_path), progress=False)
+    assert (measured.photos, measured.people) == (3, 3)
+    assert (measured.pck, measured.recall, measured.precision, measured.false_people) == (1, 1, 1, 0)
+    assert math.isnan(measured.recall_small)
+    assert (measured.ap["AP"], measured.ap["AR"]) == (pytest.approx(1), pytest.approx(1))
+
+
+def test_nobody_predicted_reaches_nothing(tmp_path: Path) -> None:
+    measured = evaluate(lambda image: ([], [], []), photos(tmp_path), progress=False)
+    assert (measured.pck, measured.recall, measured.ap["AP"], measured.false_people) == (0, 0, 0, 0)
+
+
+def test_the_threshold_applies_to_all_but_average_precision(tmp_path: Path) -> None:
+    data = photos(tmp_path)
+    high = evaluate(predict, data, score_threshold=0.05, progress=False)
+    assert (high.recall, high.false_people, high.pck) == (pytest.approx(2 / 3), 1, 1)
+    everybody = evaluate(predict, data, score_threshold=0, progress=False)
+    assert (everybody.recall, everybody.precision) == (1, pytest.approx(3 / 4))
+    assert high.ap == pytest.approx(everybody.ap, nan_ok=True)
+    assert high.ap["AP50"] == pytest.approx((67 + 34 * 3 / 4) / 101)  # the false person outranks the last right one
+
+
+def test_zero_keeps_people_of_negative_score() -> None:
+    prediction = Prediction.of(*found((LEFT, -0.1), (RIGHT, 0.2)), channels=17)
+    assert len(prediction.shown(0)) == 2
+    assert len(prediction.shown(0.2)) == 1
+    assert len(prediction.shown(0.3)) == 0
+
+
+def test_limit_counts_the_first_photos_only(tmp_path: Path) -> None:
+    measured = evaluate(predict, photos(tmp_path), progress=False, limit=2)
+    assert (measured.photos, measured.people, measured.ap["AP"]) == (2, 3, pytest.approx(1))
+    assert math.isnan(measured.false_people)
+    with pytest.raises(ValueError, match="limit must be at least 1"):
+        evaluate(predict, photos(tmp_path), limit=0)
+
+
+def test_missing_photos_are_told_before_anything_is_predicted(tmp_path: Path) -> None:
+    data = photos(tmp_path)
+    (tmp_path / NAMES[2]).unlink()
+    with pytest.raises(DekrPoseError, match=r"1 of 3 photos .*coco_3.png"):
+        collect(lambda image: pytest.fail("predicted"), data, progress=False)
+    assert len(collect(predict, data, progress=False, limit=2).people) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ((np.zeros((1, 14, 2)), np.zeros((1, 17)), [0.5]), r"keypoints of 1 people must be \(1, 17, 2\)"),
+        ((np.zeros((2, 17, 2)), np.zeros((2, 17)), [0.5]), r"keypoints of 1 people"),
+        ((np.zeros((1, 17, 2)), np.zeros((1, 16)), [0.5]), r"keypoint_scores of 1 people must be \(1, 17\)"),
+        ((np.full((1, 17, 2), np.nan), np.zeros((1, 17)), [0.5]), "finite"),
+    ],
+)
+def test_predictions_that_do_not_fit(tmp_path: Path, answer: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate(lambda image: answer, photos(tmp_path), progress=False)
+
+
+def test_a_sweep_needs_one_run(tmp_path: Path) -> None:
+    rows = sweep(collect(predict, photos(tmp_path), progress=False), [0, 0.05, 0.2, 0.9])
+    assert [row.recall for row in rows] == pytest.approx([1, 2 / 3, 2 / 3, 0])
+    assert [row.false_people for row in rows] == [1, 1, 0, 0]
+    assert [row.precision for row in rows[:3]] == pytest.approx([3 / 4, 2 / 3, 1])
+    assert math.isnan(rows[3].precision)
+    lines = sweep_table(rows).splitlines()
+    assert len(lines) == 5
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_a_report_is_json_and_a_table(tmp_path: Path) -> None:
+    measured = report(collect(predict, photos(tmp_path), progress=False), 0.05)
+    values = json.loads(json.dumps(measured.to_dict(), allow_nan=False))
+    assert values["recall_small"] is None
+    assert values["ap"]["AP_L"] is None
+    assert values["pck"] == 1
+    table = measured.table()
+    for part in ("PCK@0.2          100.0 %", "score >= 0.05", "recall, small          -", "false people"):
+        assert part in table
+
+
+def test_an_estimator_is_asked_for_everybody(tmp_path: Path) -> None:
+    estimator = Estimator()
+    measured = evaluate_estimator(estimator, photos(tmp_path), progress=False, flip_test=True)  # type: ignore[arg-type]
+    assert estimator.options == [{"score_threshold": 0, "flip_test": True}] * 3
+    assert measured.score_threshold == ARCHITECTURES["tiny"].decode.score_threshold
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    module = types.ModuleType("dekrpose.estimator")
+    module.PoseEstimator = Estimator  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "dekrpose.estimator", module)
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(["tiny", *arguments]))
+
+
+def test_the_command_prints_and_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = photos(tmp_path)
+    out, results = tmp_path / "out.json", tmp_path / "results.json"
+    files = ("--images", str(tmp_path), "--json", str(out), "--results", str(results))
+    assert run(monkeypatch, str(data.path), *files, "--score-threshold", "0.2", "--sweep") == 0
+    printed = capsys.readouterr().out
+    assert "score >= 0.2" in printed
+    assert "threshold   PCK@0.2" in printed
+    written = json.loads(out.read_text())
+    assert (written["model"], written["photos"], written["false_people"]) == ("tiny", 3, 0)
+    assert written["ap"]["AR50"] == pytest.approx(1)
+    assert [entry["image_id"] for entry in json.loads(results.read_text())] == [1, 1, 2, 3]
+
+
+def test_random_weights_replace_the_model_and_are_always_the_same() -> None:
+    import torch
+
+    first, second = Estimator(), Estimator()
+    for estimator in (first, second):
+        for parameter in estimator.model.parameters():
+            torch.nn.init.ones_(parameter)
+    state = torch.random.get_rng_state()
+    command.randomise(first)  # type: ignore[arg-type]
+    command.randomise(second)  # type: ignore[arg-type]
+    assert torch.equal(state, torch.random.get_rng_state())
+    weights = [estimator.model.heatmap_head.final.weight for estimator in (first, second)]
+    assert torch.equal(*weights)
+    assert not torch.equal(weights[0], torch.ones_like(weights[0]))
