@@ -25,6 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images", metavar="PLACE", type=Path, nargs="+", help="folders, .tar or .zip files; default: beside DATA.json"
     )
     parser.add_argument("--flip", action="store_true", help="average with the mirrored photo, as published numbers do")
+    parser.add_argument(
+        "--scales", metavar="S", type=float, nargs="+", default=[1.0], help="input scales, 1 among them"
+    )
+    parser.add_argument("--rescoring-net", metavar="PATH", type=Path, help="predicts how good a pose is")
     parser.add_argument("--input-size", metavar="N", type=int, help="short side in pixels; default: the model's")
     parser.add_argument("--score-threshold", metavar="T", type=float, help="for all but AP; default: the model's")
     parser.add_argument("--limit", metavar="N", type=int, help="only the first N photos")
@@ -32,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="OUT.json", type=Path, help="write the measures here")
     parser.add_argument("--results", metavar="RESULTS.json", type=Path, help="write the poses here, in COCO's format")
     parser.add_argument("--sweep", action="store_true", help="also print the measures at several score thresholds")
+    parser.add_argument("--errors", action="store_true", help="also print how keypoints go wrong: jitter, swap, ...")
     parser.add_argument(
         "--random-weights", action="store_true", help="the same network with fresh weights: what chance would reach"
     )
@@ -47,28 +52,31 @@ def run(options: argparse.Namespace) -> int:
     from dekrpose.estimator import PoseEstimator
     from dekrpose.evaluation.coco_ap import load_evaluator
     from dekrpose.evaluation.dataset import KeypointDataset
+    from dekrpose.evaluation.errors import keypoint_errors
     from dekrpose.evaluation.evaluate import own_threshold, predictor, report, sweep, sweep_table
     from dekrpose.evaluation.predictions import collect, results_json
 
     load_evaluator()
-    estimator = PoseEstimator.from_pretrained(options.model, device=options.device)
+    rescoring = {"rescoring_net": options.rescoring_net} if options.rescoring_net else {}
+    estimator = PoseEstimator.from_pretrained(options.model, device=options.device, **rescoring)
     if options.random_weights:
         randomise(estimator)
-    dataset = KeypointDataset(options.data, options.images, estimator.model.config.skeleton)
-    predict = predictor(estimator, flip_test=options.flip, input_size=options.input_size)
-    predictions = collect(predict, dataset, limit=options.limit)
+    dataset = KeypointDataset(options.data, options.images, estimator.config.skeleton)
+    settings = {"flip_test": options.flip, "input_size": options.input_size, "scales": tuple(options.scales)}
+    predictions = collect(predictor(estimator, **settings), dataset, limit=options.limit)
     if options.results:
         _write_json(options.results, results_json(predictions.photos, predictions.people))
     threshold = own_threshold(estimator) if options.score_threshold is None else options.score_threshold
     measures = report(predictions, threshold)
     print(measures.table())
-    rows = sweep(predictions) if options.sweep else []
-    if rows:
-        print(f"\n{sweep_table(rows)}")
+    if options.sweep:
+        print(f"\n{sweep_table(sweep(predictions))}")
+    if options.errors:
+        shares = keypoint_errors(predictions.photos, predictions.shown(threshold), dataset.skeleton)
+        print("\nkeypoints of found people: " + ", ".join(f"{kind} {share:.1%}" for kind, share in shares.items()))
     if options.json:
         name = f"{options.model} with random weights" if options.random_weights else str(options.model)
-        settings = {"flip": options.flip, "input_size": options.input_size, "data": options.data.name}
-        _write_json(options.json, {"model": name, **settings, **measures.to_dict()})
+        _write_json(options.json, {"model": name, "data": options.data.name, **settings, **measures.to_dict()})
     return 0
 
 
@@ -80,7 +88,7 @@ def randomise(estimator: PoseEstimator) -> None:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
-        fresh = DEKR(estimator.model.config)
+        fresh = DEKR(estimator.config)
     estimator.model.load_state_dict(fresh.state_dict())
 
 

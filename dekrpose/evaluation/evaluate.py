@@ -144,7 +144,7 @@ def evaluate_estimator(
 
 def own_threshold(estimator: PoseEstimator) -> float:
     """The score threshold that a model's configuration names."""
-    return float(estimator.model.config.decode.score_threshold)
+    return float(estimator.config.decode.score_threshold)
 
 
 def predictor(estimator: PoseEstimator, **options: Any) -> Predict:

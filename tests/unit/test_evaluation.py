@@ -55,7 +55,8 @@ class Estimator:
     """Stands for ``PoseEstimator``: only what the evaluation needs of it."""
 
     def __init__(self) -> None:
-        self.model = DEKR(ARCHITECTURES["tiny"])
+        self.config = ARCHITECTURES["tiny"]
+        self.model = DEKR(self.config)
         self.options: list[dict[str, Any]] = []
 
     @classmethod
@@ -173,10 +174,11 @@ def test_the_command_prints_and_writes(
     data = photos(tmp_path)
     out, results = tmp_path / "out.json", tmp_path / "results.json"
     files = ("--images", str(tmp_path), "--json", str(out), "--results", str(results))
-    assert run(monkeypatch, str(data.path), *files, "--score-threshold", "0.2", "--sweep") == 0
+    assert run(monkeypatch, str(data.path), *files, "--score-threshold", "0.2", "--sweep", "--errors") == 0
     printed = capsys.readouterr().out
     assert "score >= 0.2" in printed
     assert "threshold   PCK@0.2" in printed
+    assert "good 100.0%, jitter 0.0%" in printed
     written = json.loads(out.read_text())
     assert (written["model"], written["photos"], written["false_people"]) == ("tiny", 3, 0)
     assert written["ap"]["AR50"] == pytest.approx(1)
