@@ -92,6 +92,38 @@ PUBLISHED: dict[str, PublishedWeights] = {
 """Weights published by others, by our name; `dekrpose models` lists them."""
 
 
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known about a model that ``from_pretrained`` takes by name.
+
+    Args:
+        name: what to pass.
+        source: where the weights come from.
+        license: of the weights.
+        accuracy: measured or published numbers, in words that say which.
+        available: whether the weights are on this machine.
+    """
+
+    name: str
+    source: str
+    license: str
+    accuracy: str
+    available: bool
+
+
+def list_models() -> list[ModelInfo]:
+    """The models that ``PoseEstimator.from_pretrained`` knows by name, the bundled one first."""
+    models = []
+    config = read_stored_config(_TINY) if _TINY.is_file() else None
+    if config is not None:
+        measured = ", ".join(f"{name} {value:g}" for name, value in config.metrics.items())
+        models.append(ModelInfo("tiny", "bundled", config.license, f"{measured} (measured)" if measured else "", True))
+    for entry in PUBLISHED.values():
+        if entry.kind == "model":
+            models.append(ModelInfo(entry.name, entry.url, "Apache-2.0 (mmpose)", entry.accuracy, False))
+    return models
+
+
 def resolve(
     name_or_path: str | Path,
     *,

@@ -114,8 +114,7 @@ class OffsetHead(nn.Module):
         self.splits = [len(group) * width for group, width in zip(groups, widths, strict=True)]
         self.transition = conv_bn(in_channels, sum(self.splits), 1)
         self.groups = nn.ModuleList(
-            BranchGroup(len(group), width, len(group[0]), config)
-            for group, width in zip(groups, widths, strict=True)
+            BranchGroup(len(group), width, len(group[0]), config) for group, width in zip(groups, widths, strict=True)
         )
         order = [keypoint for branch in per_branch for keypoint in branch]
         channels = [2 * position + xy for position in _inverse(order) for xy in (0, 1)]

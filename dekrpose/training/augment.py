@@ -141,9 +141,7 @@ def _random_affine(
     return matrix
 
 
-def _moved(
-    keypoints: NDArray[np.float32], matrix: NDArray[np.float64], height: int, width: int
-) -> NDArray[np.float32]:
+def _moved(keypoints: NDArray[np.float32], matrix: NDArray[np.float64], height: int, width: int) -> NDArray[np.float32]:
     """Keypoints in the crop's frame; those outside become unlabelled, as they would be in such a photo."""
     moved = keypoints.copy()
     moved[..., :2] = keypoints[..., :2] @ matrix[:, :2].T + matrix[:, 2]

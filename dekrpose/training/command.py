@@ -63,8 +63,6 @@ def run(options: argparse.Namespace) -> int:
     if options.init is not None:
         checkpoint = read_checkpoint(options.init)
         model_config, initial = checkpoint.config, checkpoint.state_dict
-    trainer = Trainer(
-        model_config, config, CachedPhotos(dataset, config.limit), options.out, options.device, initial
-    )
+    trainer = Trainer(model_config, config, CachedPhotos(dataset, config.limit), options.out, options.device, initial)
     print(f"wrote {trainer.run()}")
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -57,11 +57,17 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        pixels = None if self.pixels is None else self.pixels.to(device, non_blocking=True)
-        return Batch(*(value.to(device, non_blocking=True) for value in self._maps()), pixels=pixels)
+        return self._each(lambda value: value.to(device, non_blocking=True))
 
-    def _maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return self.images, self.heatmaps, self.heatmap_weights, self.offsets, self.offset_weights
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(
+            images=change(self.images),
+            heatmaps=change(self.heatmaps),
+            heatmap_weights=change(self.heatmap_weights),
+            offsets=change(self.offsets),
+            offset_weights=change(self.offset_weights),
+            pixels=None if self.pixels is None else change(self.pixels),
+        )
 
 
 class CachedPhotos:
@@ -125,9 +131,7 @@ def make_sample(
         index = _choose_pixels(offset_weights, targets.offset_pixels, rng)
         offsets, offset_weights = offsets.flatten(1)[:, index], offset_weights.flatten(1)[:, index]
         pixels = torch.stack([index % size[1], index // size[1]], dim=-1)
-    return Batch(
-        torch.from_numpy(image).permute(2, 0, 1), heatmaps, heatmap_weights, offsets, offset_weights, pixels
-    )
+    return Batch(torch.from_numpy(image).permute(2, 0, 1), heatmaps, heatmap_weights, offsets, offset_weights, pixels)
 
 
 def _choose_pixels(weights: Tensor, count: int, rng: np.random.Generator) -> Tensor:
@@ -140,9 +144,15 @@ def _choose_pixels(weights: Tensor, count: int, rng: np.random.Generator) -> Ten
 
 def collate(samples: Sequence[Batch]) -> Batch:
     """Join samples to a batch."""
-    columns = zip(*(sample._maps() for sample in samples), strict=True)
-    pixels = None if samples[0].pixels is None else torch.stack([sample.pixels for sample in samples])  # type: ignore[misc]
-    return Batch(*(torch.stack(list(column)) for column in columns), pixels=pixels)
+    pixels = [sample.pixels for sample in samples if sample.pixels is not None]
+    return Batch(
+        images=torch.stack([sample.images for sample in samples]),
+        heatmaps=torch.stack([sample.heatmaps for sample in samples]),
+        heatmap_weights=torch.stack([sample.heatmap_weights for sample in samples]),
+        offsets=torch.stack([sample.offsets for sample in samples]),
+        offset_weights=torch.stack([sample.offset_weights for sample in samples]),
+        pixels=torch.stack(pixels) if pixels else None,
+    )
 
 
 class EpochOrder(Sampler[list[tuple[int, int, int]]]):

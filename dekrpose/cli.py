@@ -1,0 +1,231 @@
+"""The command line: ``dekrpose predict|train|eval|convert|models``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dekrpose.errors import DekrPoseError
+
+if TYPE_CHECKING:
+    from dekrpose.estimator import PoseEstimator
+    from dekrpose.results import Poses
+
+_URL = re.compile(r"https?://", re.IGNORECASE)
+_PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status: 0 done, 1 something failed, 2 wrong usage."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        run: Callable[[argparse.Namespace], int] = options.run
+        return run(options)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except (DekrPoseError, OSError, ValueError, ImportError) as error:
+        print(f"dekrpose: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    from dekrpose import __version__
+
+    parser = argparse.ArgumentParser(prog="dekrpose", description="Find the body keypoints of everyone in a photo.")
+    parser.add_argument("--version", action="version", version=f"dekrpose {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_predict(commands)
+    _add_late(commands, "train", "train or fine-tune on COCO-format keypoints", "dekrpose.training.command")
+    _add_late(commands, "eval", "measure a model on annotated photos", "dekrpose.evaluation.command")
+    _add_convert(commands)
+    _add_models(commands)
+    return parser
+
+
+def _add_late(commands: Any, name: str, text: str, module: str) -> None:
+    """A command that lives in another package: imported here, because argparse needs its options."""
+    from importlib import import_module
+
+    command = import_module(module)
+    parser = commands.add_parser(name, help=text, description=text)
+    command.add_arguments(parser)
+    parser.set_defaults(run=command.run)
+
+
+def _add_predict(commands: Any) -> None:
+    parser = commands.add_parser(
+        "predict",
+        help="draw the poses of photos",
+        description="Find everyone in photos; photo.jpg gets photo.poses.jpg beside it.",
+    )
+    parser.add_argument("images", nargs="+", metavar="PHOTO", help="files, folders, globs or URLs")
+    parser.add_argument("--model", default="tiny", help="name, folder or weights file (default: tiny)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write there instead of beside each photo")
+    parser.add_argument("--json", action="store_true", help="write photo.poses.json too")
+    parser.add_argument("--no-picture", action="store_true", help="write no pictures")
+    parser.add_argument("--score-threshold", type=float, metavar="T", help="default: the model's own")
+    parser.add_argument("--max-people", type=int, default=30, metavar="N")
+    parser.add_argument("--input-size", type=int, metavar="N", help="short side in pixels; default: the model's own")
+    parser.add_argument("--flip", action="store_true", help="average with the mirrored photo: slower, more accurate")
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0], metavar="S", help="such as 0.5 1 2")
+    parser.add_argument("--match-heatmap", action="store_true", help="move keypoints to heatmap peaks")
+    parser.add_argument("--rescoring-net", type=Path, metavar="FILE", help="weights of a scoring net")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    parser.set_defaults(run=predict)
+
+
+def _add_convert(commands: Any) -> None:
+    parser = commands.add_parser(
+        "convert",
+        help="turn official and mmpose .pth files into safetensors",
+        description="Read official, mmpose 0.x and 1.x checkpoints, recognised by their tensors; write safetensors.",
+    )
+    parser.add_argument("source", type=Path, metavar="IN.pth")
+    parser.add_argument("target", type=Path, metavar="OUT.safetensors")
+    parser.add_argument("--rescoring-net", type=Path, metavar="FILE", help="put this scoring net inside")
+    parser.add_argument("--half", action="store_true", help="store float16: half the size")
+    parser.set_defaults(run=convert)
+
+
+def _add_models(commands: Any) -> None:
+    parser = commands.add_parser("models", help="list models", description="List models by name.")
+    parser.add_argument("--complexity", action="store_true", help="parameters and GMACs of every architecture")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=models)
+
+
+def predict(options: argparse.Namespace) -> int:
+    """``dekrpose predict``: 0 when every photo worked, else 1."""
+    from tqdm import tqdm
+
+    from dekrpose.estimator import PoseEstimator
+
+    photos = _photos(options.images)
+    targets = _targets(photos, options.out)
+    estimator = PoseEstimator.from_pretrained(options.model, device=options.device, rescoring_net=options.rescoring_net)
+    failures: list[tuple[str, str]] = []
+    for photo in tqdm(photos, unit="photo", disable=len(photos) == 1 or None):
+        try:
+            poses = _estimate(estimator, photo, options)
+            written = _write(poses, targets[photo], options)
+        except (DekrPoseError, OSError, ValueError) as error:
+            failures.append((photo, str(error)))
+        else:
+            tqdm.write(_summary(photo, poses, written), file=sys.stdout)
+    for photo, reason in failures:
+        print(f"failed: {photo}: {reason}", file=sys.stderr)
+    if failures and len(photos) > 1:
+        print(f"{len(failures)} of {len(photos)} photos failed", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _photos(patterns: Sequence[str]) -> list[str]:
+    """Files and URLs to read. Pictures that this command wrote are left out unless they are named."""
+    from dekrpose.images import find_images
+
+    photos: dict[str, None] = {}
+    for pattern in patterns:
+        found = [pattern] if _URL.match(pattern) else [str(path) for path in find_images(pattern)]
+        for photo in found:
+            if photo == pattern or not Path(photo).stem.endswith(".poses"):
+                photos[photo] = None
+    return list(photos)
+
+
+def _targets(photos: Sequence[str], folder: Path | None) -> dict[str, Path]:
+    """Where each photo's picture goes; two photos may not share a name."""
+    targets: dict[str, Path] = {}
+    owners: dict[Path, str] = {}
+    for photo in photos:
+        path = Path(_URL.sub("", photo).split("?")[0].rsplit("/", 1)[-1]) if _URL.match(photo) else Path(photo)
+        suffix = path.suffix if path.suffix.lower() in _PICTURES else ".jpg"
+        target = (folder or path.parent) / f"{path.stem}.poses{suffix}"
+        if target in owners:
+            raise DekrPoseError(f"{owners[target]} and {photo} would both write {target}; predict them apart")
+        owners[target] = photo
+        targets[photo] = target
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    return targets
+
+
+def _estimate(estimator: PoseEstimator, photo: str, options: argparse.Namespace) -> Poses:
+    return estimator.estimate(
+        photo,
+        score_threshold=options.score_threshold,
+        max_people=options.max_people,
+        input_size=options.input_size,
+        flip_test=options.flip,
+        scales=options.scales,
+        match_heatmap=options.match_heatmap,
+    )
+
+
+def _write(poses: Poses, target: Path, options: argparse.Namespace) -> list[Path]:
+    written = []
+    if not options.no_picture:
+        poses.save(target)
+        written.append(target)
+    if options.json:
+        written.append(target.with_suffix(".json"))
+        poses.save(written[-1])
+    return written
+
+
+def _summary(photo: str, poses: Poses, written: Sequence[Path]) -> str:
+    people = {0: "nobody", 1: "1 person"}.get(len(poses), f"{len(poses)} people")
+    scores = f" (scores {', '.join(f'{score:.2f}' for score in poses.scores[:5])}" if len(poses) else ""
+    scores += ", ...)" if len(poses) > 5 else ")" if scores else ""
+    arrow = f" -> {', '.join(map(str, written))}" if written else ""
+    return f"{photo}: {people}{scores}, {sum(poses.timing.values()):.0f} ms{arrow}"
+
+
+def convert(options: argparse.Namespace) -> int:
+    """``dekrpose convert``: read any known format, write ours."""
+    from dekrpose.checkpoints import check_fits, expected_shapes, read_checkpoint, read_rescoring_net, write_checkpoint
+
+    checkpoint = read_checkpoint(options.source)
+    check_fits(checkpoint.state_dict, expected_shapes(checkpoint.config))
+    rescoring = checkpoint.rescoring
+    if options.rescoring_net is not None:
+        rescoring = read_rescoring_net(options.rescoring_net, checkpoint.config.skeleton)
+    write_checkpoint(options.target, checkpoint.config, checkpoint.state_dict, rescoring, half=options.half)
+    inside = "with a scoring net" if rescoring else "without a scoring net"
+    print(f"{options.source} ({checkpoint.format}, {checkpoint.config.name}) -> {options.target}, {inside}")
+    return 0
+
+
+def models(options: argparse.Namespace) -> int:
+    """``dekrpose models``: names, or what each architecture costs."""
+    from dataclasses import asdict
+
+    from dekrpose.hub import list_models
+    from dekrpose.models.complexity import complexity, variants
+
+    if options.complexity:
+        costs = [complexity(config) for config in variants().values()]
+        if options.json:
+            print(json.dumps([asdict(cost) for cost in costs], indent=2))
+            return 0
+        print(f"{'name':26} {'input':>5} {'parameters':>12} {'GMACs':>8}")
+        for cost in costs:
+            print(f"{cost.name:26} {cost.input_size:5} {cost.parameters:12,} {cost.gmacs:8.2f}")
+        return 0
+    known = list_models()
+    if options.json:
+        print(json.dumps([asdict(model) for model in known], indent=2))
+        return 0
+    for model in known:
+        print(f"{model.name:20} {model.source}\n{'':20} {model.license}; {model.accuracy}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

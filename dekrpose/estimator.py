@@ -1,0 +1,431 @@
+"""PoseEstimator: from a photo to poses."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dekrpose import hub, images
+from dekrpose.checkpoints import check_fits, expected_shapes, read_checkpoint, read_rescoring_net
+from dekrpose.config import ModelConfig
+from dekrpose.decode.dekr import decode, pose_map
+from dekrpose.decode.matching import MatchMode
+from dekrpose.decode.multiscale import flip_input, merge_flipped
+from dekrpose.errors import CheckpointError, ImageError
+from dekrpose.images import Color, Geometry, Pixels
+from dekrpose.models.dekr import DEKR
+from dekrpose.models.oks_score import OKSScoreNet, rescore
+from dekrpose.results import Poses
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    torch.float32: torch.float32,
+    torch.bfloat16: torch.bfloat16,
+    torch.float16: torch.float16,
+}
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The arguments of ``estimate``, checked, with the model's own values in place of None."""
+
+    score_threshold: float
+    max_people: int
+    input_size: int
+    nms_threshold: float
+    flip_test: bool
+    scales: tuple[float, ...]
+    match: MatchMode | None
+    rescore: bool
+    color: Color
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """One image on its way: pixels, where they come from, the frames at each scale, milliseconds so far."""
+
+    pixels: Pixels
+    source: str | None
+    geometries: tuple[Geometry, ...]
+    timing: dict[str, float]
+
+
+class PoseEstimator:
+    """Finds the keypoints of everyone in a photo, in one bottom-up pass. Make one with ``from_pretrained``.
+
+    Attributes:
+        model: the network: normalised (B, 3, H, W) -> heatmaps (B, K+1, H/4, W/4), offsets (B, 2K, H/4, W/4).
+        config: its shape, skeleton and thresholds.
+        rescoring_net: the net that predicts how good a pose is, or None.
+        device: where it runs.
+        dtype: of backbone and heatmap head; positions are always computed in float32.
+    """
+
+    def __init__(
+        self,
+        model: DEKR,
+        *,
+        rescoring_net: OKSScoreNet | None = None,
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype = "auto",
+    ) -> None:
+        self.config: ModelConfig = model.config
+        self.device = _device(device)
+        self.dtype = _dtype(dtype)
+        self.model = model.eval().requires_grad_(False)
+        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.rescoring_net = rescoring_net.eval().requires_grad_(False) if rescoring_net is not None else None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path = "tiny",
+        *,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        rescoring_net: str | Path | bool | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> PoseEstimator:
+        """Load a model.
+
+        Args:
+            name_or_path: "tiny" (inside the package), a folder written by ``save_pretrained``, or a weights file:
+                our safetensors, official .pth, mmpose 0.x and 1.x .pth, recognised by their tensors.
+            device: "auto" takes CUDA, then MPS, then the CPU.
+            dtype: "float32", "bfloat16" or "float16" for backbone and heatmap head; "auto" is float32.
+            rescoring_net: None uses the one inside the file, if any; a path loads one; False uses none.
+            revision, token, cache_dir, local_files_only, force_download: for downloads; local files ignore them.
+
+        Raises:
+            CheckpointError: the file is broken, foreign, or does not fit.
+            DekrPoseError: nothing has this name.
+            ValueError: an unknown device or dtype.
+        """
+        path = hub.resolve(
+            name_or_path,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
+        checkpoint = read_checkpoint(path)
+        config = checkpoint.config
+        check_fits(checkpoint.state_dict, expected_shapes(config))
+        with torch.device("meta"):
+            model = DEKR(config)
+        model.load_state_dict({name: _single(value) for name, value in checkpoint.state_dict.items()}, assign=True)
+        rescoring = checkpoint.rescoring
+        if rescoring_net is False:
+            rescoring = None
+        elif rescoring_net is True:
+            if rescoring is None:
+                raise CheckpointError(f"{path} holds no rescoring net; pass rescoring_net=PATH")
+        elif rescoring_net is not None:
+            rescoring = read_rescoring_net(rescoring_net, config.skeleton)
+        return cls(model, rescoring_net=_rescoring(rescoring), device=device, dtype=dtype)
+
+    def estimate(
+        self,
+        image: Any,
+        *,
+        score_threshold: float | None = None,
+        max_people: int = 30,
+        input_size: int | None = None,
+        nms_threshold: float | None = None,
+        flip_test: bool = False,
+        scales: Sequence[float] = (1.0,),
+        match_heatmap: bool | MatchMode = False,
+        rescore: bool | None = None,
+        color: Color = "rgb",
+    ) -> Poses:
+        """Find everyone in one image.
+
+        Args:
+            image: path, URL, encoded bytes, Pillow image, uint8 array (H, W, 3) and its kin, or uint8 tensor (3, H, W).
+            score_threshold: people below it are left out, the others come best first; None is the model's own; 0 or
+                less keeps everyone, in the official order.
+            max_people: most people in the answer.
+            input_size: short side of the network's input at scale 1, pixels; None is the model's own.
+            nms_threshold: pose NMS distance as a share of the box diagonal; None is the model's own (0.05 for one
+                scale and 0.15 for several, in the published models).
+            flip_test: average with the mirrored image.
+            scales: input scales, 1 among them; several are slower and more accurate.
+            match_heatmap: move keypoints to heatmap peaks: True or "official" as the released code does, "paper"
+                without its mix-up near borders.
+            rescore: predict how good each pose is and multiply its score by that; None does so when the model has
+                the net.
+            color: "rgb" or "bgr" (OpenCV), for arrays and tensors.
+
+        Returns:
+            ``Poses`` in image pixels, the image inside.
+
+        Raises:
+            ImageError: the image cannot be read or is not supported (a ValueError too).
+            FileNotFoundError: there is no such file.
+            ValueError: an option is out of range.
+        """
+        options = self._options(
+            score_threshold=score_threshold,
+            max_people=max_people,
+            input_size=input_size,
+            nms_threshold=nms_threshold,
+            flip_test=flip_test,
+            scales=scales,
+            match_heatmap=match_heatmap,
+            rescore=rescore,
+            color=color,
+        )
+        loaded = self._load(image, options)
+        return replace(self._run([loaded], options)[0], image=loaded.pixels)
+
+    def estimate_many(
+        self,
+        images: Iterable[Any],
+        *,
+        batch_size: int = 8,
+        on_error: Literal["raise", "skip"] = "raise",
+        **options: Any,
+    ) -> Iterator[Poses]:
+        """Find everyone in many images, in their order, without ever holding more than a batch.
+
+        Images of equal input size share a batch; padding would change results, so there is none.
+
+        Args:
+            images: whatever ``estimate`` takes, one by one.
+            batch_size: most images in memory at once.
+            on_error: "skip" answers an unreadable image with an empty ``Poses`` that has ``error``.
+            options: as in ``estimate``.
+
+        Yields:
+            ``Poses`` with ``index``; the images themselves are not kept.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f'on_error must be "raise" or "skip", got {on_error!r}')
+        checked = self._options(**options)
+        return self._stream(images, batch_size, on_error == "skip", checked)
+
+    def _stream(self, items: Iterable[Any], batch_size: int, skip: bool, options: _Options) -> Iterator[Poses]:
+        pending: list[tuple[int, _Loaded | Poses]] = []
+        for index, item in enumerate(items):
+            try:
+                pending.append((index, self._load(item, options)))
+            except (ImageError, OSError) as error:
+                if not skip:
+                    raise
+                source = str(item) if isinstance(item, (str, Path)) else None
+                failed = Poses.empty(self.config.skeleton, (0, 0), source=source, error=str(error))
+                pending.append((index, failed))
+            if len(pending) == batch_size:
+                yield from self._flush(pending, options)
+                pending = []
+        yield from self._flush(pending, options)
+
+    def _flush(self, pending: list[tuple[int, _Loaded | Poses]], options: _Options) -> Iterator[Poses]:
+        by_size: dict[tuple[tuple[int, int], ...], list[tuple[int, _Loaded]]] = {}
+        done: dict[int, Poses] = {}
+        for index, item in pending:
+            if isinstance(item, Poses):
+                done[index] = item
+            else:
+                sizes = tuple(geometry.input_size for geometry in item.geometries)
+                by_size.setdefault(sizes, []).append((index, item))
+        for group in by_size.values():
+            results = self._run([item for _, item in group], options)
+            done.update(zip((index for index, _ in group), results, strict=True))
+        for index, _ in pending:
+            yield replace(done[index], index=index)
+
+    def warmup(self, *, input_size: int | None = None) -> None:
+        """Run once on a grey image, so that the first real one is not slower than the rest."""
+        size = input_size or self.config.input_size
+        self.estimate(np.full((size, size, 3), 128, np.uint8), input_size=size)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write model.safetensors, config.json and a model card, as ``from_pretrained`` reads them."""
+        rescoring = None if self.rescoring_net is None else self.rescoring_net.state_dict()
+        hub.save_folder(folder, self.config, self.model.state_dict(), rescoring)
+
+    def _load(self, image: Any, options: _Options) -> _Loaded:
+        timing: dict[str, float] = {}
+        with _timed(timing, "read"):
+            pixels, source = images.load(image, color=options.color)
+        height, width = pixels.shape[:2]
+        pixels.flags.writeable = False
+        geometries = tuple(Geometry.fit(height, width, options.input_size, scale) for scale in options.scales)
+        return _Loaded(pixels, source, geometries, timing)
+
+    def _run(self, batch: list[_Loaded], options: _Options) -> list[Poses]:
+        """Everything after reading, for images of equal input size."""
+        timing: dict[str, float] = {}
+        maps: list[tuple[Tensor, Tensor]] = []
+        for index in range(len(options.scales)):
+            with _timed(timing, "resize"):
+                resized = [images.resize(item.pixels, item.geometries[index]) for item in batch]
+                inputs = images.to_tensor(resized).to(self.device)
+            with _timed(timing, "network"):
+                maps.append(self._maps(inputs, options.flip_test))
+        share = {stage: value / len(batch) for stage, value in timing.items()}
+        return [
+            self._decode(item, share, [(heat[index], positions[index]) for heat, positions in maps], options)
+            for index, item in enumerate(batch)
+        ]
+
+    @torch.inference_mode()
+    def _maps(self, inputs: Tensor, flip_test: bool) -> tuple[Tensor, Tensor]:
+        """Heatmaps (B, K+1, h, w) and positions (B, 2K, h, w), heatmap pixels, averaged over the mirror image."""
+        count = len(inputs)
+        if flip_test:
+            inputs = torch.cat([inputs, flip_input(inputs)])
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            features = self.model.features(inputs)
+            heatmaps = self.model.heatmap_head(features).float()
+        # half precision in the offset head would move keypoints by pixels
+        positions = pose_map(self.model.offset_head(features.float()))
+        if flip_test:
+            flip_indices = self.config.skeleton.flip_indices
+            return merge_flipped(heatmaps[:count], heatmaps[count:], positions[:count], positions[count:], flip_indices)
+        return heatmaps, positions
+
+    @torch.inference_mode()
+    def _decode(
+        self, item: _Loaded, timing: dict[str, float], maps: list[tuple[Tensor, Tensor]], options: _Options
+    ) -> Poses:
+        timing = {**item.timing, **timing}
+        with _timed(timing, "decode"):
+            keypoints, keypoint_scores, scores = decode(
+                [(heatmaps.cpu(), positions.cpu()) for heatmaps, positions in maps],
+                options.scales,
+                max_people=options.max_people,
+                nms_threshold=options.nms_threshold,
+                nms_min_keypoints=self.config.decode.nms_min_keypoints,
+                other_scale_factor=self.config.decode.other_scale_factor,
+                match=options.match,
+            )
+            points = item.geometries[0].to_image(keypoints.numpy())
+            if options.rescore and self.rescoring_net is not None:
+                edges = self.config.skeleton.edges
+                scores = rescore(self.rescoring_net, torch.from_numpy(points), keypoint_scores, scores, edges)
+            order = _shown(scores.numpy(), options.score_threshold)
+        return Poses(
+            keypoints=points[order],
+            keypoint_scores=keypoint_scores.numpy()[order].clip(0, 1),
+            scores=scores.numpy()[order].clip(0, 1),
+            skeleton=self.config.skeleton,
+            image_size=item.geometries[0].image_size,
+            source=item.source,
+            timing=timing,
+        )
+
+    def _options(
+        self,
+        *,
+        score_threshold: float | None = None,
+        max_people: int = 30,
+        input_size: int | None = None,
+        nms_threshold: float | None = None,
+        flip_test: bool = False,
+        scales: Sequence[float] = (1.0,),
+        match_heatmap: bool | MatchMode = False,
+        rescore: bool | None = None,
+        color: Color = "rgb",
+    ) -> _Options:
+        own = self.config.decode
+        scales = tuple(float(scale) for scale in scales)
+        if 1.0 not in scales or len(set(scales)) != len(scales) or min(scales) <= 0:
+            raise ValueError(f"scales must be different positive numbers with 1 among them, got {scales}")
+        if match_heatmap not in (False, True, "official", "paper"):
+            raise ValueError(f'match_heatmap must be False, True, "official" or "paper", got {match_heatmap!r}')
+        if max_people < 1:
+            raise ValueError(f"max_people must be at least 1, got {max_people}")
+        if input_size is not None and input_size < 1:
+            raise ValueError(f"input_size must be a positive number of pixels, got {input_size}")
+        if rescore and self.rescoring_net is None:
+            raise ValueError("rescore=True needs a rescoring net; load one with from_pretrained(rescoring_net=PATH)")
+        if nms_threshold is None:
+            nms_threshold = own.nms_threshold if len(scales) == 1 else own.multi_scale_nms_threshold
+        match: MatchMode | None = "official" if match_heatmap is True else (match_heatmap or None)
+        return _Options(
+            score_threshold=own.score_threshold if score_threshold is None else float(score_threshold),
+            max_people=int(max_people),
+            input_size=self.config.input_size if input_size is None else int(input_size),
+            nms_threshold=float(nms_threshold),
+            flip_test=bool(flip_test),
+            scales=scales,
+            match=match,
+            rescore=self.rescoring_net is not None if rescore is None else bool(rescore),
+            color=color,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"PoseEstimator({self.config.name!r}, {len(self.config.skeleton)} keypoints, "
+            f"input_size={self.config.input_size}, device={str(self.device)!r})"
+        )
+
+
+def _shown(scores: np.ndarray[Any, Any], threshold: float) -> np.ndarray[Any, Any]:
+    """Indices of the people to show: best first, or everyone in the official order without a threshold."""
+    if threshold <= 0:
+        return np.arange(len(scores))
+    order = np.argsort(-scores, kind="stable")
+    return order[scores[order] >= threshold]
+
+
+@contextmanager
+def _timed(timing: dict[str, float], stage: str) -> Iterator[None]:
+    """Add the milliseconds of a block to a stage."""
+    start = time.perf_counter()
+    yield
+    timing[stage] = timing.get(stage, 0.0) + 1000 * (time.perf_counter() - start)
+
+
+def _single(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _rescoring(tensors: dict[str, Tensor] | None) -> OKSScoreNet | None:
+    if tensors is None:
+        return None
+    net = OKSScoreNet(tensors["l1.weight"].shape[1])
+    net.load_state_dict({name: _single(value) for name, value in tensors.items()})
+    return net
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device != "auto":
+        try:
+            return torch.device(device)
+        except RuntimeError as error:
+            raise ValueError(f'device must be "auto", "cpu", "cuda", "mps" or the like, got {device!r}') from error
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    if dtype == "auto":
+        return torch.float32
+    if dtype not in _DTYPES:
+        raise ValueError(f'dtype must be "auto", "float32", "bfloat16" or "float16", got {dtype!r}')
+    return _DTYPES[dtype]

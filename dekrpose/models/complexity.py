@@ -1,0 +1,63 @@
+"""How large a network is and what one forward pass costs, without running it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from dekrpose.config import ARCHITECTURES, ModelConfig, with_head
+from dekrpose.models.adaptive_conv import AdaptiveConv
+from dekrpose.models.dekr import DEKR
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Size and cost of a network.
+
+    Attributes:
+        name: architecture or variant.
+        input_size: side of the square input, pixels.
+        parameters: trainable numbers.
+        gmacs: multiply-accumulates of one image, in 10^9. Convolutions and linear layers count, an adaptive
+            convolution as a plain 3x3 one; its sampling does not (that is how the paper counts).
+    """
+
+    name: str
+    input_size: int
+    parameters: int
+    gmacs: float
+
+
+def variants() -> dict[str, ModelConfig]:
+    """All architectures, and the paper's ablations of W32's offset head ("Ablation Study")."""
+    w32 = ARCHITECTURES["dekr-w32-coco"]
+    ablations = [
+        with_head(w32, "dekr-w32-coco-baseline", adaptive=False, branches="shared"),
+        with_head(w32, "dekr-w32-coco-adaptive", branches="shared"),
+        with_head(w32, "dekr-w32-coco-separate", adaptive=False),
+        with_head(w32, "dekr-w32-coco-grouped-13", branches="grouped_13"),
+        with_head(w32, "dekr-w32-coco-grouped-5", branches="grouped_5"),
+    ]
+    return {**ARCHITECTURES, **{config.name: config for config in ablations}}
+
+
+def complexity(config: ModelConfig) -> Complexity:
+    """Count a network's parameters and multiply-accumulates at its own input size."""
+    macs = 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal macs
+        if isinstance(module, (nn.Conv2d, nn.Linear, AdaptiveConv)):
+            positions = prod(output.shape[2:]) if output.ndim == 4 else 1
+            macs += module.weight.numel() * positions
+
+    with torch.device("meta"):
+        model = DEKR(config).eval()
+        for module in model.modules():
+            module.register_forward_hook(count)
+        model(torch.empty(1, 3, config.input_size, config.input_size))
+    parameters = sum(value.numel() for value in model.parameters())
+    return Complexity(config.name, config.input_size, parameters, macs / 1e9)
