@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     from dekrpose.evaluation.coco_ap import load_evaluator
     from dekrpose.evaluation.dataset import KeypointDataset
     from dekrpose.evaluation.errors import keypoint_errors
-    from dekrpose.evaluation.evaluate import own_threshold, predictor, report, sweep, sweep_table
+    from dekrpose.evaluation.evaluate import own_threshold, percent, predictor, report, sweep, sweep_table
     from dekrpose.evaluation.predictions import collect, results_json
 
     load_evaluator()
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"\n{sweep_table(sweep(predictions))}")
     if options.errors:
         shares = keypoint_errors(predictions.photos, predictions.shown(threshold), dataset.skeleton)
-        print("\nkeypoints of found people: " + ", ".join(f"{kind} {share:.1%}" for kind, share in shares.items()))
+        print("\nkeypoints of found people: " + ", ".join(f"{kind} {percent(share)}" for kind, share in shares.items()))
     if options.json:
         name = f"{options.model} with random weights" if options.random_weights else str(options.model)
         _write_json(options.json, {"model": name, "data": options.data.name, **settings, **measures.to_dict()})

@@ -28,6 +28,7 @@ class Measures:
 
     Attributes:
         score_threshold: predictions below this score are not counted; 0 or less counts all.
+        predictions: how many people are predicted in all photos together.
         pck: share of labelled body keypoints nearer than 0.2 torso lengths, see ``metrics.pck``.
         recall: share of people of area >= 32^2 with a prediction of OKS >= 0.5.
         recall_small: the same for smaller people.
@@ -36,6 +37,7 @@ class Measures:
     """
 
     score_threshold: float
+    predictions: int
     pck: float
     recall: float
     recall_small: float
@@ -52,7 +54,7 @@ class Report:
         people: people with labelled keypoints in them.
         seconds: time spent predicting, without reading the photos.
         images_per_second: photos by seconds.
-        score_threshold, pck, recall, recall_small, precision, false_people: see ``Measures``.
+        score_threshold, predictions, pck, recall, recall_small, precision, false_people: see ``Measures``.
         ap: COCO's measures without a threshold, see ``coco_average_precision``.
     """
 
@@ -61,6 +63,7 @@ class Report:
     seconds: float
     images_per_second: float
     score_threshold: float
+    predictions: int
     pck: float
     recall: float
     recall_small: float
@@ -80,10 +83,11 @@ class Report:
         rows = [
             ("photos", f"{self.photos}", f"{self.seconds:.1f} s, {self.images_per_second:.2f} photos per second"),
             ("people", f"{self.people}", "with labelled keypoints"),
-            ("PCK@0.2", _percent(self.pck), shown),
-            ("recall", _percent(self.recall), f"OKS >= 0.5, area >= 32 x 32, {shown}"),
-            ("recall, small", _percent(self.recall_small), f"OKS >= 0.5, area < 32 x 32, {shown}"),
-            ("precision", _percent(self.precision), f"OKS >= 0.5, {shown}"),
+            ("predictions", f"{self.predictions}", shown),
+            ("PCK@0.2", percent(self.pck), shown),
+            ("recall", percent(self.recall), f"OKS >= 0.5, area >= 32 x 32, {shown}"),
+            ("recall, small", percent(self.recall_small), f"OKS >= 0.5, area < 32 x 32, {shown}"),
+            ("precision", percent(self.precision), f"OKS >= 0.5, {shown}"),
             ("false people", _number(self.false_people, 3), f"per photo without people, {shown}"),
             *((name, _number(100 * value, 1), "COCO OKS, everybody") for name, value in self.ap.items()),
         ]
@@ -177,6 +181,7 @@ def measure(predictions: Predictions, score_threshold: float) -> Measures:
     shown = predictions.shown(score_threshold)
     return Measures(
         score_threshold=score_threshold,
+        predictions=sum(map(len, shown)),
         pck=metrics.pck(photos, shown, skeleton),
         recall=metrics.recall(photos, shown, skeleton),
         recall_small=metrics.recall(photos, shown, skeleton, areas=(0.0, metrics.SMALL_AREA)),
@@ -194,14 +199,15 @@ def sweep_table(rows: Sequence[Measures]) -> str:
     """A sweep as lines for a terminal."""
     lines = ["threshold   PCK@0.2    recall     small  precision  false people"]
     lines += [
-        f"{row.score_threshold:9.3f}{_percent(row.pck):>10}{_percent(row.recall):>10}{_percent(row.recall_small):>10}"
-        f"{_percent(row.precision):>11}{_number(row.false_people, 3):>14}"
+        f"{row.score_threshold:9.3f}{percent(row.pck):>10}{percent(row.recall):>10}{percent(row.recall_small):>10}"
+        f"{percent(row.precision):>11}{_number(row.false_people, 3):>14}"
         for row in rows
     ]
     return "\n".join(lines)
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share for a terminal; "-" for NaN."""
     return "-" if math.isnan(share) else f"{100 * share:.1f} %"
 
 

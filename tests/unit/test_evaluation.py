@@ -134,6 +134,7 @@ def test_a_sweep_needs_one_run(tmp_path: Path) -> None:
     rows = sweep(collect(predict, photos(tmp_path), progress=False), [0, 0.05, 0.2, 0.9])
     assert [row.recall for row in rows] == pytest.approx([1, 2 / 3, 2 / 3, 0])
     assert [row.false_people for row in rows] == [1, 1, 0, 0]
+    assert [row.predictions for row in rows] == [4, 3, 2, 0]
     assert [row.precision for row in rows[:3]] == pytest.approx([3 / 4, 2 / 3, 1])
     assert math.isnan(rows[3].precision)
     lines = sweep_table(rows).splitlines()
@@ -178,7 +179,7 @@ def test_the_command_prints_and_writes(
     printed = capsys.readouterr().out
     assert "score >= 0.2" in printed
     assert "threshold   PCK@0.2" in printed
-    assert "good 100.0%, jitter 0.0%" in printed
+    assert "good 100.0 %, jitter 0.0 %" in printed
     written = json.loads(out.read_text())
     assert (written["model"], written["photos"], written["false_people"]) == ("tiny", 3, 0)
     assert written["ap"]["AR50"] == pytest.approx(1)
