@@ -20,8 +20,10 @@ REACH = 75.0
 FIT_RADIUS = 6
 """Input pixels on each side of the peak that the Gaussian is fitted to."""
 FIT_MIN_SCORE = 0.05
-START_SIGMA = 8.0
-"""Input pixels: the targets' two heatmap pixels."""
+START_SIGMA = 2.0
+"""Input pixels."""
+FIT_EVALUATIONS = 300
+"""A fit that needs more has failed; recordings of the official code keep one of 209 and give up one of 411."""
 
 
 def match_to_heatmaps(
@@ -104,17 +106,22 @@ def _fit_gaussian(heat: NDArray[np.float32], x: int, y: int, mode: MatchMode) ->
     if window.size < 4 or not np.isfinite(window).all() or window.max() <= 0:
         return None
     place = np.arange(window.size)
-    line = rows if mode == "official" else columns
-    xs, ys = left + place % line, top + place // line
+    if mode == "official":
+        xs, ys = place % rows, place // rows
+        start_x, start_y = FIT_RADIUS, FIT_RADIUS
+    else:
+        xs, ys = place % columns, place // columns
+        start_x, start_y = x - left, y - top
     values = window.ravel()
 
     def residuals(parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         height, center_x, center_y, sigma = parameters
-        with np.errstate(all="ignore"):
-            squared = (xs - center_x) ** 2 + (ys - center_y) ** 2
-            return np.asarray(height * np.exp(-squared / (2 * sigma**2)) - values)
+        squared = (xs - center_x) ** 2 + (ys - center_y) ** 2
+        return np.asarray(height * np.exp(-squared / (2 * sigma**2)) - values)
 
-    fit, _, _, _, status = leastsq(residuals, (values.max(), x, y, START_SIGMA), full_output=True)
+    start = (window[y - top, x - left], start_x, start_y, START_SIGMA)
+    with np.errstate(all="ignore"):
+        fit, _, _, _, status = leastsq(residuals, start, full_output=True, maxfev=FIT_EVALUATIONS)
     if status not in (1, 2, 3, 4) or not np.isfinite(fit).all():
         return None
-    return float(fit[1]), float(fit[2])
+    return left + float(fit[1]), top + float(fit[2])
