@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dekrpose import hub, images
@@ -60,6 +61,16 @@ class _Loaded:
     pixels: Pixels
     source: str | None
     geometries: tuple[Geometry, ...]
+    timing: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class _Raw:
+    """What decoding gives for one image: image pixels, raw scores, everyone in the official order."""
+
+    keypoints: NDArray[np.float32]
+    keypoint_scores: NDArray[np.float32]
+    scores: NDArray[np.float32]
     timing: dict[str, float]
 
 
@@ -194,7 +205,24 @@ class PoseEstimator:
             color=color,
         )
         loaded = self._load(image, options)
-        return replace(self._run([loaded], options)[0], image=loaded.pixels)
+        raw = self._run([loaded], options)[0]
+        return replace(self._poses(loaded, raw, options.score_threshold), image=loaded.pixels)
+
+    def estimate_raw(
+        self, image: Any, **options: Any
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Everyone in the official order with scores as they come, for evaluation: nothing is clipped.
+
+        Args:
+            image: as in ``estimate``.
+            options: as in ``estimate``; ``score_threshold`` has no effect.
+
+        Returns:
+            Keypoints (N, K, 2) in image pixels, keypoint scores (N, K), scores (N,).
+        """
+        checked = self._options(**options)
+        raw = self._run([self._load(image, checked)], checked)[0]
+        return raw.keypoints, raw.keypoint_scores, raw.scores
 
     def estimate_many(
         self,
@@ -250,8 +278,9 @@ class PoseEstimator:
                 sizes = tuple(geometry.input_size for geometry in item.geometries)
                 by_size.setdefault(sizes, []).append((index, item))
         for group in by_size.values():
-            results = self._run([item for _, item in group], options)
-            done.update(zip((index for index, _ in group), results, strict=True))
+            raws = self._run([item for _, item in group], options)
+            for (index, item), raw in zip(group, raws, strict=True):
+                done[index] = self._poses(item, raw, options.score_threshold)
         for index, _ in pending:
             yield replace(done[index], index=index)
 
@@ -274,7 +303,7 @@ class PoseEstimator:
         geometries = tuple(Geometry.fit(height, width, options.input_size, scale) for scale in options.scales)
         return _Loaded(pixels, source, geometries, timing)
 
-    def _run(self, batch: list[_Loaded], options: _Options) -> list[Poses]:
+    def _run(self, batch: list[_Loaded], options: _Options) -> list[_Raw]:
         """Everything after reading, for images of equal input size."""
         timing: dict[str, float] = {}
         maps: list[tuple[Tensor, Tensor]] = []
@@ -310,7 +339,7 @@ class PoseEstimator:
     @torch.inference_mode()
     def _decode(
         self, item: _Loaded, timing: dict[str, float], maps: list[tuple[Tensor, Tensor]], options: _Options
-    ) -> Poses:
+    ) -> _Raw:
         timing = {**item.timing, **timing}
         with _timed(timing, "decode"):
             keypoints, keypoint_scores, scores = decode(
@@ -326,15 +355,18 @@ class PoseEstimator:
             if options.rescore and self.rescoring_net is not None:
                 edges = self.config.skeleton.edges
                 scores = rescore(self.rescoring_net, torch.from_numpy(points), keypoint_scores, scores, edges)
-            order = _shown(scores.numpy(), options.score_threshold)
+        return _Raw(points, keypoint_scores.numpy(), scores.numpy(), timing)
+
+    def _poses(self, item: _Loaded, raw: _Raw, score_threshold: float) -> Poses:
+        order = _shown(raw.scores, score_threshold)
         return Poses(
-            keypoints=points[order],
-            keypoint_scores=keypoint_scores.numpy()[order].clip(0, 1),
-            scores=scores.numpy()[order].clip(0, 1),
+            keypoints=raw.keypoints[order],
+            keypoint_scores=raw.keypoint_scores[order].clip(0, 1),
+            scores=raw.scores[order].clip(0, 1),
             skeleton=self.config.skeleton,
             image_size=item.geometries[0].image_size,
             source=item.source,
-            timing=timing,
+            timing=raw.timing,
         )
 
     def _options(
@@ -384,7 +416,7 @@ class PoseEstimator:
         )
 
 
-def _shown(scores: np.ndarray[Any, Any], threshold: float) -> np.ndarray[Any, Any]:
+def _shown(scores: NDArray[np.float32], threshold: float) -> NDArray[np.intp]:
     """Indices of the people to show: best first, or everyone in the official order without a threshold."""
     if threshold <= 0:
         return np.arange(len(scores))

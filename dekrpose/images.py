@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
+import PIL.ImageCms
 import torch
 
 from dekrpose.errors import ImageError
@@ -59,10 +60,8 @@ _TO_RGB = {
     (4, "rgb"): cv2.COLOR_RGBA2RGB,
     (4, "bgr"): cv2.COLOR_BGRA2RGB,
 }
-# Pillow modes, each with the modes to pass through; CMYK and LAB need a colour profile, the rest has too many bits.
-_PIL_MODES: dict[str, tuple[str, ...]]
-_PIL_MODES = {"P": ("RGBA", "RGB"), "PA": ("RGBA", "RGB"), "La": ("LA", "RGB"), "RGBa": ("RGBA", "RGB")}
-_PIL_MODES |= dict.fromkeys(("1", "L", "LA", "RGB", "RGBA", "RGBX", "YCbCr", "HSV"), ("RGB",))
+# Pillow modes that RGB is not reached from in one step.
+_PIL_STEPS = {"P": ("RGBA", "RGB"), "PA": ("RGBA", "RGB"), "La": ("LA", "RGB"), "RGBa": ("RGBA", "RGB")}
 _PIL_ERRORS = (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, struct.error)
 
 
@@ -172,17 +171,30 @@ def _check_whole(image: PIL.Image.Image, name: str) -> None:
 
 
 def _from_pillow(image: PIL.Image.Image, name: str, exif: bool) -> Pixels:
-    if image.mode not in _PIL_MODES:
-        raise ImageError(
-            f"image must have 8 bits per channel in grey or RGB, {name} has Pillow mode {image.mode}; "
-            f'convert it, for instance with image.convert("RGB")'
-        )
     _check_whole(image, name)
-    rgb = image
-    for mode in _PIL_MODES[image.mode]:
-        rgb = rgb.convert(mode)
-    pixels = _from_array(np.asarray(rgb), "rgb")
+    pixels = _from_array(np.asarray(_to_rgb(image, name)), "rgb")
     return _upright(pixels, image) if exif else pixels
+
+
+def _to_rgb(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
+    """Any Pillow mode as RGB. Modes of more than 8 bits are taken when their values fit into 8."""
+    if image.mode == "LAB":
+        profiles = PIL.ImageCms.createProfile("LAB"), PIL.ImageCms.createProfile("sRGB")
+        converted = PIL.ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+        assert converted is not None
+        return converted
+    if image.mode == "F" or image.mode.startswith("I"):
+        values = np.asarray(image)
+        low, high = (values.min(), values.max()) if values.size else (0, 0)
+        if not (low >= 0 and high <= 255) or (image.mode == "F" and 0 < high <= 1):
+            raise ImageError(
+                f"image must have 8 bits per channel, {name} has Pillow mode {image.mode} with values from {low:g} to "
+                f"{high:g}; scale it to 0..255 and convert it to RGB"
+            )
+        return PIL.Image.fromarray(values.astype(np.uint8)).convert("RGB")
+    for mode in _PIL_STEPS.get(image.mode, ("RGB",)):
+        image = image.convert(mode)
+    return image
 
 
 def _upright(pixels: Pixels, image: PIL.Image.Image) -> Pixels:

@@ -81,15 +81,21 @@ def run(options: argparse.Namespace) -> int:
 
 
 def randomise(estimator: PoseEstimator) -> None:
-    """Give an estimator's network the weights that it would have before training, always the same."""
+    """Give an estimator's network random weights, always the same.
+
+    They are larger than those that training starts from, which answer with nobody: chance shall have its say.
+    """
     import torch
+    from torch import nn
 
-    from dekrpose.models.dekr import DEKR
-
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(RANDOM_SEED)
-        fresh = DEKR(estimator.config)
-    estimator.model.load_state_dict(fresh.state_dict())
+        for module in estimator.model.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+            elif isinstance(module, nn.BatchNorm2d):
+                module.reset_parameters()
+                module.reset_running_stats()
 
 
 def _write_json(path: Path, content: Any) -> None:

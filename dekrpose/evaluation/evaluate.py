@@ -133,11 +133,11 @@ def evaluate_estimator(
     """``evaluate`` for an estimator.
 
     Args:
-        estimator: anything whose ``estimate(image, score_threshold=0, ...)`` returns ``Poses``.
+        estimator: anything with ``estimate_raw`` of ``PoseEstimator``: ranking needs scores that are not clipped.
         dataset: photos and people; the skeleton must be the estimator's.
         score_threshold: None is the model's own.
         progress, limit: as for ``evaluate``.
-        options: for ``estimator.estimate``, such as ``flip_test`` or ``input_size``.
+        options: for ``estimator.estimate_raw``, such as ``flip_test`` or ``input_size``.
     """
     if score_threshold is None:
         score_threshold = own_threshold(estimator)
@@ -152,11 +152,10 @@ def own_threshold(estimator: PoseEstimator) -> float:
 
 
 def predictor(estimator: PoseEstimator, **options: Any) -> Predict:
-    """An estimator as the function that ``evaluate`` takes; ``options`` are those of ``estimator.estimate``."""
+    """An estimator as the function that ``evaluate`` takes; ``options`` are those of ``estimator.estimate_raw``."""
 
     def predict(image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        poses = estimator.estimate(image, score_threshold=0, **options)
-        return poses.keypoints, poses.keypoint_scores, poses.scores
+        return estimator.estimate_raw(image, **options)
 
     return predict
 

@@ -64,10 +64,9 @@ class Estimator:
         assert (name, device) == ("tiny", "auto")
         return cls()
 
-    def estimate(self, image: NDArray[np.uint8], **options: Any) -> types.SimpleNamespace:
+    def estimate_raw(self, image: NDArray[np.uint8], **options: Any) -> Any:
         self.options.append(options)
-        keypoints, keypoint_scores, scores = predict(image)
-        return types.SimpleNamespace(keypoints=keypoints, keypoint_scores=keypoint_scores, scores=scores)
+        return predict(image)
 
 
 def test_ground_truth_reaches_everything(tmp_path: Path) -> None:
@@ -156,7 +155,7 @@ def test_a_report_is_json_and_a_table(tmp_path: Path) -> None:
 def test_an_estimator_is_asked_for_everybody(tmp_path: Path) -> None:
     estimator = Estimator()
     measured = evaluate_estimator(estimator, photos(tmp_path), progress=False, flip_test=True)  # type: ignore[arg-type]
-    assert estimator.options == [{"score_threshold": 0, "flip_test": True}] * 3
+    assert estimator.options == [{"flip_test": True}] * 3
     assert measured.score_threshold == ARCHITECTURES["tiny"].decode.score_threshold
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import PIL.Image
+import PIL.ImageCms
 import PIL.ImageOps
 import pytest
 import torch
@@ -217,10 +218,23 @@ class TestPillowModes:
         image.info["transparency"] = bytes(range(0, 160, 10))
         np.testing.assert_array_equal(load(image)[0], expected)
 
-    @pytest.mark.parametrize("mode", ["CMYK", "LAB", "I", "I;16", "F"])
-    def test_other_modes_are_refused_by_name(self, mode: str) -> None:
-        with pytest.raises(ImageError, match=f"mode {mode}; convert it"):
-            load(PIL.Image.new(mode, (7, 5)))
+    def test_colour_spaces_are_converted(self) -> None:
+        image = PIL.Image.fromarray(photo())
+        np.testing.assert_array_equal(load(image.convert("CMYK"))[0], photo())
+        profiles = PIL.ImageCms.createProfile("sRGB"), PIL.ImageCms.createProfile("LAB")
+        lab = PIL.ImageCms.profileToProfile(image, *profiles, outputMode="LAB")
+        assert np.abs(load(lab)[0].astype(int) - photo()).mean() < 2
+
+    @pytest.mark.parametrize("mode", ["I", "F", "I;16"])
+    def test_wide_modes_are_taken_when_their_values_fit_into_8_bits(self, mode: str) -> None:
+        grey = PIL.Image.fromarray(photo()).convert("L")
+        wide = grey.convert("I").convert(mode)
+        np.testing.assert_array_equal(load(wide)[0], load(grey)[0])
+
+    @pytest.mark.parametrize(("dtype", "value"), [(np.uint16, 40000), (np.int32, -1), (np.float32, 0.5)])
+    def test_wide_modes_beyond_8_bits_are_refused(self, dtype: type, value: float) -> None:
+        with pytest.raises(ImageError, match="scale it to"):
+            load(PIL.Image.fromarray(np.full((5, 7), value, dtype)))
 
     def test_alpha_is_dropped_in_the_same_way_from_files_pillow_images_and_arrays(self) -> None:
         pixels = np.dstack([photo(), photo(seed=1)[..., 0]])
