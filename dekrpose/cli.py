@@ -1,4 +1,4 @@
-"""The command line: ``dekrpose predict|train|eval|convert|models``."""
+"""The command line: ``dekrpose predict|train|eval|benchmark|convert|models``."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_late(commands, "train", "train or fine-tune on COCO-format keypoints", "dekrpose.training.command")
     _add_late(commands, "eval", "measure a model on annotated photos", "dekrpose.evaluation.command")
+    _add_late(commands, "benchmark", "measure speed, alone or against another", "dekrpose.benchmark")
     _add_convert(commands)
     _add_models(commands)
     return parser

@@ -94,7 +94,7 @@ class PoseEstimator:
         dtype: str | torch.dtype = "auto",
     ) -> None:
         self.config: ModelConfig = model.config
-        self.device = _device(device)
+        self.device = pick_device(device)
         self.dtype = _dtype(dtype)
         self.model = model.eval().requires_grad_(False)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -294,6 +294,11 @@ class PoseEstimator:
         rescoring = None if self.rescoring_net is None else self.rescoring_net.state_dict()
         hub.save_folder(folder, self.config, self.model.state_dict(), rescoring)
 
+    def autocast(self) -> torch.autocast:
+        """A context in which the network runs in ``dtype``."""
+        half = torch.bfloat16 if self.dtype == torch.float32 else self.dtype
+        return torch.autocast(self.device.type, dtype=half, enabled=self.dtype != torch.float32)
+
     def _load(self, image: Any, options: _Options) -> _Loaded:
         timing: dict[str, float] = {}
         with _timed(timing, "read"):
@@ -326,7 +331,7 @@ class PoseEstimator:
         if flip_test:
             inputs = torch.cat([inputs, flip_input(inputs)])
         inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+        with self.autocast():
             features = self.model.features(inputs)
             heatmaps = self.model.heatmap_head(features).float()
         # half precision in the offset head would move keypoints by pixels
@@ -444,7 +449,8 @@ def _rescoring(tensors: dict[str, Tensor] | None) -> OKSScoreNet | None:
     return net
 
 
-def _device(device: str | torch.device) -> torch.device:
+def pick_device(device: str | torch.device) -> torch.device:
+    """The device to run on: "auto" takes CUDA, then MPS, then the CPU."""
     if device != "auto":
         try:
             return torch.device(device)
