@@ -41,7 +41,8 @@ class LoopOverBranches(nn.Module):
         self.widths: list[int] = []
         for group, width in zip(head.groups, head.splits, strict=True):
             final = group.final
-            assert isinstance(group, BranchGroup) and isinstance(final, nn.Conv2d)
+            assert isinstance(group, BranchGroup)
+            assert isinstance(final, nn.Conv2d)
             count = final.groups
             for index in range(count):
                 branch = BranchGroup(1, width // count, final.out_channels // count // 2, model.config.head)

@@ -332,10 +332,8 @@ class PoseEstimator:
             inputs = torch.cat([inputs, flip_input(inputs)])
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         with self.autocast():
-            features = self.model.features(inputs)
-            heatmaps = self.model.heatmap_head(features).float()
-        # half precision in the offset head would move keypoints by pixels
-        positions = pose_map(self.model.offset_head(features.float()))
+            heatmaps, offsets = self.model(inputs)
+        heatmaps, positions = heatmaps.float(), pose_map(offsets)
         if flip_test:
             flip_indices = self.config.skeleton.flip_indices
             return merge_flipped(heatmaps[:count], heatmaps[count:], positions[:count], positions[count:], flip_indices)

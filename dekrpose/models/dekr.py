@@ -157,7 +157,10 @@ class DEKR(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         features = self.features(images)
-        return self.heatmap_head(features), self.offset_head(features)
+        heatmaps = self.heatmap_head(features)
+        with torch.autocast(images.device.type, enabled=False):  # half precision would move keypoints by pixels
+            offsets = self.offset_head(features.float())
+        return heatmaps, offsets
 
     def features(self, images: Tensor) -> Tensor:
         """The backbone's maps joined at stride 4: (B, 15 * width, H/4, W/4)."""
