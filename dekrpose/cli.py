@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped", file=sys.stderr)
         return 130
     except (DekrPoseError, OSError, ValueError, ImportError) as error:
-        print(f"dekrpose: {error}", file=sys.stderr)
+        print(f"dekrpose: {_words(error)}", file=sys.stderr)
         return 1
 
 
@@ -108,53 +108,82 @@ def predict(options: argparse.Namespace) -> int:
 
     from dekrpose.estimator import PoseEstimator
 
-    photos = _photos(options.images)
-    targets = _targets(photos, options.out)
-    estimator = PoseEstimator.from_pretrained(options.model, device=options.device, rescoring_net=options.rescoring_net)
-    failures: list[tuple[str, str]] = []
+    photos, failures = _photos(options.images)
+    outputs = _outputs(photos, options)
+    if photos:
+        estimator = PoseEstimator.from_pretrained(
+            options.model, device=options.device, rescoring_net=options.rescoring_net
+        )
+    width = max(map(len, photos), default=0)
     for photo in tqdm(photos, unit="photo", disable=len(photos) == 1 or None):
         try:
             poses = _estimate(estimator, photo, options)
-            written = _write(poses, targets[photo], options)
-        except (DekrPoseError, OSError, ValueError) as error:
-            failures.append((photo, str(error)))
+            for path in outputs[photo]:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                poses.save(path)
+        except (DekrPoseError, OSError) as error:
+            reason = _words(error)
+            failures.append(reason if photo in reason else f"{photo}: {reason}")
         else:
-            tqdm.write(_summary(photo, poses, written), file=sys.stdout)
-    for photo, reason in failures:
-        print(f"failed: {photo}: {reason}", file=sys.stderr)
+            tqdm.write(_summary(f"{photo:{width}}", poses, outputs[photo]), file=sys.stdout)
+    for reason in failures:
+        print(f"failed: {reason}", file=sys.stderr)
     if failures and len(photos) > 1:
-        print(f"{len(failures)} of {len(photos)} photos failed", file=sys.stderr)
+        print(f"{len(failures)} failed, the others are done", file=sys.stderr)
     return 1 if failures else 0
 
 
-def _photos(patterns: Sequence[str]) -> list[str]:
-    """Files and URLs to read. Pictures that this command wrote are left out unless they are named."""
+def _photos(patterns: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Files and URLs to read, and what is wrong with the patterns that name none.
+
+    Pictures that this command wrote are left out: all of them in folders and globs; where they are named, which a
+    shell's own globs do, those beside the photo that they were made of.
+    """
     from dekrpose.images import find_images
 
-    photos: dict[str, None] = {}
+    named: dict[str, None] = {}
+    failures: list[str] = []
     for pattern in patterns:
-        found = [pattern] if _URL.match(pattern) else [str(path) for path in find_images(pattern)]
-        for photo in found:
-            if photo == pattern or not Path(photo).stem.endswith(".poses"):
-                photos[photo] = None
-    return list(photos)
+        try:
+            found = [pattern] if _URL.match(pattern) else [str(path) for path in find_images(pattern)]
+        except FileNotFoundError as error:
+            failures.append(_words(error))
+            continue
+        photos = [photo for photo in found if photo == pattern or not _was_written(photo)]
+        if not photos:
+            failures.append(f"{pattern} holds only pictures that dekrpose wrote; name one of them to read it")
+        named.update(dict.fromkeys(photos))
+    beside = {(Path(photo).parent, Path(photo).stem) for photo in named}
+    return [photo for photo in named if not _was_written(photo, beside)], failures
 
 
-def _targets(photos: Sequence[str], folder: Path | None) -> dict[str, Path]:
-    """Where each photo's picture goes; two photos may not share a name."""
-    targets: dict[str, Path] = {}
+def _was_written(photo: str, beside: set[tuple[Path, str]] | None = None) -> bool:
+    """Whether a path is named as this command names pictures; with ``beside``, only of those photos."""
+    path = Path(photo)
+    if _URL.match(photo) or not path.stem.endswith(".poses"):
+        return False
+    return beside is None or (path.parent, path.stem.removesuffix(".poses")) in beside
+
+
+def _outputs(photos: Sequence[str], options: argparse.Namespace) -> dict[str, list[Path]]:
+    """What is written for each photo; no two may share a file, and no photo is written over."""
+    outputs: dict[str, list[Path]] = {}
     owners: dict[Path, str] = {}
+    inputs = {Path(photo).resolve() for photo in photos if not _URL.match(photo)}
     for photo in photos:
         path = Path(_URL.sub("", photo).split("?")[0].rsplit("/", 1)[-1]) if _URL.match(photo) else Path(photo)
         suffix = path.suffix if path.suffix.lower() in _PICTURES else ".jpg"
-        target = (folder or path.parent) / f"{path.stem}.poses{suffix}"
-        if target in owners:
-            raise DekrPoseError(f"{owners[target]} and {photo} would both write {target}; predict them apart")
-        owners[target] = photo
-        targets[photo] = target
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-    return targets
+        target = (options.out or path.parent) / f"{path.stem or 'photo'}.poses{suffix}"
+        outputs[photo] = [] if options.no_picture else [target]
+        if options.json:
+            outputs[photo].append(target.with_suffix(".json"))
+        for output in outputs[photo]:
+            if output.resolve() in inputs:
+                raise DekrPoseError(f"{output} is one of the photos and would be written over; pass another --out")
+            if output in owners:
+                raise DekrPoseError(f"{owners[output]} and {photo} would both write {output}; predict them apart")
+            owners[output] = photo
+    return outputs
 
 
 def _estimate(estimator: PoseEstimator, photo: str, options: argparse.Namespace) -> Poses:
@@ -169,23 +198,19 @@ def _estimate(estimator: PoseEstimator, photo: str, options: argparse.Namespace)
     )
 
 
-def _write(poses: Poses, target: Path, options: argparse.Namespace) -> list[Path]:
-    written = []
-    if not options.no_picture:
-        poses.save(target)
-        written.append(target)
-    if options.json:
-        written.append(target.with_suffix(".json"))
-        poses.save(written[-1])
-    return written
-
-
 def _summary(photo: str, poses: Poses, written: Sequence[Path]) -> str:
     people = {0: "nobody", 1: "1 person"}.get(len(poses), f"{len(poses)} people")
-    scores = f" (scores {', '.join(f'{score:.2f}' for score in poses.scores[:5])}" if len(poses) else ""
-    scores += ", ...)" if len(poses) > 5 else ")" if scores else ""
-    arrow = f" -> {', '.join(map(str, written))}" if written else ""
-    return f"{photo}: {people}{scores}, {sum(poses.timing.values()):.0f} ms{arrow}"
+    arrow = f"  -> {', '.join(map(str, written))}" if written else ""
+    scores = f"  scores {' '.join(f'{score:.2f}' for score in poses.scores[:5])}" if len(poses) else ""
+    more = " ..." if len(poses) > 5 else ""
+    return f"{photo}  {people:9} {sum(poses.timing.values()):6.0f} ms{arrow}{scores}{more}"
+
+
+def _words(error: Exception) -> str:
+    """An error's message; the system's own without their number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def convert(options: argparse.Namespace) -> int:
@@ -224,7 +249,9 @@ def models(options: argparse.Namespace) -> int:
         print(json.dumps([asdict(model) for model in known], indent=2))
         return 0
     for model in known:
-        print(f"{model.name:20} {model.source}\n{'':20} {model.license}; {model.accuracy}")
+        facts = "; ".join(filter(None, (model.accuracy, model.license)))
+        print(f"{model.name:20} {facts}\n{'':20} {model.source}")
+    print("\nWeights with an address are not fetched by this version: download the file, pass its path as the model.")
     return 0
 
 

@@ -156,8 +156,9 @@ class Trainer:
         self.progress.seconds += time.monotonic() - started
         bar.update()
         if self.progress.step % 50 == 0:
-            bar.set_postfix(heat=f"{float(heat):.5f}", offset=f"{float(offset):.5f}")
-            self._log(heat=float(heat), offset=float(offset), learning_rate=rate, gradient_norm=float(norm))
+            losses = {"heat": float(heat.detach()), "offset": float(offset.detach())}
+            bar.set_postfix({name: f"{value:.5f}" for name, value in losses.items()})
+            self._log(**losses, learning_rate=rate, gradient_norm=float(norm))
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Heatmap loss and weighted offset loss of a batch on the device."""

@@ -1,0 +1,147 @@
+"""The training loop: it learns, it resumes where it was, it says why it stops."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dekrpose import PoseEstimator
+from dekrpose.checkpoints import read_checkpoint
+from dekrpose.errors import DekrPoseError
+from dekrpose.training import command
+from dekrpose.training.augment import AugmentConfig
+from dekrpose.training.loader import CachedPhotos, EpochOrder, Samples, TargetConfig, collate
+from dekrpose.training.loop import TrainConfig, Trainer
+from tests.training_photos import SMALL, made_up_dataset, write_dataset
+
+CONFIG = TrainConfig(
+    epochs=4,
+    batch_size=2,
+    warmup=2,
+    workers=0,
+    ema=0.5,
+    augment=AugmentConfig(size=64, mosaic=0.3),
+    targets=TargetConfig(sigma=1.5, center_sigma=2.0, radius=3, offset_pixels=40),
+)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> CachedPhotos:
+    return CachedPhotos(made_up_dataset(tmp_path_factory.mktemp("data")), progress=False)
+
+
+def test_the_loss_falls(photos: CachedPhotos, tmp_path: Path) -> None:
+    still = AugmentConfig(size=64, rotation=0, scale=(1.0, 1.0), translation=0, flip=0)
+    config = replace(CONFIG, epochs=60, batch_size=6, learning_rate=5e-3, augment=still)
+    trainer = Trainer(SMALL, config, photos, tmp_path)
+    batch = next(iter(trainer.loader))
+    before = sum(float(part.detach()) for part in trainer.losses(batch))
+    trainer.run()
+    trainer.model.train()
+    assert sum(float(part.detach()) for part in trainer.losses(batch)) < 0.7 * before
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(photos: CachedPhotos, tmp_path: Path) -> None:
+    whole = Trainer(SMALL, CONFIG, photos, tmp_path / "whole")
+    whole.run()
+    Trainer(SMALL, CONFIG, photos, tmp_path / "cut").run(until=5)  # in the middle of an epoch
+    resumed = Trainer(SMALL, CONFIG, photos, tmp_path / "cut")
+    assert resumed.progress.step == 5
+    resumed.run()
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+        assert torch.equal(whole.average[name], resumed.average[name]), name
+
+
+def test_workers_change_nothing(photos: CachedPhotos, tmp_path: Path) -> None:
+    alone = next(iter(Trainer(SMALL, CONFIG, photos, tmp_path / "a").loader))
+    helped = next(iter(Trainer(SMALL, replace(CONFIG, workers=1), photos, tmp_path / "b").loader))
+    assert torch.equal(alone.images, helped.images)
+    assert torch.equal(alone.offsets, helped.offsets)
+
+
+def test_a_folder_with_another_run_is_refused(photos: CachedPhotos, tmp_path: Path) -> None:
+    Trainer(SMALL, CONFIG, photos, tmp_path).run(until=1)
+    with pytest.raises(DekrPoseError, match="learning_rate"):
+        Trainer(SMALL, replace(CONFIG, learning_rate=0.5), photos, tmp_path)
+    Trainer(SMALL, replace(CONFIG, epochs=9), photos, tmp_path)  # a longer run is the same run
+
+
+def test_divergence_stops_and_keeps_the_last_good_state(photos: CachedPhotos, tmp_path: Path) -> None:
+    trainer = Trainer(SMALL, CONFIG, photos, tmp_path)
+    trainer.run(until=2)
+    with torch.no_grad():
+        next(trainer.model.parameters()).fill_(float("nan"))
+    with pytest.raises(DekrPoseError, match=r"diverged at step 2 .*last\.pt"):
+        trainer.run()
+    assert Trainer(SMALL, CONFIG, photos, tmp_path).progress.step == 2
+    weights = read_checkpoint(tmp_path / "model.safetensors").state_dict
+    assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_too_few_photos_for_a_batch_are_named(photos: CachedPhotos, tmp_path: Path) -> None:
+    with pytest.raises(DekrPoseError, match="do not fill one batch of 100"):
+        Trainer(SMALL, replace(CONFIG, batch_size=100), photos, tmp_path)
+
+
+def test_every_photo_comes_once_per_epoch_in_a_new_order() -> None:
+    order = EpochOrder(12, 4, seed=0)
+    epochs = []
+    for epoch in (0, 1):
+        order.epoch = epoch
+        epochs.append([photo for batch in order for _, _, photo in batch])
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(12))
+    assert epochs[0] != epochs[1]
+    order.epoch, order.first_batch = 0, 2
+    assert [photo for batch in order for _, _, photo in batch] == epochs[0][8:]
+
+
+def test_chosen_pixels_hold_every_weighted_one(photos: CachedPhotos) -> None:
+    everywhere = Samples(photos, CONFIG.augment, replace(CONFIG.targets, offset_pixels=0), seed=0)
+    some = Samples(photos, CONFIG.augment, replace(CONFIG.targets, offset_pixels=200), seed=0)
+    dense, sparse = everywhere[0, 0, 0], some[0, 0, 0]
+    assert sparse.pixels is not None
+    assert (dense.offset_weights > 0).sum() == (sparse.offset_weights > 0).sum() > 0
+    x, y = sparse.pixels.T
+    assert torch.equal(dense.offsets[:, y, x], sparse.offsets)
+
+
+def test_both_ways_of_offsets_give_the_same_loss(photos: CachedPhotos, tmp_path: Path) -> None:
+    def loss(pixels: int) -> float:
+        config = replace(CONFIG, targets=replace(CONFIG.targets, offset_pixels=pixels))
+        trainer = Trainer(SMALL, config, photos, tmp_path / str(pixels))
+        trainer.model.eval()
+        samples = Samples(photos, config.augment, config.targets, seed=0)
+        return float(trainer.losses(collate([samples[0, 0, 0], samples[0, 1, 1]]))[1].detach())
+
+    assert loss(0) == pytest.approx(loss(256), rel=1e-5)
+    assert loss(0) > 0
+
+
+def test_the_command_trains_a_model_that_the_estimator_loads(tmp_path: Path) -> None:
+    annotations, images = write_dataset(tmp_path / "data", photos=4)
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    words = [annotations, "--images", images, "--out", tmp_path / "run", "--epochs", 1, "--batch-size", 2]
+    words += ["--size", 64, "--workers", 0, "--precision", "float32", "--device", "cpu"]
+    assert command.run(parser.parse_args([str(word) for word in words])) == 0
+    estimator = PoseEstimator.from_pretrained(tmp_path / "run" / "model.safetensors", device="cpu")
+    estimator.estimate(np.zeros((64, 64, 3), np.uint8), input_size=64)
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    assert state["progress"]["images"] == 4
+    assert json.dumps(state["config"])
+
+
+def test_crops_of_a_wrong_size_are_refused(tmp_path: Path) -> None:
+    annotations, images = write_dataset(tmp_path / "data", photos=2)
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    options = parser.parse_args([str(annotations), "--images", str(images), "--out", str(tmp_path), "--size", "100"])
+    with pytest.raises(ValueError, match="multiple of 32"):
+        command.run(options)
