@@ -8,7 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.optimize import leastsq
 from torch import Tensor
 
 MatchMode = Literal["official", "paper"]
@@ -99,6 +98,8 @@ def _fit_all(poses: Tensor, keypoint_scores: Tensor, heatmaps: Tensor, mode: Mat
 
 def _fit_gaussian(heat: NDArray[np.float32], x: int, y: int, mode: MatchMode) -> tuple[float, float] | None:
     """The center of a round Gaussian fitted around a pixel, in input pixels; None when the fit fails."""
+    from scipy.optimize import leastsq  # slow to import, and needed here only
+
     left, top = max(0, x - FIT_RADIUS), max(0, y - FIT_RADIUS)
     window = heat[top : y + FIT_RADIUS + 1, left : x + FIT_RADIUS + 1].astype(np.float64)
     rows, columns = window.shape

@@ -58,6 +58,9 @@ def complexity(config: ModelConfig) -> Complexity:
         model = DEKR(config).eval()
         for module in model.modules():
             module.register_forward_hook(count)
-        model(torch.empty(1, 3, config.input_size, config.input_size))
+        # the parts one by one: forward sets autocast, which the meta device lacks
+        features = model.features(torch.empty(1, 3, config.input_size, config.input_size))
+        model.heatmap_head(features)
+        model.offset_head(features)
     parameters = sum(value.numel() for value in model.parameters())
     return Complexity(config.name, config.input_size, parameters, macs / 1e9)

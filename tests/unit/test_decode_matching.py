@@ -6,9 +6,9 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from scipy.optimize import leastsq
 from torch import Tensor
 
-from dekrpose.decode import matching
 from dekrpose.decode.matching import match_to_heatmaps, move_to_peaks
 
 
@@ -72,7 +72,7 @@ def test_official_and_paper_agree_inside_and_differ_at_borders() -> None:
 
 def test_people_who_share_a_keypoint_get_one_fit() -> None:
     poses = torch.tensor([[[58.0, 45.0]], [[63.0, 39.0]]])
-    with patch.object(matching, "leastsq", wraps=matching.leastsq) as fit:
+    with patch("scipy.optimize.leastsq", wraps=leastsq) as fit:
         result = match_to_heatmaps(poses, torch.full((2, 1), 0.5), spots([(60.3, 40.8)]))
     assert fit.call_count == 1
     assert torch.equal(result[0], result[1])

@@ -1,0 +1,249 @@
+"""The house: its public names, which module may import which, and that importing it changes nothing."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import dekrpose
+
+PACKAGE = Path(dekrpose.__file__).parent
+
+TIERS = (
+    ("errors", "skeletons", "config"),
+    ("results", "formats", "images", "image_resize", "draw", "tracking"),
+    ("models", "decode"),
+    ("hub", "checkpoints", "checkpoint_names", "checkpoint_pickles", "estimator", "video"),
+    ("explain", "export", "evaluation", "benchmark"),
+    ("training", "serving", "integrations"),
+    ("cli",),
+)
+"""A part (a module or a subpackage) may import the parts of the tiers above it, and its own modules."""
+
+SIBLINGS = {
+    ("config", "skeletons"): "a configuration holds its skeleton",
+    ("images", "image_resize"): "one part in two files",
+    ("results", "draw"): "Poses.draw",
+    ("results", "formats"): "Poses.to_coco and its kin",
+    ("checkpoints", "checkpoint_names"): "one part in three files",
+    ("checkpoints", "checkpoint_pickles"): "one part in three files",
+    ("hub", "checkpoints"): "a folder's weights carry their configuration",
+    ("estimator", "hub"): "from_pretrained takes names",
+    ("estimator", "checkpoints"): "from_pretrained reads files",
+}
+"""What may be imported within a tier, and why. Anyone may import errors."""
+
+FACADE = {"estimator": {"explain", "export"}}
+"""Parts whose functions may import these from below, inside their bodies."""
+
+CORE = {"torch", "numpy", "cv2", "PIL", "huggingface_hub", "tqdm", "safetensors", "scipy"}
+EXTRAS = {
+    "tensorboard", "faster_coco_eval", "onnx", "onnxscript", "onnxruntime", "openvino", "av", "pandas", "supervision",
+    "gradio", "ray", "matplotlib",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module: who imports it, what, in which line, whether a function does, whether only for types."""
+
+    importer: str
+    imported: str
+    line: int
+    in_function: bool
+    for_types: bool
+
+    def __str__(self) -> str:
+        return f"{self.importer}:{self.line} imports {self.imported}"
+
+
+def modules() -> dict[str, Path]:
+    """Dotted names below the package, such as decode.nms; the package itself is "__init__"."""
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+def imports_of(module: str, path: Path) -> Iterator[Import]:
+    def visit(node: ast.AST, in_function: bool, for_types: bool) -> Iterator[Import]:
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}:{node.lineno}: imports are absolute"
+            # "from dekrpose import hub" imports a module, "from dekrpose.hub import resolve" a name of one
+            base = node.module or ""
+            names = [f"{base}.{alias.name}" for alias in node.names] if base == "dekrpose" else [base]
+        elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
+            names = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+        for name in names:
+            yield Import(module, name, getattr(node, "lineno", 0), in_function, for_types)
+        in_function = in_function or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        types_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, in_function, for_types or types_only)
+
+    yield from visit(ast.parse(path.read_text(encoding="utf-8")), False, False)
+
+
+IMPORTS = [item for module, path in modules().items() for item in imports_of(module, path)]
+
+
+def part(module: str) -> str:
+    """The part of the house that a dotted name below the package belongs to."""
+    return module.split(".")[0]
+
+
+def tier(name: str) -> int:
+    found = [number for number, parts in enumerate(TIERS) if name in parts]
+    assert found, f"{name} is in no tier: give it a place in TIERS"
+    return found[0]
+
+
+def test_public_names() -> None:
+    assert sorted(dekrpose.__all__) == [
+        "COCO_17",
+        "CROWDPOSE_14",
+        "CheckpointError",
+        "DekrPoseError",
+        "PoseEstimator",
+        "Poses",
+        "Skeleton",
+        "__version__",
+        "draw_poses",
+        "list_models",
+    ]
+    assert all(getattr(dekrpose, name) is not None for name in dekrpose.__all__)
+
+
+def test_errors_have_one_base() -> None:
+    assert issubclass(dekrpose.CheckpointError, dekrpose.DekrPoseError)
+
+
+def test_every_module_has_its_tier() -> None:
+    for module in modules():
+        if module not in ("__init__", "__main__"):
+            tier(part(module))
+
+
+def test_tiers() -> None:
+    wrong, used = [], set()
+    for item in IMPORTS:
+        if not item.imported.startswith("dekrpose.") or item.importer in ("__init__", "__main__"):
+            continue
+        importer, imported = part(item.importer), part(item.imported.removeprefix("dekrpose."))
+        if imported in dekrpose.__all__:  # "from dekrpose import __version__"
+            imported = "__init__"
+        if (importer, imported) in SIBLINGS:
+            used.add((importer, imported))
+        elif imported == "__init__":
+            if importer != "cli":
+                wrong.append(f"{item}: only the command line stands above the whole package")
+        elif imported in ("errors", importer) or (item.in_function and imported in FACADE.get(importer, ())):
+            continue
+        elif tier(imported) >= tier(importer):
+            wrong.append(str(item))
+    assert not wrong, "\n".join(wrong)
+    assert used == SIBLINGS.keys(), f"nobody needs {sorted(SIBLINGS.keys() - used)} any more"
+
+
+def test_models_and_decode_never_import_each_other() -> None:
+    pairs = {(part(item.importer), part(item.imported.removeprefix("dekrpose."))) for item in IMPORTS}
+    assert not pairs & {("models", "decode"), ("decode", "models")}
+
+
+def test_the_command_line_imports_late() -> None:
+    early = {item.imported for item in IMPORTS if item.importer == "cli" and not item.in_function}
+    early -= {item.imported for item in IMPORTS if item.importer == "cli" and item.for_types}
+    assert {name for name in early if name.startswith("dekrpose")} == {"dekrpose.errors"}
+    assert not {name.split(".")[0] for name in early} & (CORE | EXTRAS)
+
+
+def test_core_packages_everywhere_and_extras_inside_functions() -> None:
+    wrong = []
+    for item in IMPORTS:
+        root = item.imported.split(".")[0]
+        if root in sys.stdlib_module_names or root in CORE or root == "dekrpose":
+            continue
+        if root not in EXTRAS:
+            wrong.append(f"{item}: neither a core dependency nor an extra")
+        elif not (item.in_function or item.for_types):
+            wrong.append(f"{item}: extras are imported inside functions only")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (PACKAGE / "py.typed").is_file()
+
+
+SNAPSHOT = """
+import hashlib, json, logging, os, random, signal, socket, sys, warnings
+import cv2, numpy as np, PIL.Image, PIL.ImageFile, safetensors.torch, torch
+
+events = []
+watching = False
+
+def watch(event, args):
+    if not watching:
+        return
+    if event.startswith(("socket.", "urllib.", "http.", "ftplib.", "subprocess.", "os.system", "os.remove", "os.rename",
+                         "os.mkdir", "os.rmdir", "os.putenv", "tempfile.")):
+        events.append(f"{event} {args!r}")
+    if event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        events.append(f"{event} {args!r}")
+
+def digest(value):
+    return hashlib.sha256(repr(value).encode()).hexdigest()
+
+def settings():
+    return {
+        "torch threads": [torch.get_num_threads(), torch.get_num_interop_threads()],
+        "torch dtype": str(torch.get_default_dtype()),
+        "torch gradients": [torch.is_grad_enabled(), torch.is_inference_mode_enabled()],
+        "torch backends": [torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic,
+                           torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()],
+        "torch printing": repr(vars(torch._tensor_str.PRINT_OPTS)),
+        "random": [digest(torch.get_rng_state().tolist()), digest(np.random.get_state()), digest(random.getstate())],
+        "opencv": [cv2.getNumThreads(), cv2.useOptimized()],
+        "numpy": [repr(np.geterr()), repr(np.get_printoptions())],
+        "pillow": [PIL.Image.MAX_IMAGE_PIXELS, PIL.ImageFile.LOAD_TRUNCATED_IMAGES],
+        "logging": [repr(logging.root.handlers), logging.root.level, logging.raiseExceptions],
+        "warnings": repr(warnings.filters),
+        "environment": dict(os.environ),
+        "process": [os.getcwd(), repr(signal.getsignal(signal.SIGINT)), repr(sys.excepthook), sys.getrecursionlimit(),
+                    socket.getdefaulttimeout(), list(sys.path)],
+    }
+
+sys.addaudithook(watch)
+before = settings()
+watching = True
+import dekrpose
+watching = False
+print(json.dumps({"before": before, "after": settings(), "events": events}))
+"""
+
+
+def test_importing_changes_nothing(tmp_path: Path) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    caches = ("XDG_", "HF_", "TORCH_", "MPL", "PYTHON")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(caches)}
+    environment |= {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(PACKAGE.parent)}
+    run = subprocess.run(
+        [sys.executable, "-c", SNAPSHOT], capture_output=True, text=True, env=environment, cwd=here, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    seen = json.loads(run.stdout)
+    assert seen["before"] == seen["after"]
+    assert seen["events"] == []
+    assert list(home.rglob("*")) == []
+    assert list(here.rglob("*")) == []
