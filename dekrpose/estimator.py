@@ -442,8 +442,9 @@ def _single(tensor: Tensor) -> Tensor:
 def _rescoring(tensors: dict[str, Tensor] | None) -> OKSScoreNet | None:
     if tensors is None:
         return None
-    net = OKSScoreNet(tensors["l1.weight"].shape[1])
-    net.load_state_dict({name: _single(value) for name, value in tensors.items()})
+    with torch.device("meta"):  # real layers would draw from the caller's random numbers
+        net = OKSScoreNet(tensors["l1.weight"].shape[1])
+    net.load_state_dict({name: _single(value) for name, value in tensors.items()}, assign=True)
     return net
 
 
