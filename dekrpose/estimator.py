@@ -38,6 +38,9 @@ _DTYPES = {
     torch.float16: torch.float16,
 }
 
+MIN_CENTERS = 30
+"""Centers that are looked at per scale, however few people are asked for: several may belong to one person."""
+
 
 @dataclass(frozen=True)
 class _Options:
@@ -349,6 +352,7 @@ class PoseEstimator:
                 [(heatmaps.cpu(), positions.cpu()) for heatmaps, positions in maps],
                 options.scales,
                 max_people=options.max_people,
+                max_centers=max(MIN_CENTERS, options.max_people),
                 nms_threshold=options.nms_threshold,
                 nms_min_keypoints=self.config.decode.nms_min_keypoints,
                 other_scale_factor=self.config.decode.other_scale_factor,

@@ -123,6 +123,7 @@ def decode(
     scales: Sequence[float] = (1.0,),
     *,
     max_people: int = 30,
+    max_centers: int | None = None,
     center_threshold: float = 0.01,
     nms_threshold: float = 0.05,
     nms_min_keypoints: int = 8,
@@ -136,7 +137,8 @@ def decode(
     Args:
         maps: per scale heatmaps (K + 1, h, w), the center map last, and positions (2K, h, w), heatmap pixels.
         scales: the scale of each entry of ``maps``, in any order; 1 must be among them.
-        max_people: most centers per scale, and most poses in the answer.
+        max_people: most poses in the answer.
+        max_centers: most centers per scale; None: as many as ``max_people``, as in the official code.
         center_threshold: keep centers above this.
         nms_threshold: pose NMS distance as a share of the pose's box diagonal.
         nms_min_keypoints: poses are neighbours when more than this many keypoints are near.
@@ -155,6 +157,7 @@ def decode(
     """
     if len(maps) != len(scales) or 1.0 not in scales:
         raise ValueError(f"scales must name each of the {len(maps)} maps and contain 1, got {tuple(scales)}")
+    centers = max_people if max_centers is None else max_centers
     order = sorted(range(len(scales)), key=lambda index: -scales[index])
     scales = [float(scales[index]) for index in order]
     height, width = maps[order[scales.index(1.0)]][0].shape[-2:]
@@ -163,7 +166,7 @@ def decode(
     candidates = pool_scales(
         [
             decode_poses(
-                heatmaps, positions, max_people=max_people, threshold=center_threshold, scale=scale, stride=stride
+                heatmaps, positions, max_people=centers, threshold=center_threshold, scale=scale, stride=stride
             )
             for (heatmaps, positions), scale in zip(pairs, scales, strict=True)
         ],
