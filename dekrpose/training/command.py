@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("batch-size", int, "crops per step"),
         ("size", int, "side of the crops, input pixels"),
         ("learning-rate", float, "peak learning rate"),
+        ("warmup", int, "steps until it is reached"),
         ("seed", int, "decides the order and the augmentation"),
         ("workers", int, "processes that prepare batches"),
         ("limit", int, "use only the first photos"),
@@ -41,7 +42,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def recipe(options: argparse.Namespace) -> TrainConfig:
     """The network's recipe with the changes that the command line asks for."""
     base = tiny_recipe() if options.arch == "tiny" else TrainConfig()
-    names = ("epochs", "batch_size", "learning_rate", "seed", "workers", "limit", "checkpoint_minutes", "precision")
+    names = (
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "warmup",
+        "seed",
+        "workers",
+        "limit",
+        "checkpoint_minutes",
+        "precision",
+    )
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     config = replace(base, **changes)
     size = options.size or (config.augment.size if options.arch == "tiny" else ARCHITECTURES[options.arch].input_size)
