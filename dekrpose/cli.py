@@ -250,7 +250,7 @@ def models(options: argparse.Namespace) -> int:
         return 0
     for model in known:
         facts = "; ".join(filter(None, (model.accuracy, model.license)))
-        print(f"{model.name:20} {facts}\n{'':20} {model.source}")
+        print(f"{model.name:20} {facts or 'not measured'}\n{'':20} {model.source}")
     print("\nWeights with an address are not fetched by this version: download the file, pass its path as the model.")
     return 0
 
