@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+try:
+    import cv2 as _cv2  # noqa: F401
+except ImportError as error:
+    hint = "Install OpenCV's libraries with: apt-get install libgl1 libglib2.0-0"
+    other = "or take OpenCV without windows: pip uninstall -y opencv-python && pip install opencv-python-headless"
+    raise ImportError(f"OpenCV does not load: {error}. {hint}, {other}") from error
+
 from dekrpose.draw import draw_poses
 from dekrpose.errors import CheckpointError, DekrPoseError
 from dekrpose.estimator import PoseEstimator

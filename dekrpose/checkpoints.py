@@ -264,7 +264,10 @@ def write_checkpoint(
     # not the tempfile module, whose files only their owner may read
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode & 0o777  # what the user's umask allows; safetensors writes 0600
         save_file(tensors, partial, metadata)
+        partial.chmod(mode)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -453,15 +453,22 @@ def _rescoring(tensors: dict[str, Tensor] | None) -> OKSScoreNet | None:
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """The device to run on: "auto" takes CUDA, then MPS, then the CPU."""
-    if device != "auto":
-        try:
-            return torch.device(device)
-        except RuntimeError as error:
-            raise ValueError(f'device must be "auto", "cpu", "cuda", "mps" or the like, got {device!r}') from error
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """The device to run on: "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ValueError: it is no device, or this machine or this torch does not have it.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+        torch.empty(0, device=picked)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split(". ")[0]
+        raise ValueError(f'device must be "auto", "cpu", or one that is here, got {device!r}: {reason}') from error
+    return picked
 
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:

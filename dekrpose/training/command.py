@@ -6,53 +6,54 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
+from dekrpose import hub
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.config import ARCHITECTURES, ModelConfig
+from dekrpose.estimator import pick_device
 from dekrpose.evaluation.dataset import KeypointDataset
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.loader import CachedPhotos
 from dekrpose.training.loop import TrainConfig, Trainer, tiny_recipe
 
+_RECIPE_OPTIONS = (
+    ("epochs", int, "N", "times that every photo is seen"),
+    ("batch-size", int, "N", "crops per step"),
+    ("size", int, "N", "side of the crops, input pixels, a multiple of 32"),
+    ("learning-rate", float, "X", "peak learning rate"),
+    ("warmup", int, "N", "steps until it is reached"),
+    ("seed", int, "N", "decides the order and the augmentation"),
+    ("workers", int, "N", "processes that prepare batches"),
+    ("limit", int, "N", "use only the first photos"),
+    ("checkpoint-minutes", float, "M", "how often the state is saved"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``dekrpose train``."""
-    parser.add_argument("annotations", type=Path, help="COCO keypoints file, .json or .json.gz")
-    parser.add_argument("--images", type=Path, nargs="+", help="folders, .tar or .zip files with the photos")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run; an existing run is resumed")
-    parser.add_argument("--arch", choices=sorted(ARCHITECTURES), default="tiny", help="network (default: tiny)")
-    parser.add_argument("--init", type=Path, help="weights to start from, any format that dekrpose reads")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    for name, kind, text in (
-        ("epochs", int, "times that every photo is seen"),
-        ("batch-size", int, "crops per step"),
-        ("size", int, "side of the crops, input pixels"),
-        ("learning-rate", float, "peak learning rate"),
-        ("warmup", int, "steps until it is reached"),
-        ("seed", int, "decides the order and the augmentation"),
-        ("workers", int, "processes that prepare batches"),
-        ("limit", int, "use only the first photos"),
-        ("checkpoint-minutes", float, "how often the state is saved"),
-    ):
-        parser.add_argument(f"--{name}", type=kind, help=f"{text} (default: the network's recipe)")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"))
+    parser.add_argument("annotations", type=Path, metavar="DATA.json", help="COCO keypoints file, .json or .json.gz")
+    parser.add_argument(
+        "--images", metavar="PLACE", type=Path, nargs="+", help="folders, .tar or .zip files; default: beside DATA.json"
+    )
+    parser.add_argument(
+        "--out", metavar="FOLDER", type=Path, required=True, help="of the run; one that is there already is resumed"
+    )
+    parser.add_argument(
+        "--arch", metavar="NAME", choices=sorted(ARCHITECTURES), default="tiny",
+        help=f"network: {', '.join(sorted(ARCHITECTURES))} (default: tiny)",
+    )  # fmt: skip
+    parser.add_argument("--init", metavar="MODEL", help="weights to start from: a model's name, folder or file")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, ...")
+    for name, kind, metavar, text in _RECIPE_OPTIONS:
+        parser.add_argument(f"--{name}", type=kind, metavar=metavar, help=f"{text}; default: the network's recipe")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), help="of backbone and heatmap head; offsets stay in float32"
+    )
 
 
 def recipe(options: argparse.Namespace) -> TrainConfig:
     """The network's recipe with the changes that the command line asks for."""
     base = tiny_recipe() if options.arch == "tiny" else TrainConfig()
-    names = (
-        "epochs",
-        "batch_size",
-        "learning_rate",
-        "warmup",
-        "seed",
-        "workers",
-        "limit",
-        "checkpoint_minutes",
-        "precision",
-    )
+    names = [name.replace("-", "_") for name, *_ in _RECIPE_OPTIONS if name != "size"] + ["precision"]
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     config = replace(base, **changes)
     size = options.size or (config.augment.size if options.arch == "tiny" else ARCHITECTURES[options.arch].input_size)
@@ -68,12 +69,13 @@ def _with_size(augment: AugmentConfig, size: int) -> AugmentConfig:
 def run(options: argparse.Namespace) -> int:
     """Train; the exit status is 0 when the run ended."""
     config = recipe(options)
-    dataset = KeypointDataset(options.annotations, options.images)
     model_config: ModelConfig = ARCHITECTURES[options.arch]
     initial = None
     if options.init is not None:
-        checkpoint = read_checkpoint(options.init)
+        checkpoint = read_checkpoint(hub.resolve(options.init))
         model_config, initial = checkpoint.config, checkpoint.state_dict
-    trainer = Trainer(model_config, config, CachedPhotos(dataset, config.limit), options.out, options.device, initial)
+    dataset = KeypointDataset(options.annotations, options.images, model_config.skeleton)
+    photos = CachedPhotos(dataset, config.limit)
+    trainer = Trainer(model_config, config, photos, options.out, pick_device(options.device), initial)
     print(f"wrote {trainer.run()}")
     return 0
