@@ -262,6 +262,7 @@ class PoseEstimator:
                 pending.append((index, self._load(item, options)))
             except (ImageError, OSError) as error:
                 if not skip:
+                    yield from self._flush(pending, options)  # what was read before is not lost
                     raise
                 source = str(item) if isinstance(item, (str, Path)) else None
                 failed = Poses.empty(self.config.skeleton, (0, 0), source=source, error=str(error))

@@ -215,6 +215,13 @@ def test_unreadable_images_raise_or_are_skipped_with_their_reason(estimator: Pos
     assert_same(found[5], estimator.estimate(photo()), tolerance=1e-3)
 
 
+def test_images_before_a_broken_one_are_not_lost(estimator: PoseEstimator) -> None:
+    stream = estimator.estimate_many([photo(), b"broken", photo()], batch_size=8)
+    assert next(stream).index == 0
+    with pytest.raises(ImageError):
+        next(stream)
+
+
 def test_options_of_a_stream_are_checked_before_the_first_image(estimator: PoseEstimator) -> None:
     with pytest.raises(ValueError, match="scales"):
         estimator.estimate_many([], scales=(2,))
