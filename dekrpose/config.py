@@ -171,7 +171,7 @@ ARCHITECTURES: dict[str, ModelConfig] = {
     "dekr-w48-crowdpose": ModelConfig(name="dekr-w48-crowdpose", **_W48, **_CROWDPOSE),  # type: ignore[arg-type]
     "tiny": ModelConfig(
         name="tiny",
-        input_size=256,
+        input_size=192,
         backbone=BackboneConfig(
             width=16, stem_channels=32, layer1_channels=16, layer1_blocks=2, modules=(1, 2, 2), blocks=2
         ),
