@@ -25,6 +25,7 @@ from dekrpose.errors import CheckpointError, ImageError
 from dekrpose.images import Color, Geometry, Pixels
 from dekrpose.models.dekr import DEKR
 from dekrpose.models.oks_score import OKSScoreNet, rescore
+from dekrpose.options import Options, resolve_options
 from dekrpose.results import Poses
 
 logger = logging.getLogger(__name__)
@@ -40,21 +41,6 @@ _DTYPES = {
 
 MIN_CENTERS = 30
 """Centers that are looked at per scale, however few people are asked for: several may belong to one person."""
-
-
-@dataclass(frozen=True)
-class _Options:
-    """The arguments of ``estimate``, checked, with the model's own values in place of None."""
-
-    score_threshold: float
-    max_people: int
-    input_size: int
-    nms_threshold: float
-    flip_test: bool
-    scales: tuple[float, ...]
-    match: MatchMode | None
-    rescore: bool
-    color: Color
 
 
 @dataclass(frozen=True)
@@ -255,7 +241,7 @@ class PoseEstimator:
         checked = self._options(**options)
         return self._stream(images, batch_size, on_error == "skip", checked)
 
-    def _stream(self, items: Iterable[Any], batch_size: int, skip: bool, options: _Options) -> Iterator[Poses]:
+    def _stream(self, items: Iterable[Any], batch_size: int, skip: bool, options: Options) -> Iterator[Poses]:
         pending: list[tuple[int, _Loaded | Poses]] = []
         for index, item in enumerate(items):
             try:
@@ -272,7 +258,7 @@ class PoseEstimator:
                 pending = []
         yield from self._flush(pending, options)
 
-    def _flush(self, pending: list[tuple[int, _Loaded | Poses]], options: _Options) -> Iterator[Poses]:
+    def _flush(self, pending: list[tuple[int, _Loaded | Poses]], options: Options) -> Iterator[Poses]:
         by_size: dict[tuple[tuple[int, int], ...], list[tuple[int, _Loaded]]] = {}
         done: dict[int, Poses] = {}
         for index, item in pending:
@@ -303,7 +289,7 @@ class PoseEstimator:
         half = torch.bfloat16 if self.dtype == torch.float32 else self.dtype
         return torch.autocast(self.device.type, dtype=half, enabled=self.dtype != torch.float32)
 
-    def _load(self, image: Any, options: _Options) -> _Loaded:
+    def _load(self, image: Any, options: Options) -> _Loaded:
         timing: dict[str, float] = {}
         with _timed(timing, "read"):
             pixels, source = images.load(image, color=options.color)
@@ -312,7 +298,7 @@ class PoseEstimator:
         geometries = tuple(Geometry.fit(height, width, options.input_size, scale) for scale in options.scales)
         return _Loaded(pixels, source, geometries, timing)
 
-    def _run(self, batch: list[_Loaded], options: _Options) -> list[_Raw]:
+    def _run(self, batch: list[_Loaded], options: Options) -> list[_Raw]:
         """Everything after reading, for images of equal input size."""
         timing: dict[str, float] = {}
         maps: list[tuple[Tensor, Tensor]] = []
@@ -345,7 +331,7 @@ class PoseEstimator:
 
     @torch.inference_mode()
     def _decode(
-        self, item: _Loaded, timing: dict[str, float], maps: list[tuple[Tensor, Tensor]], options: _Options
+        self, item: _Loaded, timing: dict[str, float], maps: list[tuple[Tensor, Tensor]], options: Options
     ) -> _Raw:
         timing = {**item.timing, **timing}
         with _timed(timing, "decode"):
@@ -377,45 +363,8 @@ class PoseEstimator:
             timing=raw.timing,
         )
 
-    def _options(
-        self,
-        *,
-        score_threshold: float | None = None,
-        max_people: int = 30,
-        input_size: int | None = None,
-        nms_threshold: float | None = None,
-        flip_test: bool = False,
-        scales: Sequence[float] = (1.0,),
-        match_heatmap: bool | MatchMode = False,
-        rescore: bool | None = None,
-        color: Color = "rgb",
-    ) -> _Options:
-        own = self.config.decode
-        scales = tuple(float(scale) for scale in scales)
-        if 1.0 not in scales or len(set(scales)) != len(scales) or min(scales) <= 0:
-            raise ValueError(f"scales must be different positive numbers with 1 among them, got {scales}")
-        if match_heatmap not in (False, True, "official", "paper"):
-            raise ValueError(f'match_heatmap must be False, True, "official" or "paper", got {match_heatmap!r}')
-        if max_people < 1:
-            raise ValueError(f"max_people must be at least 1, got {max_people}")
-        if input_size is not None and input_size < 1:
-            raise ValueError(f"input_size must be a positive number of pixels, got {input_size}")
-        if rescore and self.rescoring_net is None:
-            raise ValueError("rescore=True needs a rescoring net; load one with from_pretrained(rescoring_net=PATH)")
-        if nms_threshold is None:
-            nms_threshold = own.nms_threshold if len(scales) == 1 else own.multi_scale_nms_threshold
-        match: MatchMode | None = "official" if match_heatmap is True else (match_heatmap or None)
-        return _Options(
-            score_threshold=own.score_threshold if score_threshold is None else float(score_threshold),
-            max_people=int(max_people),
-            input_size=self.config.input_size if input_size is None else int(input_size),
-            nms_threshold=float(nms_threshold),
-            flip_test=bool(flip_test),
-            scales=scales,
-            match=match,
-            rescore=self.rescoring_net is not None if rescore is None else bool(rescore),
-            color=color,
-        )
+    def _options(self, **options: Any) -> Options:
+        return resolve_options(self.config.decode, self.config.input_size, self.rescoring_net is not None, **options)
 
     def __repr__(self) -> str:
         return (

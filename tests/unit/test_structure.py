@@ -19,7 +19,7 @@ TIERS = (
     ("errors", "skeletons", "config"),
     ("results", "formats", "images", "image_resize", "draw", "tracking"),
     ("models", "decode"),
-    ("hub", "checkpoints", "checkpoint_names", "checkpoint_pickles", "estimator", "video"),
+    ("hub", "checkpoints", "checkpoint_names", "checkpoint_pickles", "options", "estimator", "video"),
     ("explain", "export", "evaluation", "benchmark"),
     ("training", "serving", "integrations"),
     ("cli",),
@@ -34,6 +34,7 @@ SIBLINGS = {
     ("checkpoints", "checkpoint_names"): "one part in three files",
     ("checkpoints", "checkpoint_pickles"): "one part in three files",
     ("hub", "checkpoints"): "a folder's weights carry their configuration",
+    ("estimator", "options"): "what estimate was asked to do",
     ("estimator", "hub"): "from_pretrained takes names",
     ("estimator", "checkpoints"): "from_pretrained reads files",
 }

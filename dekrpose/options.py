@@ -1,0 +1,78 @@
+"""The options of ``estimate``: checked, with the model's own values in place of None."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dekrpose.config import DecodeConfig
+from dekrpose.decode.matching import MatchMode
+from dekrpose.images import Color
+
+
+@dataclass(frozen=True)
+class Options:
+    """What one call of ``estimate`` is to do; see there."""
+
+    score_threshold: float
+    max_people: int
+    input_size: int
+    nms_threshold: float
+    flip_test: bool
+    scales: tuple[float, ...]
+    match: MatchMode | None
+    rescore: bool
+    color: Color
+
+
+def resolve_options(
+    own: DecodeConfig,
+    own_input_size: int,
+    has_rescoring_net: bool,
+    *,
+    score_threshold: float | None = None,
+    max_people: int = 30,
+    input_size: int | None = None,
+    nms_threshold: float | None = None,
+    flip_test: bool = False,
+    scales: Sequence[float] = (1.0,),
+    match_heatmap: bool | MatchMode = False,
+    rescore: bool | None = None,
+    color: Color = "rgb",
+) -> Options:
+    """Check what the caller said and fill in what the model says.
+
+    Args:
+        own: the model's thresholds.
+        own_input_size: the model's short side, input pixels.
+        has_rescoring_net: whether the model has one.
+        score_threshold, max_people, input_size, nms_threshold, flip_test, scales, match_heatmap, rescore, color: as in
+            ``PoseEstimator.estimate``.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+    scales = tuple(float(scale) for scale in scales)
+    if 1.0 not in scales or len(set(scales)) != len(scales) or min(scales) <= 0:
+        raise ValueError(f"scales must be different positive numbers with 1 among them, got {scales}")
+    if match_heatmap not in (False, True, "official", "paper"):
+        raise ValueError(f'match_heatmap must be False, True, "official" or "paper", got {match_heatmap!r}')
+    if max_people < 1:
+        raise ValueError(f"max_people must be at least 1, got {max_people}")
+    if input_size is not None and input_size < 1:
+        raise ValueError(f"input_size must be a positive number of pixels, got {input_size}")
+    if rescore and not has_rescoring_net:
+        raise ValueError("rescore=True needs a rescoring net; load one with from_pretrained(rescoring_net=PATH)")
+    if nms_threshold is None:
+        nms_threshold = own.nms_threshold if len(scales) == 1 else own.multi_scale_nms_threshold
+    return Options(
+        score_threshold=own.score_threshold if score_threshold is None else float(score_threshold),
+        max_people=int(max_people),
+        input_size=own_input_size if input_size is None else int(input_size),
+        nms_threshold=float(nms_threshold),
+        flip_test=bool(flip_test),
+        scales=scales,
+        match="official" if match_heatmap is True else (match_heatmap or None),
+        rescore=has_rescoring_net if rescore is None else bool(rescore),
+        color=color,
+    )
