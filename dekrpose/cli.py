@@ -238,7 +238,8 @@ def models(options: argparse.Namespace) -> int:
     if options.complexity:
         costs = [complexity(config) for config in variants().values()]
         if options.json:
-            print(json.dumps([asdict(cost) for cost in costs], indent=2))
+            names = ("name", "parameters", "gmacs")
+            print(json.dumps([{name: getattr(cost, name) for name in names} for cost in costs], indent=2))
             return 0
         print(f"{'name':26} {'input':>5} {'parameters':>12} {'GMACs':>8}")
         for cost in costs:
