@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dekrpose.config import ARCHITECTURES
+from dekrpose.config import ARCHITECTURES, HeadConfig
 from dekrpose.errors import DekrPoseError
 from dekrpose.estimator import PoseEstimator
 from dekrpose.models.adaptive_conv import AdaptiveConv
@@ -31,10 +31,11 @@ class LoopOverBranches(nn.Module):
     """An offset head as the official code computes it: one branch after the other, one sampling each.
 
     Args:
-        head: the head whose weights are copied; its keypoints must be in order (``branches="per_keypoint"`` is).
+        head: the head whose weights are copied.
+        config: what it was built from.
     """
 
-    def __init__(self, head: OffsetHead, model: DEKR) -> None:
+    def __init__(self, head: OffsetHead, config: HeadConfig) -> None:
         super().__init__()
         self.transition = head.transition
         self.branches = nn.ModuleList()
@@ -45,7 +46,7 @@ class LoopOverBranches(nn.Module):
             assert isinstance(final, nn.Conv2d)
             count = final.groups
             for index in range(count):
-                branch = BranchGroup(1, width // count, final.out_channels // count // 2, model.config.head)
+                branch = BranchGroup(1, width // count, final.out_channels // count // 2, config)
                 branch.load_state_dict(
                     {
                         name: value.chunk(count)[index] if value.ndim else value
@@ -106,7 +107,8 @@ def run(options: argparse.Namespace) -> int:
     estimators = {options.model: load(options.model, options.device, options.dtype)}
     if options.compare == LOOP:
         looped = load(options.model, options.device, options.dtype)
-        looped.model.offset_head = LoopOverBranches(looped.model.offset_head, looped.model).eval().to(looped.device)  # type: ignore[assignment]
+        head = LoopOverBranches(looped.model.offset_head, looped.config.head).eval().to(looped.device)
+        looped.model.offset_head = head  # type: ignore[assignment]
         estimators[f"{options.model}, loop over branches"] = looped
     elif options.compare is not None:
         estimators[options.compare] = load(options.compare, options.device, options.dtype)

@@ -105,8 +105,7 @@ def _checkpoint_from(tensors: dict[str, Tensor], metadata: Mapping[str, str]) ->
             raise CheckpointError(_misfit(shapes, shapes_in_file(expected, "mmpose-1.x", shapes)))
         raise CheckpointError(_misfit(shapes, shapes_in_file(expected, "official", shapes)))
     config = stored or config_from_shapes(shapes_by_our_name(shapes))
-    if config.architecture == "dekr":
-        check_fits(network, shapes_in_file(expected_shapes(config), _family(file_format), shapes))
+    check_fits(network, shapes_in_file(expected_shapes(config), _family(file_format), shapes))
     if rescoring:
         _check_rescoring_net(rescoring, config.skeleton)
     state_dict = {name: _plain(tensor) for name, tensor in _to_ours(network, file_format).items()}
@@ -253,8 +252,7 @@ def write_checkpoint(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"weights are written as .safetensors, got {path.name!r}")
-    if config.architecture == "dekr":
-        check_fits(state_dict, expected_shapes(config))
+    check_fits(state_dict, expected_shapes(config))
     if rescoring is not None:
         _check_rescoring_net(rescoring, config.skeleton)
     named = {**state_dict, **{f"{_RESCORING_PREFIX}{name}": tensor for name, tensor in (rescoring or {}).items()}}

@@ -215,10 +215,9 @@ def _words(error: Exception) -> str:
 
 def convert(options: argparse.Namespace) -> int:
     """``dekrpose convert``: read any known format, write ours."""
-    from dekrpose.checkpoints import check_fits, expected_shapes, read_checkpoint, read_rescoring_net, write_checkpoint
+    from dekrpose.checkpoints import read_checkpoint, read_rescoring_net, write_checkpoint
 
     checkpoint = read_checkpoint(options.source)
-    check_fits(checkpoint.state_dict, expected_shapes(checkpoint.config))
     rescoring = checkpoint.rescoring
     if options.rescoring_net is not None:
         rescoring = read_rescoring_net(options.rescoring_net, checkpoint.config.skeleton)
