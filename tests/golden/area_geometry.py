@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from dekrpose.images import Geometry, Pixels, load, resize, to_tensor
+from dekrpose.images import Geometry, Pixels, resize, to_tensor
 from tests.golden.seeded_weights import synthetic_image
-from tests.golden.support import Case, Row, cases, largest
+from tests.golden.support import Case, Row, cases, largest, photo
 
 CROP = 64
 """First row and column of the recorded crops of the network input."""
@@ -61,7 +61,7 @@ def _warp_rows(case: Case) -> Iterator[Row]:
 
 
 def _pipeline_rows(case: Case) -> Iterator[Row]:
-    image = _photo(case)
+    image = photo(case)
     if image is None:
         return
     height, width = image.shape[:2]
@@ -94,15 +94,6 @@ def _way_back_rows(case: Case, geometry: Geometry) -> Iterator[Row]:
 def _options(case: Case) -> dict[str, Any]:
     options = case.info.get("opts", [])
     return dict(zip(options[::2], options[1::2], strict=True))
-
-
-def _photo(case: Case) -> Pixels | None:
-    name = case.info["image"]
-    if name.startswith("synthetic:"):
-        height, width, seed = map(int, name.removeprefix("synthetic:").split("x"))
-        return _synthetic(height, width, seed)
-    path = case.folder / "photos" / name.replace("/", "_")
-    return load(path, exif=False)[0] if path.exists() else None
 
 
 def _synthetic(height: int, width: int, seed: int) -> Pixels:

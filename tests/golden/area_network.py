@@ -18,9 +18,8 @@ from dekrpose.checkpoints import official_to_ours
 from dekrpose.config import HeadConfig
 from dekrpose.images import Geometry, resize, to_tensor
 from dekrpose.models.dekr import DEKR
-from tests.golden.area_geometry import _photo as photo
 from tests.golden.seeded_weights import seeded_state_dict
-from tests.golden.support import BUNDLED, Case, Row, cases, largest
+from tests.golden.support import BUNDLED, Case, Row, cases, photo, relative, stats
 
 TOLERANCE = 1e-4
 """Of a map's largest value."""
@@ -93,15 +92,6 @@ def _listen(model: DEKR, name: str, found: dict[str, Tensor]) -> None:
         module.register_forward_hook(keep(lambda output: output[:, place[1]]))
 
 
-def _relative(actual: Any, expected: np.ndarray) -> float:
-    return largest(actual, expected) / max(float(np.abs(expected).max(initial=0)), 1e-12)
-
-
-def _stats(values: Tensor) -> np.ndarray:
-    exact = values.double().numpy()
-    return np.array([exact.mean(), exact.std(), exact.min(), exact.max(), np.abs(exact).sum()])
-
-
 def _input(case: Case) -> np.ndarray | None:
     image = photo(case)
     size = case.info.get("input_size")
@@ -113,7 +103,7 @@ def _input_rows(case: Case, warped: np.ndarray, tensor: Tensor) -> Iterator[Row]
         same = hashlib.sha256(np.ascontiguousarray(warped).tobytes()).hexdigest() == case.info["warped_sha256"]
         yield Row(case.name, "input sha256", float(not same), 0.0)
     if "input_stats" in case.arrays:
-        yield Row(case.name, "input statistics", _relative(_stats(tensor), case.arrays["input_stats"]), 1e-6)
+        yield Row(case.name, "input statistics", relative(stats(tensor), case.arrays["input_stats"]), 1e-6)
 
 
 def _rows(case: Case) -> Iterator[Row]:
@@ -136,12 +126,12 @@ def _rows(case: Case) -> Iterator[Row]:
         start, step = tap["offset"], tap["stride"]
         sampled = actual[:, :: tap["channel_stride"], start::step, start::step]
         if f"tap:{name}" in arrays:
-            yield Row(case.name, name, _relative(sampled, arrays[f"tap:{name}"]), TOLERANCE)
+            yield Row(case.name, name, relative(sampled, arrays[f"tap:{name}"]), TOLERANCE)
         if f"tapstats:{name}" in arrays:
-            yield Row(case.name, f"{name} stats", _relative(_stats(actual), arrays[f"tapstats:{name}"]), TOLERANCE)
+            yield Row(case.name, f"{name} stats", relative(stats(actual), arrays[f"tapstats:{name}"]), TOLERANCE)
     for name, actual in (("heatmap", heatmaps), ("offset", offsets)):
         if name in arrays:
-            yield Row(case.name, name, _relative(actual, arrays[name]), TOLERANCE)
+            yield Row(case.name, name, relative(actual, arrays[name]), TOLERANCE)
 
 
 def rows(folder: Path) -> Iterator[Row]:

@@ -19,10 +19,9 @@ from dekrpose.decode.multiscale import average_heatmaps, merge_flipped
 from dekrpose.images import Geometry
 from dekrpose.models.oks_score import rescore
 from tests.golden.area_decode import decode_options, pose_rows
-from tests.golden.area_geometry import _photo as photo
-from tests.golden.area_network import TOLERANCE, _relative, official_weights
+from tests.golden.area_network import TOLERANCE, official_weights
 from tests.golden.area_rescore import seeded_net
-from tests.golden.support import BUNDLED, Case, Row, cases, largest
+from tests.golden.support import BUNDLED, Case, Row, cases, largest, photo, relative
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def _map_rows(case: Case, run: _Run, arguments: dict[str, Any]) -> Iterator[Row]
         for name, actual in (("heatmap", heatmaps), ("posemap", positions)):
             start, step = recorded[f"{name}_offset"], recorded[f"{name}_stride"]
             sampled = actual[None, :, start::step, start::step]
-            yield Row(case.name, f"{name}, scale {scale:g}", _relative(sampled, arrays[f"s{index}:{name}"]), TOLERANCE)
+            yield Row(case.name, f"{name}, scale {scale:g}", relative(sampled, arrays[f"s{index}:{name}"]), TOLERANCE)
         limits = {"max_people": arguments["max_people"], "threshold": arguments["center_threshold"]}
         candidates = decode_poses(heatmaps, positions, **limits, scale=scale).numpy()
         expected = arrays[f"s{index}:candidates"]
@@ -101,7 +100,7 @@ def _map_rows(case: Case, run: _Run, arguments: dict[str, Any]) -> Iterator[Row]
     width, height = (int(side) for side in arrays["base_size"])
     average = average_heatmaps([heatmaps for heatmaps, _ in run.maps], (height, width))
     start, step = case.info["heatmap_avg_offset"], case.info["heatmap_avg_stride"]
-    averaged = _relative(average[None, :, start::step, start::step], arrays["heatmap_avg"])
+    averaged = relative(average[None, :, start::step, start::step], arrays["heatmap_avg"])
     yield Row(case.name, "averaged heatmap", averaged, TOLERANCE)
 
 

@@ -18,7 +18,7 @@ from dekrpose.models.dekr import DEKR
 from dekrpose.training.losses import DekrLoss
 from dekrpose.training.targets import heatmap_targets, official_center_sigma, offset_targets
 from tests.golden.seeded_weights import seeded_state_dict, synthetic_image
-from tests.golden.support import Case, Row, cases, largest
+from tests.golden.support import Case, Row, cases, largest, relative, stats
 
 RECORDED_THREADS = 2
 """The recordings were made with two threads; convolutions round differently with another number."""
@@ -66,21 +66,10 @@ def _images(call: str) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
-def _stats(maps: Tensor) -> np.ndarray:
-    exact = maps.double().numpy()
-    return np.array([exact.mean(), exact.std(), exact.min(), exact.max(), np.abs(exact).sum()])
-
-
-def _relative(actual: Tensor | np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference in units of the largest expected value."""
-    unit = max(float(np.abs(expected).max()), 1e-12)
-    return largest(np.asarray(actual) / unit, expected / unit)
-
-
 def _target_rows(case: Case, heat: Tensor, offsets: Tensor) -> Iterator[Row]:
     for name, maps in (("targets_heatmap_stats", heat), ("targets_offset_stats", offsets)):
         unit = 1 + np.abs(case.arrays[name])
-        yield Row(case.name, name, largest(_stats(maps) / unit, case.arrays[name] / unit), 1e-6)
+        yield Row(case.name, name, largest(stats(maps) / unit, case.arrays[name] / unit), 1e-6)
 
 
 def _gradient_rows(case: Case, gradients: dict[str, Tensor], same_rounding: bool) -> Iterator[Row]:
@@ -113,14 +102,14 @@ def _step_rows(case: Case, joints: Case) -> Iterator[Row]:
         losses = DekrLoss.for_mode("official")(predicted, (heat, heat_weights), (offsets, weights))
         torch.add(*losses).backward()
     maps = {"heatmap": predicted[0].detach(), "offset": predicted[1].detach()}
-    errors = {name: _relative(value, arrays[name]) for name, value in maps.items() if name in arrays}
+    errors = {name: relative(value, arrays[name]) for name, value in maps.items() if name in arrays}
     for name, error in errors.items():
         yield Row(case.name, f"{name} (relative)", error, 1e-4)
     for name, loss in zip(("heatmap_loss", "offset_loss"), losses, strict=True):
-        yield Row(case.name, f"{name} (relative)", _relative(loss.detach(), arrays[name]), 1e-5)
+        yield Row(case.name, f"{name} (relative)", relative(loss.detach(), arrays[name]), 1e-5)
     state = ours_to_official(model.state_dict())
     for name in (name for name in arrays if "running_" in name):
-        yield Row(case.name, f"{name} (relative)", _relative(state[name], arrays[name]), 1e-5)
+        yield Row(case.name, f"{name} (relative)", relative(state[name], arrays[name]), 1e-5)
     gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     yield from _gradient_rows(case, ours_to_official(gradients), max(errors.values(), default=np.inf) < SAME_ROUNDING)
 

@@ -17,6 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from dekrpose.images import load
+from tests.golden.seeded_weights import synthetic_image
+
 BUNDLED = Path(__file__).parent / "data"
 
 
@@ -73,3 +76,24 @@ def largest(actual: Any, expected: Any) -> float:
     if actual.size == 0:
         return 0.0
     return float(np.abs(actual.astype(np.float64) - expected.astype(np.float64)).max())
+
+
+def relative(actual: Any, expected: np.ndarray) -> float:
+    """The largest absolute difference in units of the largest expected value."""
+    return largest(actual, expected) / max(float(np.abs(expected).max(initial=0)), 1e-12)
+
+
+def stats(values: Any) -> np.ndarray:
+    """What recordings keep of a whole tensor: mean, standard deviation, minimum, maximum, sum of magnitudes."""
+    exact = np.asarray(values, np.float64)
+    return np.array([exact.mean(), exact.std(), exact.min(), exact.max(), np.abs(exact).sum()])
+
+
+def photo(case: Case) -> np.ndarray | None:
+    """The RGB image of a recording, made up or beside it; None when the folder lacks it."""
+    name = case.info["image"]
+    if name.startswith("synthetic:"):
+        height, width, seed = map(int, name.removeprefix("synthetic:").split("x"))
+        return np.asarray(synthetic_image(height, width, seed))  # type: ignore[no-untyped-call]
+    path = case.folder / "photos" / name.replace("/", "_")
+    return load(path, exif=False)[0] if path.exists() else None
