@@ -18,7 +18,7 @@ from dekrpose.training.targets import (
     offset_targets,
     person_centers,
 )
-from tests.golden.support import Case, Row, cases, largest
+from tests.golden.support import Case, Row, cases, largest, stats
 
 
 def _sampled(maps: np.ndarray, note: str) -> np.ndarray:
