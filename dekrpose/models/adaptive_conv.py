@@ -102,8 +102,20 @@ class AdaptiveConv(nn.Module):
         Returns:
             (B, G * C, P).
         """
-        transforms = gather_pixels(self.transform(x), pixels)
-        return self._at(x, transforms, pixels.repeat_interleave(self.branches, dim=0))
+        return self._at(x, self._transform_at(x, pixels), pixels.repeat_interleave(self.branches, dim=0))
+
+    def _transform_at(self, x: Tensor, pixels: Tensor) -> Tensor:
+        """The transform's (B, 6G, P) at some pixels, from their 3x3 neighbourhoods only."""
+        batch, _, height, width = x.shape
+        rows = F.pad(x, (1, 1, 1, 1)).permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+        dy, dx = regular_grid(x.device).long()
+        row = torch.arange(batch, device=x.device).reshape(-1, 1, 1) * (height + 2) + pixels[..., 1:] + 1 + dy
+        patches = rows.index_select(0, (row * (width + 2) + pixels[..., :1] + 1 + dx).long().flatten())
+        patches = patches.reshape(-1, TAPS, self.branches, self.channels).permute(2, 0, 1, 3).flatten(2)
+        weight = self.transform.weight.reshape(self.branches, 6, self.channels, TAPS).permute(0, 3, 2, 1).flatten(1, 2)
+        assert self.transform.bias is not None
+        out = torch.baddbmm(self.transform.bias.reshape(self.branches, 1, 6), patches, weight)
+        return out.reshape(self.branches, batch, -1, 6).permute(1, 0, 3, 2).flatten(1, 2)
 
     def _at(self, x: Tensor, transforms: Tensor, pixels: Tensor) -> Tensor:
         """(B, G * C, P) at pixels (P, 2) or (B * G, P, 2), transforms (B, 6G, P) given."""

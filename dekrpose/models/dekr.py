@@ -126,8 +126,11 @@ class OffsetHead(nn.Module):
 
     def at(self, features: Tensor, pixels: Tensor) -> Tensor:
         """Offsets (B, 2K, P) at (B, P, 2) integer xy heatmap pixels, equal to the map's values there."""
-        parts = self.transition(features).split(self.splits, dim=1)
-        groups = zip(self.groups, parts, strict=True)
+        return self.at_transition(self.transition(features), pixels)
+
+    def at_transition(self, maps: Tensor, pixels: Tensor) -> Tensor:
+        """``at`` from the transition's maps on, for training that runs the transition in half precision."""
+        groups = zip(self.groups, maps.split(self.splits, dim=1), strict=True)
         return self._join([cast(BranchGroup, group).at(part, pixels) for group, part in groups])
 
     def _join(self, parts: list[Tensor]) -> Tensor:

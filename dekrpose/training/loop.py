@@ -100,7 +100,7 @@ class Trainer:
             self.model.load_state_dict(initial)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(_parameter_groups(self.model, config.weight_decay), config.learning_rate)
+        self.optimizer = _adamw(_parameter_groups(self.model, config.weight_decay), config.learning_rate)
         self.order = EpochOrder(len(photos.photos), config.batch_size, config.seed)
         if len(self.order) == 0:
             raise DekrPoseError(f"{len(photos.photos)} photos do not fill one batch of {config.batch_size}")
@@ -168,10 +168,11 @@ class Trainer:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
             features = self.model.features(images)
             heatmaps = self.model.heatmap_head(features)
-        if batch.pixels is None:
+            maps = None if batch.pixels is None else self.model.offset_head.transition(features)
+        if batch.pixels is None or maps is None:
             offsets = self.model.offset_head(features.float())
         else:
-            offsets = self.model.offset_head.at(features.float(), batch.pixels)
+            offsets = self.model.offset_head.at_transition(maps.float(), batch.pixels)
         heat = heatmap_loss(heatmaps.float(), batch.heatmaps, batch.heatmap_weights)
         offset = offset_loss(offsets, batch.offsets, batch.offset_weights)
         return heat, self.config.offset_factor * offset
@@ -186,11 +187,9 @@ class Trainer:
     def _update_average(self) -> None:
         step = self.progress.step
         decay = min(self.config.ema, (1 + step) / (10 + step))  # short memory first, so that the start is forgotten
-        for name, value in self.model.state_dict().items():
-            if value.is_floating_point():
-                self.average[name].lerp_(value, 1 - decay)
-            else:
-                self.average[name].copy_(value)
+        state = self.model.state_dict()
+        names = [name for name, value in state.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.average[name] for name in names], [state[name] for name in names], 1 - decay)
 
     def _log(self, **values: float) -> None:
         record = {**asdict(self.progress), "epoch": self.progress.step / len(self.order), **values}
@@ -238,6 +237,13 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Settings that differ although the run would not be the same run with them."""
     plain = json.loads(json.dumps(now)), json.loads(json.dumps(before))
     return [key for key in plain[0] if key not in _MAY_CHANGE and plain[0][key] != plain[1].get(key)]
+
+
+def _adamw(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.AdamW:
+    try:
+        return torch.optim.AdamW(groups, learning_rate, fused=True)
+    except RuntimeError:  # torch before 2.4 has it for CUDA only
+        return torch.optim.AdamW(groups, learning_rate)
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
