@@ -130,7 +130,7 @@ class OffsetHead(nn.Module):
 
     def at_transition(self, maps: Tensor, pixels: Tensor) -> Tensor:
         """``at`` from the transition's maps on, for training that runs the transition in half precision."""
-        groups = zip(self.groups, maps.split(self.splits, dim=1), strict=True)
+        groups = zip(self.groups, torch.split(maps, self.splits, dim=1), strict=True)
         return self._join([cast(BranchGroup, group).at(part, pixels) for group, part in groups])
 
     def _join(self, parts: list[Tensor]) -> Tensor:
