@@ -124,9 +124,14 @@ class ModelConfig:
         backbone, head, decode: see their classes.
         architecture: "dekr".
         license: licence of the weights.
-        training_data: what the weights were trained on.
-        metrics: measured numbers, name to value.
+        training_data: what the weights were trained on, in words.
+        metrics: numbers measured with this library, name to value.
         notes: free text for the model card.
+        evaluation: the command that measured ``metrics``.
+        evaluation_data: name of the data that it measured on.
+        datasets: Hugging Face ids or names of the training data.
+        published: numbers of others about these weights, name to value; never measured with this library.
+        published_by: whose numbers they are.
     """
 
     name: str = "dekr-w32-coco"
@@ -140,6 +145,15 @@ class ModelConfig:
     training_data: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     notes: str = ""
+    evaluation: str = ""
+    evaluation_data: str = ""
+    datasets: tuple[str, ...] = ()
+    published: Mapping[str, float] = field(default_factory=dict)
+    published_by: str = ""
+
+    def without_numbers(self) -> ModelConfig:
+        """A copy that claims no accuracy, for weights that are about to change."""
+        return replace(self, metrics={}, evaluation="", evaluation_data="", published={}, published_by="")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -158,6 +172,10 @@ class ModelConfig:
         ):
             if key in parts:
                 parts[key] = part.from_dict(parts[key])
+        if "datasets" in parts:
+            if isinstance(parts["datasets"], str):
+                raise ValueError(f"datasets must be a list of names, got {parts['datasets']!r}")
+            parts["datasets"] = tuple(str(name) for name in parts["datasets"])
         return cls(**parts)
 
 

@@ -1,0 +1,52 @@
+"""Configurations travel as JSON and come back equal; older ones stay readable."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from dekrpose.config import ARCHITECTURES, ModelConfig
+
+MEASURED = ModelConfig(
+    name="mine",
+    license="MIT",
+    training_data="my photos",
+    metrics={"AP": 12.5},
+    evaluation="dekrpose eval mine val.json",
+    evaluation_data="val.json",
+    datasets=("me/photos", "COCO train2017"),
+    published={"AP": 68.6},
+    published_by="somebody",
+)
+
+
+@pytest.mark.parametrize("config", [MEASURED, *ARCHITECTURES.values()], ids=lambda config: config.name)
+def test_a_configuration_survives_json(config: ModelConfig) -> None:
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_what_older_versions_wrote_loads() -> None:
+    values = MEASURED.to_dict()
+    for name in ("evaluation", "evaluation_data", "datasets", "published", "published_by"):
+        del values[name]
+    older = ModelConfig.from_dict(values)
+    assert older.metrics == {"AP": 12.5}
+    assert (older.evaluation, older.evaluation_data, older.datasets, older.published) == ("", "", (), {})
+
+
+def test_a_single_name_is_no_list_of_datasets() -> None:
+    with pytest.raises(ValueError, match="list of names, got 'coco'"):
+        ModelConfig.from_dict({"datasets": "coco"})
+
+
+def test_unknown_keys_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown ModelConfig key colour"):
+        ModelConfig.from_dict({"colour": "blue"})
+
+
+def test_weights_that_change_keep_no_numbers() -> None:
+    bare = MEASURED.without_numbers()
+    assert (bare.metrics, bare.published, bare.evaluation) == ({}, {}, "")
+    assert replace(MEASURED, metrics={}, published={}, published_by="", evaluation="", evaluation_data="") == bare
