@@ -257,14 +257,27 @@ def write_checkpoint(
         _check_rescoring_net(rescoring, config.skeleton)
     named = {**state_dict, **{f"{_RESCORING_PREFIX}{name}": tensor for name, tensor in (rescoring or {}).items()}}
     tensors = {name: _stored(name, tensor, half) for name, tensor in named.items()}
-    metadata = {"format": "pt", _METADATA_KEY: json.dumps(config.to_dict())}
+    _write(path, tensors, {_METADATA_KEY: json.dumps(config.to_dict())})
+
+
+def write_rescoring_net(path: str | Path, rescoring: Mapping[str, Tensor]) -> None:
+    """Write a scoring net alone, as ``read_rescoring_net`` reads it: whole or not at all.
+
+    Raises:
+        CheckpointError: these are not the tensors of a scoring net.
+    """
+    _check_rescoring_net(rescoring, None)
+    _write(Path(path), {name: _stored(name, tensor, half=False) for name, tensor in rescoring.items()}, {})
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # not the tempfile module, whose files only their owner may read
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         partial.touch()
         mode = partial.stat().st_mode & 0o777  # what the user's umask allows; safetensors writes 0600
-        save_file(tensors, partial, metadata)
+        save_file(tensors, partial, {"format": "pt", **metadata})
         partial.chmod(mode)
         partial.replace(path)
     finally:

@@ -28,8 +28,8 @@ _BLOCK = 1 << 18
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 
-class _Broken(Exception):
-    """The connection ended early; what came so far is kept."""
+class _ConnectionEndedError(Exception):
+    """Before everything came; what came is kept."""
 
 
 def download(url: str, target: Path, sha256_prefix: str, *, way_out: str, progress: bool = True) -> str:
@@ -79,7 +79,7 @@ def _fetch(url: str, target: Path, way_out: str, progress: bool) -> None:
             if error.code not in _AGAIN:
                 raise DekrPoseError(f"{url} cannot be fetched: {reason}; {way_out}") from error
             cause: Exception = error
-        except (_Broken, OSError, http.client.HTTPException) as error:
+        except (_ConnectionEndedError, OSError, http.client.HTTPException) as error:
             reason = str(getattr(error, "reason", error)) or type(error).__name__
             cause = error
         received = target.stat().st_size if target.exists() else 0
@@ -103,7 +103,7 @@ def _receive(url: str, target: Path, progress: bool) -> None:
         if error.code == 416 and have:  # nothing follows: it was whole already, or another file lies there now
             if error.headers.get("Content-Range") != f"bytes */{have}":
                 target.unlink()
-                raise _Broken("the file on the server changed") from error
+                raise _ConnectionEndedError("the file on the server changed") from error
             return
         raise
     with response:
@@ -142,7 +142,7 @@ def _write(response: http.client.HTTPResponse, target: Path, have: int, total: i
             received += len(block)
             bar.update(len(block))
     if total is not None and received < total:
-        raise _Broken(f"the connection ended after {received:,} of {total:,} bytes")
+        raise _ConnectionEndedError(f"the connection ended after {received:,} of {total:,} bytes")
 
 
 def _disk_error(error: OSError, target: Path, needed: int | None) -> DekrPoseError:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -106,26 +107,30 @@ class PoseEstimator:
         """Load a model.
 
         Args:
-            name_or_path: "tiny" (inside the package), a folder written by ``save_pretrained``, or a weights file:
-                our safetensors, official .pth, mmpose 0.x and 1.x .pth, recognised by their tensors.
+            name_or_path: "tiny" (inside the package); a published name such as "dekr-w32-coco", fetched once;
+                "organisation/repository" on Hugging Face, in the format of ``save_pretrained``; a folder written by
+                that; or a weights file: our safetensors, official .pth, mmpose 0.x and 1.x .pth, recognised by their
+                tensors.
             device: "auto" takes CUDA, then MPS, then the CPU.
             dtype: "float32", "bfloat16" or "float16" for backbone and heatmap head; "auto" is float32.
-            rescoring_net: None uses the one inside the file, if any; a path loads one; False uses none.
-            revision, token, cache_dir, local_files_only, force_download: for downloads; local files ignore them.
+            rescoring_net: None uses the one inside the file, or the one that a published model names, if any; a path
+                or a published name loads one; True demands one; False uses, and fetches, none.
+            revision: branch, tag or commit of a Hugging Face repository.
+            token: for private repositories; None takes HF_TOKEN or the stored login.
+            cache_dir: where downloads are kept; None is DEKRPOSE_CACHE or the user's cache folder for published
+                weights, and the hub's own cache for repositories.
+            local_files_only: download nothing.
+            force_download: download again what the cache has.
 
         Raises:
             CheckpointError: the file is broken, foreign, or does not fit.
-            DekrPoseError: nothing has this name.
+            DekrPoseError: nothing has this name, or it cannot be fetched.
             ValueError: an unknown device or dtype.
         """
-        path = hub.resolve(
-            name_or_path,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            force_download=force_download,
-        )
+        where: dict[str, Any] = {
+            "cache_dir": cache_dir, "local_files_only": local_files_only, "force_download": force_download,
+        }  # fmt: skip
+        path = hub.resolve(name_or_path, revision=revision, token=token, **where)
         checkpoint = read_checkpoint(path)
         config = checkpoint.config
         with torch.device("meta"):
@@ -134,11 +139,14 @@ class PoseEstimator:
         rescoring = checkpoint.rescoring
         if rescoring_net is False:
             rescoring = None
-        elif rescoring_net is True:
-            if rescoring is None:
+        elif isinstance(rescoring_net, (str, Path)):
+            rescoring = read_rescoring_net(hub.resolve(rescoring_net, **where), config.skeleton)
+        elif rescoring is None:
+            named = hub.rescoring_net_of(name_or_path)
+            if named is not None:
+                rescoring = read_rescoring_net(hub.resolve(named, **where), config.skeleton)
+            elif rescoring_net:
                 raise CheckpointError(f"{path} holds no rescoring net; pass rescoring_net=PATH")
-        elif rescoring_net is not None:
-            rescoring = read_rescoring_net(rescoring_net, config.skeleton)
         return cls(model, rescoring_net=_rescoring(rescoring), device=device, dtype=dtype)
 
     def estimate(
@@ -282,6 +290,39 @@ class PoseEstimator:
         """Write model.safetensors, config.json and a model card, as ``from_pretrained`` reads them."""
         rescoring = None if self.rescoring_net is None else self.rescoring_net.state_dict()
         hub.save_folder(folder, self.config, self.model.state_dict(), rescoring)
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        private: bool = False,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+    ) -> str:
+        """Upload model.safetensors, config.json and a model card to a Hugging Face repository, in one commit.
+
+        Args:
+            repo: "organisation/repository"; made if it does not exist.
+            private: whether a new repository is hidden from others.
+            token: None takes HF_TOKEN or the stored login.
+            revision: branch, made if it does not exist; None is the main one.
+            commit_message: what the history says.
+
+        Returns:
+            The address of the repository; ``from_pretrained(repo)`` loads it.
+
+        Raises:
+            DekrPoseError: no login, no right to write, or the host cannot be reached.
+        """
+        from dekrpose.repositories import push_folder
+
+        rescoring = None if self.rescoring_net is None else self.rescoring_net.state_dict()
+        with TemporaryDirectory() as folder:
+            hub.save_folder(folder, self.config, self.model.state_dict(), rescoring, repository=repo)
+            return push_folder(
+                Path(folder), repo, revision=revision, token=token, private=private, commit_message=commit_message
+            )
 
     def autocast(self) -> torch.autocast:
         """A context in which the network runs in ``dtype``."""

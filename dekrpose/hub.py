@@ -1,95 +1,33 @@
-"""Names of models -> files on disk; folders that hold a model; the published weights and where they lie."""
+"""Names of models -> files on disk; folders that hold a model."""
 
 from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 import shutil
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TypedDict
 
 from torch import Tensor
 
-from dekrpose.checkpoints import read_stored_config, write_checkpoint
+from dekrpose.cache import cache_folder, problem
+from dekrpose.cache import entry as cache_entry
+from dekrpose.checkpoints import expected_shapes, read_stored_config, write_checkpoint
 from dekrpose.config import ModelConfig
 from dekrpose.errors import CheckpointError, DekrPoseError
 from dekrpose.model_cards import model_card
+from dekrpose.published import PUBLISHED, PublishedWeights, fetch
 
-_MODELS = "https://download.openmmlab.com/mmpose/v1/body_2d_keypoint/dekr/"
-_PARTS = "https://download.openmmlab.com/mmpose/pretrain_models/"
 _TINY = Path(__file__).parent / "weights" / "tiny.safetensors"
 _WEIGHTS, _CONFIG, _CARD = "model.safetensors", "config.json", "README.md"
 _SUFFIXES = {".safetensors", ".pth", ".pt", ".tar", ".ckpt", ".bin", ".onnx"}
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-
-
-@dataclass(frozen=True)
-class PublishedWeights:
-    """A weights file that others published.
-
-    Args:
-        name: how this library calls it.
-        kind: a whole model, a scoring net, or an ImageNet backbone to train from.
-        url: where it lies.
-        sha256_prefix: the first eight hex digits of the file's SHA-256.
-        average_precision: published OKS AP in percent, measured with the publisher's other decoding; None for parts.
-        rescoring_net: name of the scoring net that goes with a model.
-    """
-
-    name: str
-    kind: Literal["model", "rescoring net", "backbone"]
-    url: str
-    sha256_prefix: str
-    average_precision: float | None = None
-    rescoring_net: str | None = None
-
-    @property
-    def filename(self) -> str:
-        """The last part of the URL."""
-        return self.url.rsplit("/", 1)[1]
-
-    @property
-    def accuracy(self) -> str:
-        """The published accuracy in words; never to be read as a measurement of this library."""
-        if self.average_precision is None:
-            return ""
-        return f"AP {self.average_precision} (published, other decoding)"
-
-
-PUBLISHED: dict[str, PublishedWeights] = {
-    entry.name: entry
-    for entry in (
-        PublishedWeights(
-            "dekr-w32-coco", "model", _MODELS + "coco/dekr_hrnet-w32_8xb10-140e_coco-512x512_ac7c17bf-20221228.pth",
-            "ac7c17bf", 68.6, "rescore-coco",
-        ),
-        PublishedWeights(
-            "dekr-w48-coco", "model", _MODELS + "coco/dekr_hrnet-w48_8xb10-140e_coco-640x640_74796c32-20230124.pth",
-            "74796c32", 71.4, "rescore-coco",
-        ),
-        PublishedWeights(
-            "dekr-w32-crowdpose", "model",
-            _MODELS + "crowdpose/dekr_hrnet-w32_8xb10-300e_crowdpose-512x512_147bae97-20221228.pth",
-            "147bae97", 66.3, "rescore-crowdpose",
-        ),
-        PublishedWeights(
-            "dekr-w48-crowdpose", "model",
-            _MODELS + "crowdpose/dekr_hrnet-w48_8xb5-300e_crowdpose-640x640_4ea6031e-20230128.pth",
-            "4ea6031e", 67.9, "rescore-crowdpose",
-        ),
-        PublishedWeights("rescore-coco", "rescoring net", _PARTS + "kpt_rescore_coco-33d58c5c.pth", "33d58c5c"),
-        PublishedWeights(
-            "rescore-crowdpose", "rescoring net", _PARTS + "kpt_rescore_crowdpose-300c7efe.pth", "300c7efe"
-        ),
-        PublishedWeights("hrnet-w32-imagenet", "backbone", _PARTS + "hrnet_w32-36af842e.pth", "36af842e"),
-        PublishedWeights("hrnet-w48-imagenet", "backbone", _PARTS + "hrnet_w48-8ef0771d.pth", "8ef0771d"),
-    )
-}  # fmt: skip
-"""Weights published by others, by our name; `dekrpose models` lists them."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +40,11 @@ class ModelInfo:
         license: of the weights.
         accuracy: measured or published numbers, in words that say which.
         available: whether the weights are on this machine.
+        parameters: of the network; None when unknown.
+        size: bytes, of the file on this machine or else of the download (four bytes for each parameter).
+        published: what others measured, metric to value, with other decoding than this library's.
+        measured: what was measured with this library; empty when nothing was.
+        path: the file on this machine, or None.
     """
 
     name: str
@@ -109,19 +52,59 @@ class ModelInfo:
     license: str
     accuracy: str
     available: bool
+    parameters: int | None = None
+    size: int | None = None
+    published: Mapping[str, float] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
+    path: str | None = None
 
 
-def list_models() -> list[ModelInfo]:
-    """The models that ``PoseEstimator.from_pretrained`` knows by name, the bundled one first."""
-    models = []
-    config = read_stored_config(_TINY) if _TINY.is_file() else None
-    if config is not None:
-        measured = ", ".join(f"{name} {value:g}" for name, value in config.metrics.items())
-        models.append(ModelInfo("tiny", "bundled", config.license, f"{measured} (measured)" if measured else "", True))
-    for entry in PUBLISHED.values():
-        if entry.kind == "model":
-            models.append(ModelInfo(entry.name, entry.url, "Apache-2.0 (mmpose)", entry.accuracy, False))
+def list_models(cache_dir: str | Path | None = None) -> list[ModelInfo]:
+    """The models that ``PoseEstimator.from_pretrained`` knows by name: bundled, published, Hugging Face's in the cache.
+
+    Args:
+        cache_dir: where downloads were kept; None is the usual place. Nothing is fetched.
+    """
+    models = [_bundled_info()] if _TINY.is_file() else []
+    from dekrpose.repositories import cached_repositories
+
+    folder = cache_folder(cache_dir)
+    models += [_published_info(entry, folder) for entry in PUBLISHED.values() if entry.kind == "model"]
+    for repository in cached_repositories(cache_dir):
+        weights = repository.folder / _WEIGHTS
+        try:
+            config = read_stored_config(weights)
+        except CheckpointError:
+            continue
+        if config is not None:
+            source = f"https://huggingface.co/{repository.repo_id}"
+            models.append(_own_info(repository.repo_id, source, config, weights))
     return models
+
+
+def _bundled_info() -> ModelInfo:
+    return _own_info("tiny", "bundled", read_stored_config(_TINY) or ModelConfig(), _TINY)
+
+
+def _own_info(name: str, source: str, config: ModelConfig, weights: Path) -> ModelInfo:
+    numbers = ", ".join(f"{metric} {value:g}" for metric, value in config.metrics.items())
+    accuracy = f"{numbers} (measured)" if numbers else ""
+    shapes = expected_shapes(config)
+    parameters = sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith(_BUFFERS))
+    return ModelInfo(
+        name, source, config.license, accuracy, True, parameters, weights.stat().st_size,
+        measured=dict(config.metrics), path=str(weights),
+    )  # fmt: skip
+
+
+def _published_info(published: PublishedWeights, folder: Path) -> ModelInfo:
+    entry = cache_entry(folder, published.name)
+    whole = entry is not None and problem(entry, thorough=False) is None
+    size = entry.size if entry is not None and whole else 4 * (published.parameters or 0)
+    return ModelInfo(
+        published.name, published.url, "Apache-2.0 (mmpose)", published.accuracy, whole, published.parameters, size,
+        published={"AP": published.average_precision or 0.0}, path=str(entry.path) if entry and whole else None,
+    )  # fmt: skip
 
 
 def resolve(
@@ -133,20 +116,24 @@ def resolve(
     local_files_only: bool = False,
     force_download: bool = False,
 ) -> Path:
-    """The weights file that a name or a path stands for.
+    """The weights file that a name or a path stands for; downloaded if need be.
 
     Args:
-        name_or_path: "tiny" (inside the package), a weights file, or a folder with model.safetensors, whose
-            config.json, if there, must agree with it. Published names and "organisation/repository" are known, but
-            not fetched by this version.
-        revision, token, cache_dir, local_files_only, force_download: for downloads; no effect on local files.
+        name_or_path: "tiny" (inside the package), a weights file, a folder with model.safetensors, whose config.json,
+            if there, must agree with it, a published name (``PUBLISHED``), or "organisation/repository" on Hugging
+            Face. Files and folders that exist come before names.
+        revision: branch, tag or commit of a repository.
+        token: for private repositories; None takes HF_TOKEN or the stored login.
+        cache_dir: where downloads are kept instead of the usual places.
+        local_files_only: download nothing.
+        force_download: download again what the cache has.
 
     Returns:
         An existing file.
 
     Raises:
-        CheckpointError: a folder lacks model.safetensors or contradicts its config.json.
-        DekrPoseError: nothing has this name; the message lists known and similar names.
+        CheckpointError: a folder lacks model.safetensors or contradicts its config.json, a download holds others.
+        DekrPoseError: nothing has this name (the message lists known and similar names), or it cannot be fetched.
     """
     name = str(name_or_path)
     if name == "tiny":
@@ -156,19 +143,30 @@ def resolve(
         return path
     if path.is_dir():
         return _in_folder(path)
+    where: _Where = {
+        "cache_dir": cache_dir, "local_files_only": local_files_only, "force_download": force_download
+    }  # fmt: skip
     if name in PUBLISHED:
-        entry = PUBLISHED[name]
-        raise DekrPoseError(
-            f"{name} is not downloaded by this version; downloads come with the next release. Until then download "
-            f"{entry.url} by hand (its SHA-256 starts with {entry.sha256_prefix}) and pass the file's path"
-        )
+        return fetch(PUBLISHED[name], **where)
     if _REPOSITORY.fullmatch(name) and path.suffix.lower() not in _SUFFIXES:
-        raise DekrPoseError(
-            f"{name!r} is no local file or folder, and repositories are not downloaded by this version; downloads come "
-            f"with the next release. Until then download https://huggingface.co/{name}/resolve/"
-            f"{revision or 'main'}/{_WEIGHTS} by hand and pass the file's path"
-        )
+        from dekrpose.repositories import fetch_repository
+
+        return _in_folder(fetch_repository(name, revision=revision, token=token, **where))
     raise DekrPoseError(_unknown(name, path))
+
+
+class _Where(TypedDict):
+    cache_dir: str | Path | None
+    local_files_only: bool
+    force_download: bool
+
+
+def rescoring_net_of(name_or_path: str | Path) -> str | None:
+    """The name of the scoring net that a published model was published with; None for files, folders and others."""
+    name = str(name_or_path)
+    if name not in PUBLISHED or Path(name).exists():
+        return None
+    return PUBLISHED[name].rescoring_net
 
 
 def _bundled() -> Path:
@@ -224,6 +222,7 @@ def save_folder(
     config: ModelConfig,
     state_dict: Mapping[str, Tensor],
     rescoring: Mapping[str, Tensor] | None = None,
+    repository: str | None = None,
 ) -> None:
     """Write model.safetensors, config.json and a model card README.md, as a Hugging Face repository holds them.
 
@@ -241,7 +240,7 @@ def save_folder(
     try:
         write_checkpoint(staging / _WEIGHTS, config, state_dict, rescoring)
         (staging / _CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
-        (staging / _CARD).write_text(model_card(config, rescoring is not None), encoding="utf-8")
+        (staging / _CARD).write_text(model_card(config, rescoring is not None, repository), encoding="utf-8")
         if folder.exists():
             for item in (_CARD, _CONFIG, _WEIGHTS):
                 (staging / item).replace(folder / item)
