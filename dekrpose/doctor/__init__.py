@@ -40,7 +40,8 @@ def examine(cache_dir: str | Path | None = None) -> list[Finding]:
     findings = _run(_installation(distributions))
     if ("torch", "fault") not in ((finding.check, finding.status) for finding in findings):
         findings += _run(_torch(distributions, environment))
-    return findings + _run([*_storage(environment, cache_dir), *_network(environment)])
+    extras = ("extras", lambda: installation.check_extras(distributions()))
+    return findings + _run([extras, *_storage(environment, cache_dir), *_network(environment)])
 
 
 def _run(checks: Iterable[tuple[str, Check]]) -> list[Finding]:
@@ -67,7 +68,6 @@ def _installation(distributions: Installed) -> list[tuple[str, Check]]:
         ("packages", lambda: installation.check_requirements(distributions())),
         ("opencv", lambda: installation.check_opencv_wheels(distributions(), installation.has_libgl())),
         ("opencv", lambda: installation.check_opencv_import(distributions(), installation.load_opencv)),
-        ("extras", lambda: installation.check_extras(distributions())),
         ("torch", lambda: installation.check_torch_import(installation.load_torch)),
     ]
 

@@ -95,21 +95,21 @@ def check_requirements(distributions: Distributions) -> list[Finding]:
     """Whether everything that dekrpose needs is installed and new enough."""
     if "dekrpose" not in distributions:
         return []
-    findings, good = [], []
+    findings, good = [], 0
     for name, versions, condition in _requirements(distributions["dekrpose"]):
         if condition:
             continue
-        candidates = [item for item in OPENCV_WHEELS if item in distributions] if name == "opencv-python" else [name]
-        distribution = distributions.get(candidates[0]) if candidates else None
-        found = _version(distribution) if distribution else ""
+        if name == "opencv-python":  # any of its wheels will do
+            name = next((wheel for wheel in OPENCV_WHEELS if wheel in distributions), name)
+        found = _version(distributions[name]) if name in distributions else ""
         minimum = next((part.strip()[2:] for part in versions.split(",") if part.strip().startswith(">=")), "0")
         if found and numbers(found) >= numbers(minimum):
-            good.append(f"{candidates[0]} {found}")
+            good += 1
             continue
         wanted = f"{name}{versions}"
-        message = f"{candidates[0]} {found} is too old, expected {versions}" if found else f"{wanted} is missing"
+        message = f"{name} {found} is too old, expected {versions}" if found else f"{wanted} is missing"
         findings.append(Finding("packages", "fault", message, pip(f'install --upgrade "{wanted}"')))
-    return findings or [Finding("packages", "ok", ", ".join(good))]
+    return findings or [Finding("packages", "ok", f"all {good} that dekrpose requires, new enough")]
 
 
 def check_opencv_wheels(distributions: Distributions, has_libgl: bool) -> list[Finding]:
@@ -143,7 +143,7 @@ def check_opencv_import(distributions: Distributions, load: Callable[[], object]
     """
     found = [name for name in OPENCV_WHEELS if name in distributions]
     try:
-        return [Finding("opencv", "ok", f"cv2 {load()}, from {' and '.join(found) or 'no wheel'}, imports")]
+        return [Finding("opencv", "ok", f"cv2 {load()} imports")]
     except ImportError as error:
         message = f"cv2 cannot be imported: {error}"
         if re.search(r"lib(GL|gthread|SM|Xext|Xrender)\b", str(error)):

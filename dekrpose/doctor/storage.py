@@ -134,7 +134,7 @@ def check_hub_downloads(folder: Path, now: float | None = None) -> list[Finding]
     sizes = [stat.st_size for stat in stats if stat.st_mtime < border]
     if not sizes:
         return []
-    message = f"{len(sizes)} downloads in {folder} are unfinished for more than a day ({sum(sizes) / 1e6:,.1f} MB)"
+    message = f"{folder} holds downloads that broke off over a day ago: {len(sizes)}, {sum(sizes) / 1e6:,.1f} MB"
     place = quote(str(folder))
     repair = f"find {place} -name '*.incomplete' -mmin +1440 -delete"
     if WINDOWS:
