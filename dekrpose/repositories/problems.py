@@ -26,7 +26,7 @@ def names() -> Any:
 
 def client_errors() -> tuple[type[BaseException], ...]:
     """What the client raises; the base of HfHubHTTPError is that of its HTTP library, whichever it uses."""
-    return (*names().HfHubHTTPError.__bases__, OSError, ValueError, RuntimeError)
+    return (*names().HfHubHTTPError.__bases__, OSError, ValueError, KeyError, RuntimeError)
 
 
 def explain(
@@ -130,7 +130,7 @@ def _network_problem(error: BaseException, repository: Repository, pushing: bool
     # the client wraps what happened into "not found in the cache"
     root = next((link for link in _causes(error) if not isinstance(link, FileNotFoundError)), error)
     reason = next((line.strip() for line in str(root).splitlines() if line.strip()), type(root).__name__)
-    if isinstance(root, json.JSONDecodeError):
+    if isinstance(root, (json.JSONDecodeError, KeyError)):
         reason = "its answer is not that of a hub; a login page or a proxy may be in between"
     done = "pushed to" if pushing else "fetched from"
     by_hand = "" if pushing else f", {repository.by_hand}"

@@ -31,10 +31,10 @@ class CachedRepository:
 
 def cached_repositories(cache_dir: str | Path | None = None) -> list[CachedRepository]:
     """The models of dekrpose in the hub's cache, by name; none when there is no cache."""
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
 
     try:
-        repositories = scan_cache_dir(cache_dir).repos
+        repositories = scan_cache_dir(cache_dir or constants.HF_HUB_CACHE).repos
     except (names().CacheNotFound, OSError, ValueError) as error:
         logger.debug("no hub cache: %s", error)
         return []
