@@ -1,9 +1,8 @@
-"""The command line: ``dekrpose predict|train|eval|benchmark|convert|models``."""
+"""The command line: ``dekrpose predict|train|eval|benchmark|convert|models|doctor``."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -22,9 +21,9 @@ _PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0 done, 1 something failed, 2 wrong usage."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        options = _parser(arguments).parse_args(arguments)
         run: Callable[[argparse.Namespace], int] = options.run
         return run(options)
     except KeyboardInterrupt:
@@ -35,29 +34,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     from dekrpose import __version__
 
     parser = argparse.ArgumentParser(prog="dekrpose", description="Find the body keypoints of everyone in a photo.")
     parser.add_argument("--version", action="version", version=f"dekrpose {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_predict(commands)
-    _add_late(commands, "train", "train or fine-tune on COCO-format keypoints", "dekrpose.training.command")
-    _add_late(commands, "eval", "measure a model on annotated photos", "dekrpose.evaluation.command")
-    _add_late(commands, "benchmark", "measure speed, alone or against another", "dekrpose.benchmark")
+    _add_late(commands, arguments, "train", "train or fine-tune on COCO-format keypoints", "dekrpose.training.command")
+    _add_late(commands, arguments, "eval", "measure a model on annotated photos", "dekrpose.evaluation.command")
+    _add_late(commands, arguments, "benchmark", "measure speed, alone or against another", "dekrpose.benchmark")
     _add_convert(commands)
-    _add_models(commands)
+    _add_late(commands, arguments, "models", "list models, check and clean the cache", "dekrpose.catalogue")
+    _add_late(commands, arguments, "doctor", "find what is wrong with this installation", "dekrpose.doctor")
     return parser
 
 
-def _add_late(commands: Any, name: str, text: str, module: str) -> None:
-    """A command that lives in another package: imported here, because argparse needs its options."""
-    from importlib import import_module
-
-    command = import_module(module)
+def _add_late(commands: Any, arguments: Sequence[str], name: str, text: str, module: str) -> None:
+    """A command that lives in another module, which is imported only when it was asked for."""
     parser = commands.add_parser(name, help=text, description=text)
-    command.add_arguments(parser)
-    parser.set_defaults(run=command.run)
+    if name in arguments:
+        from importlib import import_module
+
+        command = import_module(module)
+        command.add_arguments(parser)
+        parser.set_defaults(run=command.run)
 
 
 def _add_predict(commands: Any) -> None:
@@ -77,7 +78,7 @@ def _add_predict(commands: Any) -> None:
     parser.add_argument("--flip", action="store_true", help="average with the mirrored photo: slower, more accurate")
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0], metavar="S", help="such as 0.5 1 2")
     parser.add_argument("--match-heatmap", action="store_true", help="move keypoints to heatmap peaks")
-    parser.add_argument("--rescoring-net", type=Path, metavar="FILE", help="weights of a scoring net")
+    parser.add_argument("--rescoring-net", metavar="FILE", help="weights of a scoring net, or its name")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     parser.set_defaults(run=predict)
 
@@ -93,13 +94,6 @@ def _add_convert(commands: Any) -> None:
     parser.add_argument("--rescoring-net", type=Path, metavar="FILE", help="put this scoring net inside")
     parser.add_argument("--half", action="store_true", help="store float16: half the size")
     parser.set_defaults(run=convert)
-
-
-def _add_models(commands: Any) -> None:
-    parser = commands.add_parser("models", help="list models", description="List models by name.")
-    parser.add_argument("--complexity", action="store_true", help="parameters and GMACs of every architecture")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=models)
 
 
 def predict(options: argparse.Namespace) -> int:
@@ -224,34 +218,6 @@ def convert(options: argparse.Namespace) -> int:
     write_checkpoint(options.target, checkpoint.config, checkpoint.state_dict, rescoring, half=options.half)
     inside = "with a scoring net" if rescoring else "without a scoring net"
     print(f"{options.source} ({checkpoint.format}, {checkpoint.config.name}) -> {options.target}, {inside}")
-    return 0
-
-
-def models(options: argparse.Namespace) -> int:
-    """``dekrpose models``: names, or what each architecture costs."""
-    from dataclasses import asdict
-
-    from dekrpose.hub import list_models
-    from dekrpose.models.complexity import complexity, variants
-
-    if options.complexity:
-        costs = [complexity(config) for config in variants().values()]
-        if options.json:
-            names = ("name", "parameters", "gmacs")
-            print(json.dumps([{name: getattr(cost, name) for name in names} for cost in costs], indent=2))
-            return 0
-        print(f"{'name':26} {'input':>5} {'parameters':>12} {'GMACs':>8}")
-        for cost in costs:
-            print(f"{cost.name:26} {cost.input_size:5} {cost.parameters:12,} {cost.gmacs:8.2f}")
-        return 0
-    known = list_models()
-    if options.json:
-        print(json.dumps([asdict(model) for model in known], indent=2))
-        return 0
-    for model in known:
-        facts = "; ".join(filter(None, (model.accuracy, model.license)))
-        print(f"{model.name:20} {facts or 'not measured'}\n{'':20} {model.source}")
-    print("\nWeights with an address are not fetched by this version: download the file, pass its path as the model.")
     return 0
 
 

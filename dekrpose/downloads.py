@@ -132,7 +132,7 @@ def _write(response: http.client.HTTPResponse, target: Path, have: int, total: i
         raise _disk_error(error, target, total) from error
     received = have
     with file:
-        while block := response.read(_BLOCK):
+        while block := response.read1(_BLOCK):  # read() would drop what came before a break
             try:
                 file.write(block)
                 file.flush()

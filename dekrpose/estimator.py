@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dekrpose import hub, images
+from dekrpose import hub, images, repositories
 from dekrpose.checkpoints import read_checkpoint, read_rescoring_net
 from dekrpose.config import ModelConfig
 from dekrpose.decode.dekr import decode, pose_map
 from dekrpose.decode.matching import MatchMode
 from dekrpose.decode.multiscale import flip_input, merge_flipped
-from dekrpose.errors import CheckpointError, ImageError
+from dekrpose.errors import CheckpointError, DekrPoseError, ImageError
 from dekrpose.images import Color, Geometry, Pixels
 from dekrpose.models.dekr import DEKR
 from dekrpose.models.oks_score import OKSScoreNet, rescore
@@ -144,7 +144,10 @@ class PoseEstimator:
         elif rescoring is None:
             named = hub.rescoring_net_of(name_or_path)
             if named is not None:
-                rescoring = read_rescoring_net(hub.resolve(named, **where), config.skeleton)
+                try:
+                    rescoring = read_rescoring_net(hub.resolve(named, **where), config.skeleton)
+                except DekrPoseError as error:
+                    raise type(error)(f"{error}. To go without the scoring net, pass rescoring_net=False") from error
             elif rescoring_net:
                 raise CheckpointError(f"{path} holds no rescoring net; pass rescoring_net=PATH")
         return cls(model, rescoring_net=_rescoring(rescoring), device=device, dtype=dtype)
@@ -315,12 +318,10 @@ class PoseEstimator:
         Raises:
             DekrPoseError: no login, no right to write, or the host cannot be reached.
         """
-        from dekrpose.repositories import push_folder
-
         rescoring = None if self.rescoring_net is None else self.rescoring_net.state_dict()
         with TemporaryDirectory() as folder:
             hub.save_folder(folder, self.config, self.model.state_dict(), rescoring, repository=repo)
-            return push_folder(
+            return repositories.push_folder(
                 Path(folder), repo, revision=revision, token=token, private=private, commit_message=commit_message
             )
 

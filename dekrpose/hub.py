@@ -15,6 +15,7 @@ from typing import TypedDict
 
 from torch import Tensor
 
+from dekrpose import repositories
 from dekrpose.cache import cache_folder, problem
 from dekrpose.cache import entry as cache_entry
 from dekrpose.checkpoints import expected_shapes, read_stored_config, write_checkpoint
@@ -66,11 +67,9 @@ def list_models(cache_dir: str | Path | None = None) -> list[ModelInfo]:
         cache_dir: where downloads were kept; None is the usual place. Nothing is fetched.
     """
     models = [_bundled_info()] if _TINY.is_file() else []
-    from dekrpose.repositories import cached_repositories
-
     folder = cache_folder(cache_dir)
     models += [_published_info(entry, folder) for entry in PUBLISHED.values() if entry.kind == "model"]
-    for repository in cached_repositories(cache_dir):
+    for repository in repositories.cached_repositories(cache_dir):
         weights = repository.folder / _WEIGHTS
         try:
             config = read_stored_config(weights)
@@ -149,9 +148,7 @@ def resolve(
     if name in PUBLISHED:
         return fetch(PUBLISHED[name], **where)
     if _REPOSITORY.fullmatch(name) and path.suffix.lower() not in _SUFFIXES:
-        from dekrpose.repositories import fetch_repository
-
-        return _in_folder(fetch_repository(name, revision=revision, token=token, **where))
+        return _in_folder(repositories.fetch_repository(name, revision=revision, token=token, **where))
     raise DekrPoseError(_unknown(name, path))
 
 

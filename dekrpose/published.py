@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 LICENSE = "apache-2.0"
 """Of mmpose, whose authors published the weights."""
+PUBLISHED_BY = "mmpose's authors"
 OTHER_DECODING = (
     "mmpose's authors published these weights and measured them with mmpose's own decoding, which differs from this "
     "library's (size factor 32, one pooling size, its own scores). With this library they have not been measured."
@@ -120,7 +121,7 @@ def fetch(
         DekrPoseError: it cannot be fetched or kept; the message says what to do.
     """
     folder = cache.cache_folder(cache_dir)
-    ready = None if force_download else _ready(folder, published.name)
+    ready = None if force_download else _ready(folder, published.name, warn=True)
     if ready is not None:
         return ready
     offline = _offline_reason(local_files_only)
@@ -138,14 +139,15 @@ def fetch(
         raise cache.explain_disk_error(error, folder) or error from error
 
 
-def _ready(folder: Path, name: str) -> Path | None:
+def _ready(folder: Path, name: str, warn: bool = False) -> Path | None:
     entry = cache.entry(folder, name)
     if entry is None:
         return None
     trouble = cache.problem(entry, thorough=False)
     if trouble is None:
         return entry.path
-    logger.warning("%s in the cache is not used: %s; fetching it again", name, trouble)
+    if warn:
+        logger.warning("%s in the cache is not used: %s; fetching it again", name, trouble)
     return None
 
 
@@ -220,6 +222,8 @@ def _convert(published: PublishedWeights, source: Path, target: Path) -> None:
         name=published.name,
         license=LICENSE,
         training_data=published.training_data,
+        published={"AP": published.average_precision or 0.0},
+        published_by=PUBLISHED_BY,
         notes=OTHER_DECODING,
     )
     write_checkpoint(target, config, checkpoint.state_dict)

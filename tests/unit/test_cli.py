@@ -11,11 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from dekrpose import Poses, __version__, hub
+from dekrpose import Poses, __version__, catalogue, hub
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.cli import main
 from dekrpose.config import ARCHITECTURES
-from dekrpose.models import complexity
 from tests import checkpoint_fixtures as fixtures
 from tests.small_model import write_small_model
 
@@ -225,7 +224,7 @@ def test_convert_writes_safetensors_only(photos: Path, capsys: pytest.CaptureFix
 def test_models_lists_names_and_whose_numbers_they_are(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("tiny ")
+    assert printed.startswith("tiny\n")
     assert "AP 68.6 (published, other decoding)" in printed
 
 
@@ -237,7 +236,7 @@ def test_models_as_json(photos: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_complexity_as_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(complexity, "variants", lambda: {"tiny": ARCHITECTURES["tiny"]})
+    monkeypatch.setattr(catalogue, "variants", lambda: {"tiny": ARCHITECTURES["tiny"]})
     assert main(["models", "--complexity", "--json"]) == 0
     (cost,) = json.loads(capsys.readouterr().out)
     assert {"name", "parameters", "gmacs"} <= cost.keys()

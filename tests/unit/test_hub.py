@@ -86,16 +86,6 @@ def test_a_folder_without_our_weights_names_the_others(tmp_path: Path, checkpoin
         resolve(tmp_path / "empty")
 
 
-def test_published_names_say_where_to_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(DekrPoseError, match="next release") as error:
-        resolve("dekr-w32-coco")
-    assert PUBLISHED["dekr-w32-coco"].url in str(error.value)
-    assert "ac7c17bf" in str(error.value)
-    with pytest.raises(DekrPoseError, match=r"huggingface\.co/someone/model/resolve/v2/model\.safetensors"):
-        resolve("someone/model", revision="v2")
-
-
 def test_unknown_names_list_known_and_similar_ones() -> None:
     with pytest.raises(DekrPoseError, match=r"Did you mean dekr-w32-coco.*Known names: tiny, dekr-w32-coco"):
         resolve("dekr_w32_coco")

@@ -13,12 +13,14 @@ import shlex
 import shutil
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from dekrpose import PoseEstimator, hub
+from dekrpose import PoseEstimator, hub, repositories
+from dekrpose.cache import file_sha256
 from dekrpose.cli import _parser, main
 from dekrpose.config import ARCHITECTURES
 from dekrpose.models.complexity import complexity
@@ -60,8 +62,26 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fixtures.save_mmpose_1(here / "dekr_hrnet-w32_8xb10-140e_coco-512x512_ac7c17bf-20221228.pth", fixtures.mmpose_1())
     for name in ("final_rescore_coco_kpt.pth", "kpt_rescore_coco-33d58c5c.pth"):
         fixtures.save_official(here / name, fixtures.scoring_net())
+    _stand_in_for_hosts(here, monkeypatch)
     monkeypatch.chdir(here)
     return here
+
+
+def _stand_in_for_hosts(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Published files come from a folder under their own names; the hub is another folder."""
+    monkeypatch.setenv("DEKRPOSE_MIRROR", here.as_uri())
+    monkeypatch.setenv("DEKRPOSE_CACHE", str(here / "cache"))
+    for name in ("dekr-w32-coco", "rescore-coco"):
+        entry = hub.PUBLISHED[name]
+        prefix = file_sha256(here / entry.filename)[:8]
+        monkeypatch.setitem(hub.PUBLISHED, name, replace(entry, sha256_prefix=prefix))
+
+    def push(folder: Path, repo_id: str, **_: object) -> str:
+        shutil.copytree(folder, here / "hub" / repo_id)
+        return f"https://huggingface.co/{repo_id}"
+
+    monkeypatch.setattr(repositories, "push_folder", push)
+    monkeypatch.setattr(repositories, "fetch_repository", lambda repo_id, **_: here / "hub" / repo_id)
 
 
 def blocks(text: str) -> Iterator[tuple[str, str]]:
@@ -84,7 +104,7 @@ def run_line(line: str) -> None:
         arguments += sorted(map(str, Path().glob(word))) if "*" in word and word[0] != '"' else [word.strip('"')]
     assert arguments.pop(0) == "dekrpose", f"not known how to check: {line}"
     if line in PARSED:
-        _parser().parse_args(arguments)
+        _parser(arguments).parse_args(arguments)
     else:
         assert main([*arguments, *SHORTER.get(arguments[0], [])]) == 0, line
 
@@ -130,7 +150,8 @@ def test_the_table_of_options_is_complete() -> None:
     for _, option in rows:
         if option:
             value = {"--flip": [], "--match-heatmap": []}.get(option, ["1"])
-            _parser().parse_args(["predict", "photo.jpg", option, *value])
+            arguments = ["predict", "photo.jpg", option, *value]
+            _parser(arguments).parse_args(arguments)
 
 
 def test_published_numbers_are_named_as_published() -> None:
