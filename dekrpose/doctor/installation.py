@@ -34,7 +34,7 @@ def installed(path: list[str] | None = None) -> dict[str, Distribution]:
     found: dict[str, Distribution] = {}
     everything = importlib.metadata.distributions() if path is None else importlib.metadata.distributions(path=path)
     for distribution in everything:
-        name = distribution.metadata["Name"]
+        name = _field(distribution, "Name")
         if name:
             found.setdefault(_normal(name), distribution)
     return found
@@ -44,8 +44,17 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def _field(distribution: Distribution, name: str) -> str:
+    """A field of the metadata; "" where an install or removal that broke off left none."""
+    try:
+        metadata = distribution.metadata
+    except FileNotFoundError:
+        return ""
+    return metadata[name] if metadata and name in metadata else ""
+
+
 def _version(distribution: Distribution) -> str:
-    return distribution.metadata["Version"] or ""
+    return _field(distribution, "Version")
 
 
 def _requirements(distribution: Distribution) -> list[tuple[str, str, str]]:

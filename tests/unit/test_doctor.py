@@ -104,6 +104,15 @@ def test_missing_and_old_packages(site: Path) -> None:
     assert only(installation.check_requirements(distributions(site))).status == "ok"
 
 
+def test_what_a_broken_install_left_counts_as_missing(site: Path) -> None:
+    install(site, "dekrpose", "0.1.0", "torch>=2.2")
+    (site / "~orch-2.1.0.dist-info").mkdir()
+    (site / "torch-2.13.0.dist-info").mkdir()
+    (site / "torch-2.13.0.dist-info" / "METADATA").write_text("Name: torch\n")
+    missing = only(installation.check_requirements(distributions(site)))
+    assert (missing.status, missing.message) == ("fault", "torch>=2.2 is missing")
+
+
 def test_a_torch_that_is_too_old(site: Path) -> None:
     install(site, "dekrpose", "0.1.0", "torch>=2.2")
     install(site, "torch", "2.1.2+cu121")
