@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dekrpose.doctor.findings import WINDOWS, Finding, numbers, pip, unset
+from dekrpose.doctor.findings import WINDOWS, Finding, numbers, pip, quote, unset
 
 _WHEELS = (((13, 0), "cu130"), ((12, 8), "cu128"), ((12, 0), "cu126"), ((11, 0), "cu118"))
 """The oldest CUDA that a driver must know -> the newest build of torch that then runs."""
-_INDEX = "https://download.pytorch.org/whl/"
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,10 @@ def _other_build(message: str, gpu: NvidiaGpu) -> Finding:
 
 
 def _replace_torch(wheels: str) -> str:
-    return f"{pip('uninstall -y torch')} && {pip(f'install torch --index-url {_INDEX}{wheels}')}"
+    """By uv, which knows where the builds of torch lie."""
+    python = quote(sys.executable)
+    install = f"{python} -m uv pip install --python {python} --reinstall-package torch --torch-backend={wheels} torch"
+    return f"{pip('install uv')} && {install}"
 
 
 def _architectures(torch: TorchBuild, gpu: NvidiaGpu | None) -> list[Finding]:

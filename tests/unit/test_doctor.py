@@ -262,15 +262,15 @@ def test_a_cpu_build_beside_a_gpu(tmp_path: Path, cuda: str, wheels: str | None)
     if wheels is None:
         assert fault.repair is None
     else:
-        assert (fault.repair or "").startswith(f"{PIP} uninstall -y torch && {PIP} install torch --index-url https://")
-        assert (fault.repair or "").endswith(f"/{wheels}")
+        assert (fault.repair or "").startswith(f"{PIP} install uv && ")
+        assert (fault.repair or "").endswith(f"--torch-backend={wheels} torch")
 
 
 def test_a_driver_that_is_too_old() -> None:
     by_version = only(gpu.check_gpu(NvidiaGpu("RTX", "470.86", "11.4"), CUDA_BUILD, {}))
     assert by_version.status == "fault"
     assert "driver 470.86 knows CUDA up to 11.4" in by_version.message
-    assert (by_version.repair or "").endswith("/cu118")
+    assert (by_version.repair or "").endswith("--torch-backend=cu118 torch")
     words = "The NVIDIA driver on your system is too old (found version 11040)."
     by_words = only(gpu.check_gpu(NvidiaGpu("RTX"), TorchBuild("2.9", cuda="12.8", trouble=words), {}))
     assert "update the driver" in by_words.message
@@ -337,7 +337,7 @@ def test_which_code_runs_on_which_gpu(architecture: str, built: str, runs: bool)
     assert architecture in finding.message
     if not runs:
         older = architecture in ("sm_61", "sm_80")
-        assert (finding.repair or "").endswith("/cu126" if older else "/cu130")
+        assert (finding.repair or "").endswith(f"--torch-backend={'cu126' if older else 'cu130'} torch")
 
 
 def test_what_torch_says_about_itself() -> None:

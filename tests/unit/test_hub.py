@@ -10,7 +10,7 @@ import pytest
 from dekrpose.checkpoints import Checkpoint, read_checkpoint
 from dekrpose.config import ModelConfig
 from dekrpose.errors import CheckpointError, DekrPoseError
-from dekrpose.hub import PUBLISHED, model_card, resolve, save_folder
+from dekrpose.hub import PUBLISHED, resolve, save_folder
 from tests import checkpoint_fixtures as fixtures
 
 
@@ -104,13 +104,3 @@ def test_published_entries_carry_their_hash_in_the_name_and_a_scoring_net() -> N
         assert entry.sha256_prefix in entry.filename
         assert entry.rescoring_net is None or PUBLISHED[entry.rescoring_net].kind == "rescoring net"
         assert entry.accuracy == "" or "published, other decoding" in entry.accuracy
-
-
-def test_a_model_card_states_licence_data_metrics_and_usage() -> None:
-    config = ModelConfig(license="MIT", training_data="COCO train2017", metrics={"AP": 68.0}, notes="A note.")
-    card = model_card(config, has_rescoring_net=True)
-    for part in ("library_name: dekrpose", "pipeline_tag: keypoint-detection", "license: mit", "COCO train2017"):
-        assert part in card
-    for part in ("| AP | 68 |", "A note.", "PoseEstimator.from_pretrained", "with a scoring net"):
-        assert part in card
-    assert 'license: other\nlicense_name: "own: terms"' in model_card(ModelConfig(license="own: terms"))

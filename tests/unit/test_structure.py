@@ -52,6 +52,8 @@ SIBLINGS = {
     ("hub", "cache"): "what is here already",
     ("hub", "repositories"): "names of repositories",
     ("hub", "model_cards"): "a folder has its card",
+    ("repositories", "cache"): "disks that are full",
+    ("benchmark", "startup"): "benchmark --first-pose",
     ("estimator", "repositories"): "push_to_hub",
     ("checkpoints", "checkpoint_names"): "one part in three files",
     ("checkpoints", "checkpoint_pickles"): "one part in three files",
@@ -164,13 +166,14 @@ def test_tiers() -> None:
         if not item.imported.startswith("dekrpose.") or item.importer in ("__init__", "__main__"):
             continue
         importer, imported = part(item.importer), part(item.imported.removeprefix("dekrpose."))
-        if imported in dekrpose.__all__:  # "from dekrpose import __version__"
+        if imported == "__version__":
+            continue
+        if imported in dekrpose.__all__:
             imported = "__init__"
         if (importer, imported) in SIBLINGS:
             used.add((importer, imported))
         elif imported == "__init__":
-            if importer != "cli":
-                wrong.append(f"{item}: only the command line stands above the whole package")
+            wrong.append(f"{item}: nobody stands above the whole package")
         elif imported in ("errors", importer) or (item.in_function and imported in FACADE.get(importer, ())):
             continue
         elif tier(imported) >= tier(importer):
