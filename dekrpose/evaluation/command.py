@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dekrpose.errors import DekrPoseError
 
 if TYPE_CHECKING:
     from dekrpose.estimator import PoseEstimator
@@ -40,13 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--random-weights", action="store_true", help="the same network with fresh weights: what chance would reach"
     )
+    parser.add_argument(
+        "--record", action="store_true", help="write the measures into MODEL, a folder or file of yours, and its card"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate as the arguments say and print the measures; 0 when done.
 
     Raises:
-        DekrPoseError: the dataset, a photo or the model cannot be read.
+        DekrPoseError: the dataset, a photo or the model cannot be read, or the measures cannot be recorded.
         ImportError: faster-coco-eval is missing.
     """
     from dekrpose.estimator import PoseEstimator
@@ -55,8 +61,13 @@ def run(options: argparse.Namespace) -> int:
     from dekrpose.evaluation.errors import keypoint_errors
     from dekrpose.evaluation.evaluate import own_threshold, percent, predictor, report, sweep, sweep_table
     from dekrpose.evaluation.predictions import collect, results_json
+    from dekrpose.evaluation.record import find_target, record
 
     load_evaluator()
+    target = None
+    if options.record:
+        _refuse_partial(options)
+        target = find_target(options.model)
     rescoring = {"rescoring_net": options.rescoring_net} if options.rescoring_net else {}
     estimator = PoseEstimator.from_pretrained(options.model, device=options.device, **rescoring)
     if options.random_weights:
@@ -77,7 +88,39 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         name = f"{options.model} with random weights" if options.random_weights else str(options.model)
         _write_json(options.json, {"model": name, "data": options.data.name, **settings, **measures.to_dict()})
+    if target is not None:
+        data = f"{options.data.name} ({measures.photos:,} photos, {measures.people:,} people)"
+        record(target, measures, command_line(options), data)
+        print(f"\nrecorded in {options.model}")
     return 0
+
+
+def _refuse_partial(options: argparse.Namespace) -> None:
+    for name, given in (("--limit", options.limit is not None), ("--random-weights", options.random_weights)):
+        if given:
+            raise DekrPoseError(f"--record keeps a model's own numbers on the whole data; leave out {name}")
+
+
+def command_line(options: argparse.Namespace) -> str:
+    """The command that gives the same numbers: what decides them, with names of files and folders, not their paths."""
+    words = ["dekrpose", "eval", _name(options.model), _name(options.data)]
+    if options.images:
+        words += ["--images", *map(_name, options.images)]
+    if options.flip:
+        words.append("--flip")
+    if options.scales != [1.0]:
+        words += ["--scales", *(f"{scale:g}" for scale in options.scales)]
+    if options.rescoring_net is not None:
+        words += ["--rescoring-net", _name(options.rescoring_net)]
+    if options.input_size is not None:
+        words += ["--input-size", str(options.input_size)]
+    if options.score_threshold is not None:
+        words += ["--score-threshold", f"{options.score_threshold:g}"]
+    return shlex.join(words)
+
+
+def _name(path: str | Path) -> str:
+    return Path(path).expanduser().absolute().name
 
 
 def randomise(estimator: PoseEstimator) -> None:
