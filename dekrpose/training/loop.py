@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dekrpose.checkpoints import write_checkpoint
+from dekrpose import hub
 from dekrpose.config import IMAGE_MEAN, IMAGE_STD, ModelConfig
 from dekrpose.errors import DekrPoseError
 from dekrpose.models.dekr import DEKR
@@ -77,7 +77,8 @@ class Trainer:
         model_config: the network, and what its weights file will say.
         config: the run.
         photos: what to train on.
-        folder: gets ``last.pt`` (state to resume from), ``model.safetensors`` (averaged weights), ``log.jsonl``.
+        folder: gets ``last.pt`` (state to resume from), ``log.jsonl``, and a model folder's files:
+            ``model.safetensors`` (averaged weights), ``config.json``, ``README.md`` (the model card).
         device: where to train.
         initial: weights to start from, our names; fresh ones if None.
     """
@@ -91,7 +92,7 @@ class Trainer:
         device: str | torch.device = "cpu",
         initial: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.config, self.model_config = config, model_config
+        self.config, self.model_config = config, model_config.without_numbers()
         self.folder, self.device = Path(folder), torch.device(device)
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
@@ -197,7 +198,7 @@ class Trainer:
             file.write(json.dumps(record) + "\n")
 
     def save(self) -> Path:
-        """Write the state and the averaged weights; each appears under its name only when it is whole."""
+        """Write the state and the model folder; each file appears under its name only when it is whole."""
         state = {
             "model": self.model.state_dict(),
             "average": self.average,
@@ -208,9 +209,8 @@ class Trainer:
         temporary = self.folder / "last.pt.tmp"
         torch.save(state, temporary)
         temporary.replace(self.folder / "last.pt")
-        weights = self.folder / "model.safetensors"
-        write_checkpoint(weights, self.model_config, {k: v.cpu().contiguous() for k, v in self.average.items()})
-        return weights
+        hub.save_folder(self.folder, self.model_config, self.average)
+        return self.folder / "model.safetensors"
 
     def _resume(self) -> None:
         path = self.folder / "last.pt"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from dekrpose import PoseEstimator
+from dekrpose import PoseEstimator, hub
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.errors import DekrPoseError
 from dekrpose.training import command
@@ -85,6 +85,17 @@ def test_divergence_stops_and_keeps_the_last_good_state(photos: CachedPhotos, tm
     assert all(torch.isfinite(value).all() for value in weights.values())
 
 
+def test_training_takes_back_the_numbers_of_its_start(photos: CachedPhotos, tmp_path: Path) -> None:
+    measured = replace(SMALL, metrics={"AP": 50.0}, evaluation="dekrpose eval", published={"AP": 60.0}, license="MIT")
+    weights = Trainer(measured, CONFIG, photos, tmp_path).run(until=1)
+    config = read_checkpoint(weights).config
+    assert (config.metrics, config.evaluation, config.published, config.license) == ({}, "", {}, "MIT")
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["README.md", "config.json", "last.pt", weights.name]
+    assert "Not measured." in (tmp_path / "README.md").read_text(encoding="utf-8")
+    Trainer(replace(measured, license="other terms"), CONFIG, photos, tmp_path).run(until=2)
+    assert read_checkpoint(hub.resolve(tmp_path)).config.license == "other terms"  # its three files agree again
+
+
 def test_too_few_photos_for_a_batch_are_named(photos: CachedPhotos, tmp_path: Path) -> None:
     with pytest.raises(DekrPoseError, match="do not fill one batch of 100"):
         Trainer(SMALL, replace(CONFIG, batch_size=100), photos, tmp_path)
@@ -133,6 +144,8 @@ def test_the_command_trains_a_model_that_the_estimator_loads(tmp_path: Path) -> 
     assert command.run(parser.parse_args([str(word) for word in words])) == 0
     estimator = PoseEstimator.from_pretrained(tmp_path / "run" / "model.safetensors", device="cpu")
     estimator.estimate(np.zeros((64, 64, 3), np.uint8), input_size=64)
+    assert "from_pretrained" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    assert PoseEstimator.from_pretrained(tmp_path / "run", device="cpu").config == estimator.config
     state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
     assert state["progress"]["images"] == 4
     assert json.dumps(state["config"])
