@@ -23,6 +23,8 @@ from dekrpose.models.dekr import DEKR, BranchGroup, OffsetHead
 
 WARMUP = 2
 """Runs of each that do not count."""
+RUNS = 9
+"""Runs that count, unless another number is asked for."""
 LOOP = "loop"
 """What ``--compare`` calls the network whose offset head is a loop over branches."""
 
@@ -94,7 +96,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--photo", metavar="WIDTHxHEIGHT", help="time the whole estimate of a made-up photo of this size"
     )
     parser.add_argument("--input-size", type=int, metavar="N", help="short side in pixels; default: the model's own")
-    parser.add_argument("--runs", type=int, default=9, metavar="N", help="of each; the median is quoted (default: 9)")
+    parser.add_argument(
+        "--first-pose",
+        action="store_true",
+        help="time fresh processes from their first import to their second estimate",
+    )
+    parser.add_argument(
+        "--cold",
+        action="store_true",
+        help="with --first-pose: also with nothing downloaded or converted yet, each time",
+    )
+    parser.add_argument(
+        "--runs", type=int, metavar="N", help="of each; the median is quoted (default: 9; with --first-pose: 5)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16 or float16 for backbone and heatmap head")
     parser.add_argument("--json", metavar="OUT.json", type=Path, help="write the numbers here")
@@ -102,8 +116,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure as the options say and print a table."""
-    if options.runs < 1:
+    if options.runs is not None and options.runs < 1:
         raise ValueError(f"--runs must be at least 1, got {options.runs}")
+    if options.first_pose:
+        return run_first_pose(options)
+    if options.cold:
+        raise ValueError("--cold belongs to --first-pose; give both")
     estimators = {options.model: load(options.model, options.device, options.dtype)}
     if options.compare == LOOP:
         looped = load(options.model, options.device, options.dtype)
@@ -113,7 +131,7 @@ def run(options: argparse.Namespace) -> int:
     elif options.compare is not None:
         estimators[options.compare] = load(options.compare, options.device, options.dtype)
     jobs = {name: job(estimator, options.photo, options.input_size) for name, estimator in estimators.items()}
-    timings = measure(jobs, options.runs)
+    timings = measure(jobs, options.runs or RUNS)
     device = next(iter(estimators.values())).device
     what = f"estimate of a {options.photo} photo" if options.photo else "network alone, one image"
     print(f"{what}; {device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}")
@@ -128,10 +146,39 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def run_first_pose(options: argparse.Namespace) -> int:
+    """Measure fresh processes as the options say and print a table."""
+    from dekrpose import startup
+
+    if options.compare is not None:
+        raise ValueError("--first-pose measures one model; leave out --compare")
+    measured = startup.first_pose(
+        options.model,
+        runs=options.runs or startup.RUNS,
+        cold=options.cold,
+        photo=photo_size(options.photo) if options.photo else startup.PHOTO,
+        load={"device": options.device, "dtype": options.dtype},
+        estimate={"input_size": options.input_size},
+    )
+    print(measured.table())
+    if options.json:
+        options.json.write_text(json.dumps(measured.to_dict(), indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def photo_size(text: str) -> tuple[int, int]:
+    """Width and height of a photo from words such as 640x480."""
+    try:
+        width, height = (int(side) for side in text.lower().split("x"))
+    except ValueError as error:
+        raise ValueError(f"--photo must look like 640x480, got {text!r}") from error
+    return width, height
+
+
 def load(name: str, device: str, dtype: str) -> PoseEstimator:
     """An estimator by name or file; architectures whose weights are not here get random ones of the usual size."""
     try:
-        return PoseEstimator.from_pretrained(name, device=device, dtype=dtype)
+        return PoseEstimator.from_pretrained(name, device=device, dtype=dtype, local_files_only=name in ARCHITECTURES)
     except DekrPoseError:
         if name not in ARCHITECTURES:
             raise
@@ -147,10 +194,7 @@ def job(estimator: PoseEstimator, photo: str | None, input_size: int | None) -> 
     """What to time: the network on a square input, or the whole estimate of a photo."""
     generator = np.random.default_rng(0)
     if photo is not None:
-        try:
-            width, height = (int(side) for side in photo.lower().split("x"))
-        except ValueError as error:
-            raise ValueError(f"--photo must look like 640x480, got {photo!r}") from error
+        width, height = photo_size(photo)
         pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
         return lambda: estimator.estimate(pixels, input_size=input_size)
     size = input_size or estimator.config.input_size
