@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import re
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -106,6 +107,21 @@ class Seen:
     headers: Mapping[str, str]
 
 
+def set_client(patch: pytest.MonkeyPatch, **settings: object) -> None:
+    """Change what the client read from the environment, also where its modules made it their own."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    assert HfApi
+    assert snapshot_download  # their modules are imported late
+    for path, module in list(sys.modules.items()):
+        if path.startswith("huggingface_hub."):
+            for name, value in settings.items():
+                if name in vars(module):
+                    patch.setattr(module, name, value)
+    for reset in ("close_session", "reset_sessions"):
+        getattr(sys.modules["huggingface_hub.utils._http"], reset, lambda: None)()
+
+
 class HubServer:
     """Start with ``with HubServer() as hub``; ``hub.stop()`` makes both hosts dead."""
 
@@ -162,25 +178,23 @@ class HubServer:
 
     def use(self, patch: pytest.MonkeyPatch, home: Path) -> None:
         """Point this process's client here, with an empty home and short timeouts."""
-        import huggingface_hub
-        from huggingface_hub import constants
-
-        patch.setattr(constants, "ENDPOINT", self.url)
-        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", self.url + "/{repo_id}/resolve/{revision}/{filename}")
-        patch.setattr(constants, "HF_HOME", str(home))
-        patch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
-        patch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
-        patch.setattr(constants, "HF_HUB_OFFLINE", False)
-        patch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 5)
-        patch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 5)
-        patch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-        patch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE"):
             patch.delenv(name, raising=False)
         for name in ("NO_PROXY", "no_proxy"):
             patch.setenv(name, "*")
-        for reset in ("close_session", "reset_sessions"):
-            getattr(huggingface_hub, reset, lambda: None)()
+        set_client(
+            patch,
+            ENDPOINT=self.url,
+            HUGGINGFACE_CO_URL_TEMPLATE=self.url + "/{repo_id}/resolve/{revision}/{filename}",
+            HF_HOME=str(home),
+            HF_HUB_CACHE=str(home / "hub"),
+            HF_TOKEN_PATH=str(home / "token"),
+            HF_HUB_OFFLINE=False,
+            HF_HUB_ETAG_TIMEOUT=5,
+            HF_HUB_DOWNLOAD_TIMEOUT=5,
+            HF_HUB_DISABLE_TELEMETRY=True,
+            HF_HUB_DISABLE_XET=True,
+        )
 
 
 class _RefusalError(Exception):
@@ -314,7 +328,17 @@ class _Hub(_Handler):
             for path, data in files.items()
         ]
         repository = self.hub.repositories[repo_id]
-        about = {"private": repository.private, "gated": "manual" if repository.gated else False, "tags": []}
+        about = {
+            "author": repo_id.split("/")[0],
+            "private": repository.private,
+            "gated": "manual" if repository.gated else False,
+            "disabled": False,
+            "downloads": 0,
+            "likes": 0,
+            "tags": ["dekrpose"],
+            "lastModified": "2025-01-01T00:00:00.000Z",
+            "createdAt": "2025-01-01T00:00:00.000Z",
+        }
         self.json({"id": repo_id, "modelId": repo_id, "sha": sha, "siblings": siblings, **about})
 
     def tree(self, repo_id: str, revision: str) -> None:

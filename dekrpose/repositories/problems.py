@@ -131,7 +131,7 @@ def _network_problem(error: BaseException, repository: Repository, pushing: bool
     root = next((link for link in _causes(error) if not isinstance(link, FileNotFoundError)), error)
     reason = next((line.strip() for line in str(root).splitlines() if line.strip()), type(root).__name__)
     if isinstance(root, (json.JSONDecodeError, KeyError)):
-        reason = "its answer is not that of a hub; a login page or a proxy may be in between"
+        reason = f"its answer is not that of a hub ({reason}); a login page or a proxy may be in between"
     done = "pushed to" if pushing else "fetched from"
     by_hand = "" if pushing else f", {repository.by_hand}"
     return (
