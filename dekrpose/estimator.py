@@ -313,7 +313,7 @@ class PoseEstimator:
             commit_message: what the history says.
 
         Returns:
-            The address of the repository; ``from_pretrained(repo)`` loads it.
+            The address of the commit; ``from_pretrained(repo)`` loads it.
 
         Raises:
             DekrPoseError: no login, no right to write, or the host cannot be reached.

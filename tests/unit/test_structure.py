@@ -52,7 +52,7 @@ SIBLINGS = {
     ("hub", "cache"): "what is here already",
     ("hub", "repositories"): "names of repositories",
     ("hub", "model_cards"): "a folder has its card",
-    ("repositories", "cache"): "disks that are full",
+    ("repositories", "cache"): "hashes",
     ("benchmark", "startup"): "benchmark --first-pose",
     ("estimator", "repositories"): "push_to_hub",
     ("checkpoints", "checkpoint_names"): "one part in three files",
