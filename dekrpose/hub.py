@@ -28,6 +28,8 @@ _TINY = Path(__file__).parent / "weights" / "tiny.safetensors"
 _WEIGHTS, _CONFIG, _CARD = "model.safetensors", "config.json", "README.md"
 _SUFFIXES = {".safetensors", ".pth", ".pt", ".tar", ".ckpt", ".bin", ".onnx"}
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+_MODEL_NAMES = ["tiny", *(entry.name for entry in PUBLISHED.values() if entry.kind == "model")]
+_KNOWN = f"Known names: {', '.join(_MODEL_NAMES)}"
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
@@ -146,6 +148,8 @@ def resolve(
         "cache_dir": cache_dir, "local_files_only": local_files_only, "force_download": force_download
     }  # fmt: skip
     if name in PUBLISHED:
+        if PUBLISHED[name].kind == "backbone":
+            raise DekrPoseError(f"{name} is an ImageNet backbone without a pose head, so it finds nobody. {_KNOWN}")
         return fetch(PUBLISHED[name], **where)
     if _REPOSITORY.fullmatch(name) and path.suffix.lower() not in _SUFFIXES:
         return _in_folder(repositories.fetch_repository(name, revision=revision, token=token, **where))
@@ -203,15 +207,14 @@ def _check_agreement(weights: Path, config_file: Path) -> None:
 
 
 def _unknown(name: str, path: Path) -> str:
-    known = ["tiny", *(entry.name for entry in PUBLISHED.values() if entry.kind == "model")]
     if path.suffix.lower() in _SUFFIXES or path.is_absolute() or name.startswith((".", "~")):
         siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
         similar = difflib.get_close_matches(path.name, siblings, n=3)
         hint = f"did you mean {' or '.join(similar)}?" if similar else "check the path"
-        return f"there is no file or folder {path}; {hint} Model names: {', '.join(known)}"
-    similar = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.5)
+        return f"there is no file or folder {path}; {hint} {_KNOWN}"
+    similar = difflib.get_close_matches(name.lower(), _MODEL_NAMES, n=2, cutoff=0.5)
     hint = f" Did you mean {' or '.join(similar)}?" if similar else ""
-    return f"no model, file or folder is called {name!r}.{hint} Known names: {', '.join(known)}"
+    return f"no model, file or folder is called {name!r}.{hint} {_KNOWN}"
 
 
 def save_folder(

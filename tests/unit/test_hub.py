@@ -91,6 +91,11 @@ def test_unknown_names_list_known_and_similar_ones() -> None:
         resolve("dekr_w32_coco")
 
 
+def test_a_backbone_alone_is_no_model() -> None:
+    with pytest.raises(DekrPoseError, match=r"hrnet-w32-imagenet is an ImageNet backbone.*Known names: tiny"):
+        resolve("hrnet-w32-imagenet")
+
+
 def test_missing_files_list_similar_files(tmp_path: Path, checkpoint: Checkpoint) -> None:
     with pytest.raises(DekrPoseError, match=r"no file or folder.*did you mean official\.pth"):
         resolve(tmp_path / "oficial.pth")

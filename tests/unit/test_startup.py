@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 from dekrpose import startup
 from dekrpose.cli import main
 from dekrpose.errors import DekrPoseError
+from dekrpose.published import PUBLISHED
 from tests import checkpoint_fixtures as fixtures
+from tests.file_server import serve
 from tests.small_model import write_small_model
 
 PHASES = ["import", "from_pretrained", "first estimate", "to the first pose", "second estimate"]
@@ -91,6 +94,30 @@ def test_a_fresh_process_reports_its_phases(
     assert all(phase in printed for phase in PHASES)
     assert all(phase["median_ms"] > 0 for phase in written["warm"].values())
     assert (written["cold"], written["runs"], written["photo"], written["device"]) == (None, 1, [80, 64], "cpu")
+
+
+@pytest.mark.slow
+def test_a_published_name_is_fetched_and_converted_at_each_cold_start_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = fixtures.save_mmpose_1(tmp_path / "model.pth", fixtures.mmpose_1()).read_bytes()
+    replacement = f"replace(published.PUBLISHED['dekr-w32-coco'], sha256_prefix={sha256(content).hexdigest()[:8]!r})"
+    monkeypatch.setattr(
+        startup,
+        "_PROBE",
+        "import sys, json; sys.path[:] = json.loads(sys.argv[1])['path']\n"
+        "from dataclasses import replace\nfrom dekrpose import published\n"
+        f"published.PUBLISHED['dekr-w32-coco'] = {replacement}\n" + startup._PROBE,
+    )
+    filename = PUBLISHED["dekr-w32-coco"].filename
+    with serve() as server:
+        server.files[filename] = content
+        monkeypatch.setenv("DEKRPOSE_MIRROR", server.address)
+        measured = startup.first_pose(
+            "dekr-w32-coco", runs=2, cold=True, photo=(80, 64), load={"device": "cpu", "rescoring_net": False}
+        )
+        assert [path for _, path, _ in server.requests] == [f"/{filename}"] * 2
+        assert f"downloaded from {server.address}" in measured.note
 
 
 def test_what_goes_wrong_in_a_process_is_told(tmp_path: Path) -> None:
