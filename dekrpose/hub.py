@@ -242,7 +242,8 @@ def save_folder(
         (staging / _CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
         (staging / _CARD).write_text(model_card(config, rescoring is not None, repository), encoding="utf-8")
         if folder.exists():
-            for item in (_CARD, _CONFIG, _WEIGHTS):
+            (folder / _CONFIG).unlink(missing_ok=True)  # weights without it are whole, beside an old one they are not
+            for item in (_CARD, _WEIGHTS, _CONFIG):
                 (staging / item).replace(folder / item)
         else:
             staging.replace(folder)

@@ -172,6 +172,9 @@ class DEKR(nn.Module):
 
 def _initialise(module: nn.Module) -> None:
     """The official initialisation: small normal weights; adaptive convolutions keep their own."""
+    weight = getattr(module, "weight", None)
+    if weight is None or weight.is_meta:  # random numbers for nothing: they load half a compiler, a second's work
+        return
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, std=0.001)
         if module.bias is not None:

@@ -69,11 +69,13 @@ def _with_size(augment: AugmentConfig, size: int) -> AugmentConfig:
 def run(options: argparse.Namespace) -> int:
     """Train; the exit status is 0 when the run ended."""
     config = recipe(options)
-    model_config: ModelConfig = ARCHITECTURES[options.arch]
+    model_config: ModelConfig = replace(ARCHITECTURES[options.arch], training_data=options.annotations.name)
     initial = None
     if options.init is not None:
         checkpoint = read_checkpoint(hub.resolve(options.init))
-        model_config, initial = checkpoint.config, checkpoint.state_dict
+        before = checkpoint.config.training_data or "data that is not stated"
+        data = f"{options.annotations.name}, from {Path(options.init).name}, which was trained on {before}"
+        model_config, initial = replace(checkpoint.config, training_data=data), checkpoint.state_dict
     dataset = KeypointDataset(options.annotations, options.images, model_config.skeleton)
     photos = CachedPhotos(dataset, config.limit)
     trainer = Trainer(model_config, config, photos, options.out, pick_device(options.device), initial)
