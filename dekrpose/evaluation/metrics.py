@@ -128,7 +128,7 @@ def precision(
                 right += 1
                 total += 1
             else:
-                total += not any(_inside(pose, person.box) >= 0.5 for person in photo.people if person.ignored)
+                total += not in_ignored_box(pose, photo)
     return _share(right, total)
 
 
@@ -136,6 +136,12 @@ def false_people(photos: Sequence[Photo], predicted: Sequence[Keypoints]) -> flo
     """Mean number of predictions in photos that show nobody: those without any annotation; NaN without such photos."""
     counts = [len(poses) for photo, poses in zip(photos, predicted, strict=True) if not photo.people]
     return _share(sum(counts), len(counts))
+
+
+def in_ignored_box(pose: Keypoints, photo: Photo) -> bool:
+    """Whether at least half of a pose's keypoints (K, 2), image pixels, lie in the box of one ignored person."""
+    boxes = [person.box for person in photo.people if person.ignored]
+    return any(((pose >= box[:2]) & (pose <= box[:2] + box[2:])).all(axis=1).mean() >= 0.5 for box in boxes)
 
 
 def torso_length(keypoints: NDArray[np.float32], skeleton: Skeleton) -> float:
@@ -158,11 +164,6 @@ def _people(photo: Photo, sources: Collection[str] | None) -> Iterator[Person]:
 def _oks(poses: Keypoints, people: Sequence[Person], skeleton: Skeleton) -> NDArray[np.float64]:
     keypoints = [person.keypoints for person in people]
     return oks_matrix(poses, keypoints, [person.area for person in people], skeleton.sigmas)
-
-
-def _inside(pose: Keypoints, box: NDArray[np.float32]) -> float:
-    """Share of a pose's keypoints inside a box (x, y, width, height)."""
-    return float(((pose >= box[:2]) & (pose <= box[:2] + box[2:])).all(axis=1).mean())
 
 
 def _share(part: int, whole: int) -> float:
