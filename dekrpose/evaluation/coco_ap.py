@@ -9,17 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dekrpose.evaluation.dataset import KeypointDataset, Photo
+from dekrpose.skeletons import CROWDPOSE_14
 
 DETECTIONS_PER_IMAGE = 20
-_AREAS = {"": (0.0, 1e10), "_S": (0.0, 32.0**2), "_M": (32.0**2, 96.0**2), "_L": (96.0**2, 1e10)}
-_CROWDING = {"easy": (-1.0, 0.1), "medium": (0.1, 0.8), "hard": (0.8, 1.0)}
-"""CrowdPose's classes of photos by their ``crowdIndex`` from 0 to 1; upper bounds are inclusive."""
+CROWD_LIMITS = (0.1, 0.8)
+"""The highest ``crowdIndex`` of CrowdPose's easy and of its medium photos, as its paper has them.
+
+Its evaluation code, and with it most published numbers of the three classes, takes 0.2 and 0.8.
+"""
+_AREAS = {"": (0.0, 1e10), "_M": (32.0**2, 96.0**2), "_L": (96.0**2, 1e10), "_S": (0.0, 32.0**2)}
+_AREA_OF_BOX = 0.53  # a person's area as a share of the box, in CrowdPose's evaluation
 
 
 def coco_average_precision(
-    dataset: KeypointDataset, results: Sequence[Mapping[str, Any]], *, photos: Sequence[Photo] | None = None
+    dataset: KeypointDataset,
+    results: Sequence[Mapping[str, Any]],
+    *,
+    photos: Sequence[Photo] | None = None,
+    crowd_limits: tuple[float, float] = CROWD_LIMITS,
 ) -> dict[str, float]:
-    """AP and AR over OKS 0.50 to 0.95, 20 detections per photo.
+    """AP and AR over OKS 0.50 to 0.95, 20 detections per photo; of CrowdPose by how crowded the photos are.
 
     Crowds and people without labelled keypoints count neither as found nor as missed. As in COCO's own evaluation, a
     detection that fits nobody else is matched to such a person, and left out, when it lies in or around the box
@@ -27,14 +36,17 @@ def coco_average_precision(
     crowd. Detections that match nobody are left out of the measures of the sizes that are not theirs.
 
     Args:
-        dataset: the people; their skeleton's sigmas are used.
+        dataset: the people; their skeleton's sigmas are used. CrowdPose's files are known by their 14 keypoints and
+            ``crowdIndex``, and evaluated with CrowdPose's sigmas and with areas of 0.53 of the boxes.
         results: COCO keypoint results, see ``results_json``.
         photos: only these; None takes all.
+        crowd_limits: the highest ``crowdIndex`` of easy and of medium photos.
 
     Returns:
-        ``AP``, ``AP50``, ``AP75``, ``AR``, ``AR50``, ``AR75``; ``AP_S``, ``AP_M``, ``AP_L``, ``AR_S``, ... by area
-        (below 32^2, below 96^2, above; COCO itself labels nobody below); where photos have a ``crowdIndex`` (CrowdPose)
-        also ``AP_easy``, ``AP_medium``, ``AP_hard``. In [0, 1]; NaN where there is nobody to find.
+        In [0, 1]; NaN where there is nobody to find. COCO's ten: ``AP``, ``AP50``, ``AP75``, ``AP_M``, ``AP_L``,
+        ``AR``, ``AR50``, ``AR75``, ``AR_M``, ``AR_L`` (areas from 32^2, from 96^2), then ``AP_S`` and ``AR_S`` of the
+        smaller, whom COCO itself does not label. CrowdPose's nine: ``AP``, ``AP50``, ``AP75``, ``AP_easy``,
+        ``AP_medium``, ``AP_hard``, ``AR``, ``AR50``, ``AR75``.
 
     Raises:
         ImportError: faster-coco-eval is missing.
@@ -45,14 +57,33 @@ def coco_average_precision(
     strangers = {result["image_id"] for result in results} - known
     if strangers:
         raise ValueError(f"results for images that are not evaluated: {sorted(strangers)[:5]}")
-    measures = _measures(*_evaluate(dataset, results, photos))
-    crowding = {record["id"]: record["crowdIndex"] for record in dataset.content["images"] if "crowdIndex" in record}
-    for name, (low, high) in _CROWDING.items() if crowding else ():
-        subset = [photo for photo in photos if low < crowding.get(photo.id, -1.0) <= high]
-        ids = {photo.id for photo in subset}
-        part = _evaluate(dataset, [result for result in results if result["image_id"] in ids], subset)
-        measures[f"AP_{name}"] = _measures(*part)["AP"]
-    return measures
+    precision, recall = _evaluate(dataset, results, photos)
+    if not is_crowdpose(dataset):
+        return {**_of_sizes("AP", precision), **_of_sizes("AR", recall), **_of_small(precision, recall)}
+    by_crowding = _by_crowding(dataset, results, photos, crowd_limits)
+    return {**_overall("AP", precision), **by_crowding, **_overall("AR", recall)}
+
+
+def precision_curves(
+    dataset: KeypointDataset, results: Sequence[Mapping[str, Any]], *, photos: Sequence[Photo] | None = None
+) -> NDArray[np.float64]:
+    """The curves under which AP is the area: the best precision at or above each recall.
+
+    Args:
+        dataset, results, photos: as for ``coco_average_precision``.
+
+    Returns:
+        (10, 101) for OKS 0.50, 0.55, ..., 0.95 and recall 0, 0.01, ..., 1; NaN where there is nobody to find.
+    """
+    precision, _ = _evaluate(dataset, results, dataset.photos if photos is None else photos)
+    return np.where(precision[..., 0] > -1, precision[..., 0], np.nan)
+
+
+def is_crowdpose(dataset: KeypointDataset) -> bool:
+    """Whether a file is CrowdPose's: 14 keypoints, and photos that say how crowded they are."""
+    return len(dataset.skeleton) == len(CROWDPOSE_14) and any(
+        "crowdIndex" in image for image in dataset.content["images"]
+    )
 
 
 def load_evaluator() -> Any:
@@ -73,7 +104,8 @@ def _evaluate(
     if not truth.dataset["annotations"]:
         return np.full((10, 101, len(_AREAS)), -1.0), np.full((10, len(_AREAS)), -1.0)
     detections = truth.loadRes([dict(result) for result in results])
-    evaluator = module.COCOeval_faster(truth, detections, "keypoints", kpt_oks_sigmas=list(dataset.skeleton.sigmas))
+    sigmas = CROWDPOSE_14.sigmas if is_crowdpose(dataset) else dataset.skeleton.sigmas
+    evaluator = module.COCOeval_faster(truth, detections, "keypoints", kpt_oks_sigmas=list(sigmas))
     evaluator.params.areaRng = [list(bounds) for bounds in _AREAS.values()]
     evaluator.params.areaRngLbl = list(_AREAS)
     evaluator.params.maxDets = [DETECTIONS_PER_IMAGE]
@@ -86,6 +118,7 @@ def _ground_truth(dataset: KeypointDataset, photos: Sequence[Photo]) -> dict[str
     """A copy in COCO's format, with the fields that the evaluator decides by filled in."""
     wanted = {photo.id for photo in photos}
     people = {photo.id: iter(photo.people) for photo in dataset.photos}
+    crowdpose = is_crowdpose(dataset)
     annotations = []
     for number, entry in enumerate(dataset.content["annotations"], 1):
         if entry["image_id"] not in wanted:
@@ -100,22 +133,45 @@ def _ground_truth(dataset: KeypointDataset, photos: Sequence[Photo]) -> dict[str
                 "num_keypoints": int((person.keypoints[:, 2] > 0).sum()),
                 "keypoints": entry.get("keypoints") or [0] * person.keypoints.size,
                 "bbox": entry.get("bbox") or [0, 0, 0, 0],
-                "area": person.area,
+                "area": _AREA_OF_BOX * float(person.box[2] * person.box[3]) if crowdpose else person.area,
             }
         )
     images = [{"id": photo.id, "width": photo.width, "height": photo.height} for photo in photos]
     return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
 
 
-def _measures(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> dict[str, float]:
+def _by_crowding(
+    dataset: KeypointDataset,
+    results: Sequence[Mapping[str, Any]],
+    photos: Sequence[Photo],
+    crowd_limits: tuple[float, float],
+) -> dict[str, float]:
+    """AP of easy, medium and hard photos.
+
+    The evaluator's own ``keypoints_crowd`` is not used: it splits at 0.2, reads the file again, rounds, and lets a
+    class without people count as -1.
+    """
+    easy, medium = crowd_limits
+    crowding = {record["id"]: record["crowdIndex"] for record in dataset.content["images"] if "crowdIndex" in record}
     measures = {}
-    for name, values in (("AP", precision), ("AR", recall)):
-        measures[name] = _mean(values[..., 0])
-        measures[f"{name}50"] = _mean(values[0, ..., 0])
-        measures[f"{name}75"] = _mean(values[5, ..., 0])
-        for index, size in enumerate(_AREAS):
-            measures[f"{name}{size}"] = _mean(values[..., index])
+    for name, low, high in (("easy", -np.inf, easy), ("medium", easy, medium), ("hard", medium, np.inf)):
+        subset = [photo for photo in photos if low < crowding.get(photo.id, np.nan) <= high]
+        ids = {photo.id for photo in subset}
+        precision, _ = _evaluate(dataset, [result for result in results if result["image_id"] in ids], subset)
+        measures[f"AP_{name}"] = _mean(precision[..., 0])
     return measures
+
+
+def _overall(name: str, values: NDArray[np.float64]) -> dict[str, float]:
+    return {name: _mean(values[..., 0]), f"{name}50": _mean(values[0, ..., 0]), f"{name}75": _mean(values[5, ..., 0])}
+
+
+def _of_sizes(name: str, values: NDArray[np.float64]) -> dict[str, float]:
+    return {**_overall(name, values), f"{name}_M": _mean(values[..., 1]), f"{name}_L": _mean(values[..., 2])}
+
+
+def _of_small(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> dict[str, float]:
+    return {"AP_S": _mean(precision[..., 3]), "AR_S": _mean(recall[..., 3])}
 
 
 def _mean(values: NDArray[np.float64]) -> float:
