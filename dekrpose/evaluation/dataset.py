@@ -76,7 +76,7 @@ class KeypointDataset:
     ) -> None:
         self.path = Path(annotations)
         self.skeleton = skeleton
-        self.content = _read_json(self.path)
+        self.content = read_content(self.path)
         self.photos = _photos(self.path, self.content, len(skeleton))
         self._files = PhotoFiles(images or [self.path.parent])
 
@@ -195,7 +195,12 @@ def _tar_members(path: Path) -> dict[str, _TarMember]:
         raise DekrPoseError(f"{path} is compressed; photos are read from an uncompressed tar") from error
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
+def read_content(path: Path) -> Mapping[str, Any]:
+    """What a COCO keypoints file holds, plain or compressed with gzip; of its entries nothing is checked yet.
+
+    Raises:
+        DekrPoseError: it is no JSON, or has no ``images`` or ``annotations``.
+    """
     data = path.read_bytes()
     try:
         if data.startswith(b"\x1f\x8b"):

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from dekrpose.config import OUTPUT_STRIDE
 from dekrpose.evaluation.dataset import KeypointDataset, Photo
 from dekrpose.skeletons import Skeleton
-from dekrpose.training.augment import AugmentConfig, augment
+from dekrpose.training.augment import AugmentConfig, PhotoSource, augment
 from dekrpose.training.targets import heatmap_targets, offset_targets, person_centers
 
 
@@ -92,7 +92,7 @@ class CachedPhotos:
 class Samples(Dataset[Batch]):
     """Index (epoch, position, photo) -> one sample; the numbers and the seed alone decide what it looks like."""
 
-    def __init__(self, photos: CachedPhotos, augmentation: AugmentConfig, targets: TargetConfig, seed: int) -> None:
+    def __init__(self, photos: PhotoSource, augmentation: AugmentConfig, targets: TargetConfig, seed: int) -> None:
         self.photos, self.augmentation, self.targets, self.seed = photos, augmentation, targets, seed
 
     def __getitem__(self, index: tuple[int, int, int]) -> Batch:
