@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dekrpose import cache
+from dekrpose.checkpoint_pickles import read_tensors
 from dekrpose.checkpoints import read_checkpoint, read_rescoring_net
 from dekrpose.errors import CheckpointError
 from dekrpose.hub import ModelInfo, list_models
@@ -97,9 +98,12 @@ def _trouble(item: cache.Entry) -> str | None:
 
 
 def _unreadable(path: Path, name: str = "") -> str | None:
+    kind = PUBLISHED[name].kind if name in PUBLISHED else "model"
     try:
-        if name in PUBLISHED and PUBLISHED[name].kind == "rescoring net":
+        if kind == "rescoring net":
             read_rescoring_net(path)
+        elif kind == "backbone":
+            read_tensors(path)
         else:
             read_checkpoint(path)
     except CheckpointError as error:

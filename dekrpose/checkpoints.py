@@ -270,7 +270,12 @@ def write_rescoring_net(path: str | Path, rescoring: Mapping[str, Tensor]) -> No
         CheckpointError: these are not the tensors of a scoring net.
     """
     _check_rescoring_net(rescoring, None)
-    _write(Path(path), {name: _stored(name, tensor, half=False) for name, tensor in rescoring.items()}, {})
+    write_tensors(path, rescoring)
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors alone, such as a backbone's: whole or not at all."""
+    _write(Path(path), {name: _stored(name, tensor, half=False) for name, tensor in tensors.items()}, {})
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dekrpose import cache
-from dekrpose.checkpoints import read_checkpoint, read_rescoring_net, write_checkpoint, write_rescoring_net
+from dekrpose.checkpoint_pickles import read_tensors
+from dekrpose.checkpoints import (
+    read_checkpoint,
+    read_rescoring_net,
+    write_checkpoint,
+    write_rescoring_net,
+    write_tensors,
+)
 from dekrpose.downloads import download
 from dekrpose.errors import DekrPoseError
 
@@ -215,6 +222,9 @@ def _fetch_and_convert(folder: Path, published: PublishedWeights) -> Path:
 def _convert(published: PublishedWeights, source: Path, target: Path) -> None:
     if published.kind == "rescoring net":
         write_rescoring_net(target, read_rescoring_net(source))
+        return
+    if published.kind == "backbone":
+        write_tensors(target, read_tensors(source)[0])
         return
     checkpoint = read_checkpoint(source)
     config = replace(

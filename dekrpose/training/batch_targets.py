@@ -88,4 +88,4 @@ def offset_targets(people: Tensor, centers: Tensor, size: int, *, radius: int) -
     pixels = torch.stack([axis.repeat(size), axis.repeat_interleave(size)], -1).repeat(1, keypoints)
     weights = weights * nearest.flatten(1).isfinite()[..., None]
     offsets = (pixels - targets) * (weights > 0)
-    return tuple(maps.mT.reshape(batch, 2 * keypoints, size, size) for maps in (offsets, weights))  # type: ignore[return-value]
+    return tuple(maps.mT.reshape(batch, 2 * keypoints, size, size) for maps in (offsets, weights))

@@ -6,14 +6,14 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from dekrpose import hub
-from dekrpose.checkpoints import read_checkpoint
 from dekrpose.config import ARCHITECTURES, ModelConfig
 from dekrpose.estimator import pick_device
 from dekrpose.evaluation.dataset import KeypointDataset
 from dekrpose.training.augment import AugmentConfig
+from dekrpose.training.initial import read_initial
 from dekrpose.training.loader import CachedPhotos
-from dekrpose.training.loop import TrainConfig, Trainer, tiny_recipe
+from dekrpose.training.loop import Trainer
+from dekrpose.training.recipes import TrainConfig, paper_recipe, tiny_recipe
 
 _RECIPE_OPTIONS = (
     ("epochs", int, "N", "times that every photo is seen"),
@@ -48,15 +48,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", choices=("float32", "bfloat16"), help="of backbone and heatmap head; offsets stay in float32"
     )
+    parser.add_argument("--optimizer", choices=("adamw", "adam"), help="default: the recipe's")
+    parser.add_argument("--schedule", choices=("cosine", "steps"), help="of the learning rate; default: the recipe's")
+    parser.add_argument(
+        "--on-device", action="store_true", help="keep all photos and make batches on the device: for small datasets"
+    )
+    parser.add_argument(
+        "--paper", action="store_true", help="the paper's recipe: Adam, tenths at two epochs, 40 crops of the full size"
+    )
 
 
 def recipe(options: argparse.Namespace) -> TrainConfig:
     """The network's recipe with the changes that the command line asks for."""
-    base = tiny_recipe() if options.arch == "tiny" else TrainConfig()
-    names = [name.replace("-", "_") for name, *_ in _RECIPE_OPTIONS if name != "size"] + ["precision"]
+    full_size = ARCHITECTURES[options.arch].input_size
+    if options.paper:
+        base = paper_recipe(full_size, crowdpose="crowdpose" in options.arch)
+    else:
+        base = tiny_recipe() if options.arch == "tiny" else TrainConfig()
+    names = [name.replace("-", "_") for name, *_ in _RECIPE_OPTIONS if name != "size"]
+    names += ["precision", "optimizer", "schedule"]
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    config = replace(base, **changes)
-    size = options.size or (config.augment.size if options.arch == "tiny" else ARCHITECTURES[options.arch].input_size)
+    config = replace(base, on_device=options.on_device, **changes)
+    size = options.size or (config.augment.size if options.arch == "tiny" else full_size)
     return replace(config, augment=_with_size(config.augment, size))
 
 
@@ -69,13 +82,13 @@ def _with_size(augment: AugmentConfig, size: int) -> AugmentConfig:
 def run(options: argparse.Namespace) -> int:
     """Train; the exit status is 0 when the run ended."""
     config = recipe(options)
-    model_config: ModelConfig = replace(ARCHITECTURES[options.arch], training_data=options.annotations.name)
-    initial = None
+    model_config: ModelConfig = ARCHITECTURES[options.arch]
+    data, initial = options.annotations.name, None
     if options.init is not None:
-        checkpoint = read_checkpoint(hub.resolve(options.init))
-        before = checkpoint.config.training_data or "data that is not stated"
-        data = f"{options.annotations.name}, from {Path(options.init).name}, which was trained on {before}"
-        model_config, initial = replace(checkpoint.config, training_data=data), checkpoint.state_dict
+        model_config, initial = read_initial(options.init, model_config, model_config.skeleton)
+        before = model_config.training_data or "data that is not stated"
+        data = f"{data}, from {Path(options.init).name}, which was trained on {before}"
+    model_config = replace(model_config, training_data=data)
     dataset = KeypointDataset(options.annotations, options.images, model_config.skeleton)
     photos = CachedPhotos(dataset, config.limit)
     trainer = Trainer(model_config, config, photos, options.out, pick_device(options.device), initial)

@@ -6,10 +6,10 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,46 +19,13 @@ from dekrpose import hub
 from dekrpose.config import IMAGE_MEAN, IMAGE_STD, ModelConfig
 from dekrpose.errors import DekrPoseError
 from dekrpose.models.dekr import DEKR
-from dekrpose.training.augment import AugmentConfig
-from dekrpose.training.loader import Batch, CachedPhotos, EpochOrder, Samples, TargetConfig, make_loader
-from dekrpose.training.losses import OFFSET_FACTORS, heatmap_loss, offset_loss
+from dekrpose.training.device_batches import DeviceBatches
+from dekrpose.training.loader import Batch, CachedPhotos, EpochOrder, Samples, make_loader
+from dekrpose.training.losses import heatmap_loss, offset_loss
+from dekrpose.training.optimizers import learning_rate, make_optimizer
+from dekrpose.training.recipes import TrainConfig
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """One training run.
-
-    Args:
-        epochs, batch_size, seed: as usual; the last incomplete batch of an epoch is left out.
-        learning_rate: its peak, reached after ``warmup`` steps, then a cosine to 1 % of it.
-        weight_decay: AdamW's.
-        clip_norm: largest gradient norm.
-        ema: decay per step of the averaged weights, which are the ones that are saved.
-        offset_factor: weight of the offset loss (the paper's lambda for true diagonals).
-        precision: "float32" or "bfloat16" for backbone and heatmap head; the offset head stays in float32.
-        workers: processes that prepare batches.
-        checkpoint_minutes: how often the state is saved.
-        limit: use only the first photos (ablations, tests).
-        augment, targets: see their classes.
-    """
-
-    epochs: int = 140
-    batch_size: int = 16
-    seed: int = 0
-    learning_rate: float = 1e-3
-    warmup: int = 500
-    weight_decay: float = 1e-2
-    clip_norm: float = 5.0
-    ema: float = 0.999
-    offset_factor: float = OFFSET_FACTORS["paper"]
-    precision: Literal["float32", "bfloat16"] = "float32"
-    workers: int = 1
-    checkpoint_minutes: float = 5.0
-    limit: int | None = None
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    targets: TargetConfig = field(default_factory=TargetConfig)
 
 
 @dataclass
@@ -101,16 +68,22 @@ class Trainer:
             self.model.load_state_dict(initial)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        self.optimizer = _adamw(_parameter_groups(self.model, config.weight_decay), config.learning_rate)
+        self.optimizer = make_optimizer(self.model, config)
         self.order = EpochOrder(len(photos.photos), config.batch_size, config.seed)
         if len(self.order) == 0:
             raise DekrPoseError(f"{len(photos.photos)} photos do not fill one batch of {config.batch_size}")
-        samples = Samples(photos, config.augment, config.targets, config.seed)
-        self.loader = make_loader(samples, self.order, config.workers)
+        self.loader = self._make_loader(photos)
         self.progress = _Progress()
         self._mean = torch.tensor(IMAGE_MEAN, device=self.device).view(1, 3, 1, 1) * 255
         self._std = torch.tensor(IMAGE_STD, device=self.device).view(1, 3, 1, 1) * 255
         self._resume()
+
+    def _make_loader(self, photos: CachedPhotos) -> Iterable[Batch]:
+        config = self.config
+        if config.on_device:
+            return DeviceBatches(photos, self.order, config.augment, config.targets, config.seed, self.device)
+        samples = Samples(photos, config.augment, config.targets, config.seed)
+        return make_loader(samples, self.order, config.workers)
 
     @property
     def total_steps(self) -> int:
@@ -137,14 +110,14 @@ class Trainer:
         return self.save()
 
     def _step(self, batch: Batch, bar: Any, started: float) -> None:
-        rate = self._learning_rate()
+        rate = learning_rate(self.config, self.progress.step, len(self.order))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         heat, offset = self.losses(batch.to(self.device))
         loss = heat + offset
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
         if not math.isfinite(norm):
             raise DekrPoseError(
                 f"training diverged at step {self.progress.step} (gradient norm {float(norm)}); "
@@ -177,13 +150,6 @@ class Trainer:
         heat = heatmap_loss(heatmaps.float(), batch.heatmaps, batch.heatmap_weights)
         offset = offset_loss(offsets, batch.offsets, batch.offset_weights)
         return heat, self.config.offset_factor * offset
-
-    def _learning_rate(self) -> float:
-        step, config = self.progress.step, self.config
-        if step < config.warmup:
-            return config.learning_rate * (step + 1) / config.warmup
-        share = (step - config.warmup) / max(1, self.total_steps - config.warmup)
-        return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
 
     def _update_average(self) -> None:
         step = self.progress.step
@@ -234,42 +200,6 @@ _MAY_CHANGE = {"workers", "checkpoint_minutes", "epochs"}
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Settings that differ although the run would not be the same run with them."""
-    plain = json.loads(json.dumps(now)), json.loads(json.dumps(before))
-    return [key for key in plain[0] if key not in _MAY_CHANGE and plain[0][key] != plain[1].get(key)]
-
-
-def _adamw(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.AdamW:
-    try:
-        return torch.optim.AdamW(groups, learning_rate, fused=True)
-    except RuntimeError:  # torch before 2.4 has it for CUDA only
-        return torch.optim.AdamW(groups, learning_rate)
-
-
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for convolutions only, not for biases and batch norm."""
-    decayed = [value for value in model.parameters() if value.ndim > 1]
-    others = [value for value in model.parameters() if value.ndim <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-
-
-def tiny_recipe() -> TrainConfig:
-    """How the bundled ``tiny`` is trained on a CPU: small crops, few offset pixels, mosaics."""
-    return TrainConfig(
-        epochs=12,
-        batch_size=16,
-        learning_rate=2e-3,
-        offset_factor=0.04,  # balances the two losses' gradients in the backbone
-        precision="bfloat16",
-        augment=replace(
-            AugmentConfig(size=160),
-            rotation=25.0,
-            scale=(0.6, 1.3),
-            color=0.2,
-            grey=0.1,
-            mosaic=0.2,
-            on_person=0.7,
-            minimum_keypoints=3,
-        ),
-        targets=TargetConfig(sigma=1.5, center_sigma=2.0, radius=3, offset_pixels=160),
-    )
+    """Settings that differ although the run would not be the same run with them; older states lack newer ones."""
+    after, old = json.loads(json.dumps(now)), json.loads(json.dumps({**asdict(TrainConfig()), **before}))
+    return [key for key in after if key not in _MAY_CHANGE and after[key] != old[key]]

@@ -17,7 +17,9 @@ from dekrpose.errors import DekrPoseError
 from dekrpose.training import command
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.loader import CachedPhotos, EpochOrder, Samples, TargetConfig, collate
-from dekrpose.training.loop import TrainConfig, Trainer
+from dekrpose.training.loop import Trainer
+from dekrpose.training.optimizers import learning_rate
+from dekrpose.training.recipes import TrainConfig, paper_recipe
 from tests.training_photos import SMALL, made_up_dataset, write_dataset
 
 CONFIG = TrainConfig(
@@ -57,6 +59,41 @@ def test_a_resumed_run_equals_an_uninterrupted_one(photos: CachedPhotos, tmp_pat
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
         assert torch.equal(whole.average[name], resumed.average[name]), name
+
+
+def test_batches_made_on_the_device(photos: CachedPhotos, tmp_path: Path) -> None:
+    config = replace(CONFIG, on_device=True)
+    whole = Trainer(SMALL, config, photos, tmp_path / "whole")
+    whole.run()
+    Trainer(SMALL, config, photos, tmp_path / "cut").run(until=5)
+    resumed = Trainer(SMALL, config, photos, tmp_path / "cut")
+    resumed.run()
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_the_papers_recipe_keeps_the_last_weights_and_lowers_the_rate_in_steps(
+    photos: CachedPhotos, tmp_path: Path
+) -> None:
+    recipe = replace(paper_recipe(64), batch_size=2, epochs=4, milestones=(2, 3), workers=0)
+    trainer = Trainer(SMALL, recipe, photos, tmp_path)
+    assert type(trainer.optimizer) is torch.optim.Adam
+    rates = [learning_rate(recipe, step, len(trainer.order)) for step in range(trainer.total_steps)]
+    assert rates == pytest.approx([1e-3] * 6 + [1e-4] * 3 + [1e-5] * 3)
+    trainer.run(until=2)
+    for name, value in trainer.model.state_dict().items():
+        if value.is_floating_point():
+            assert torch.equal(value, trainer.average[name]), name
+
+
+def test_states_of_before_a_setting_existed_are_resumed(photos: CachedPhotos, tmp_path: Path) -> None:
+    Trainer(SMALL, CONFIG, photos, tmp_path).run(until=1)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    del state["config"]["schedule"]
+    torch.save(state, tmp_path / "last.pt")
+    assert Trainer(SMALL, CONFIG, photos, tmp_path).progress.step == 1
+    with pytest.raises(DekrPoseError, match="schedule"):
+        Trainer(SMALL, replace(CONFIG, schedule="steps"), photos, tmp_path)
 
 
 def test_workers_change_nothing(photos: CachedPhotos, tmp_path: Path) -> None:

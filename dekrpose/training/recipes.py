@@ -1,0 +1,91 @@
+"""What a training run is made of, and the recipes of this library and of the paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dekrpose.training.augment import AugmentConfig
+from dekrpose.training.loader import TargetConfig
+from dekrpose.training.losses import OFFSET_FACTORS
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run.
+
+    Args:
+        epochs, batch_size, seed: as usual; the last incomplete batch of an epoch is left out.
+        optimizer: "adamw", or "adam" as in the paper.
+        schedule: "cosine" to 1 % of the peak, or "steps": a tenth at each of ``milestones``.
+        milestones: epochs.
+        learning_rate: its peak, reached after ``warmup`` steps.
+        weight_decay: of convolutions' weights.
+        clip_norm: largest gradient norm; 0 leaves gradients as they are.
+        ema: decay per step of the averaged weights, which are the ones that are saved; 0 saves the last ones.
+        offset_factor: weight of the offset loss (the paper's lambda for true diagonals).
+        precision: "float32" or "bfloat16" for backbone and heatmap head; the offset head stays in float32.
+        workers: processes that prepare batches.
+        on_device: make batches on the device, where all photos then lie as uint8, instead of in processes.
+        checkpoint_minutes: how often the state is saved.
+        limit: use only the first photos (ablations, tests).
+        augment, targets: see their classes.
+    """
+
+    epochs: int = 140
+    batch_size: int = 16
+    seed: int = 0
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    schedule: Literal["cosine", "steps"] = "cosine"
+    milestones: tuple[int, ...] = (90, 120)
+    learning_rate: float = 1e-3
+    warmup: int = 500
+    weight_decay: float = 1e-2
+    clip_norm: float = 5.0
+    ema: float = 0.999
+    offset_factor: float = OFFSET_FACTORS["paper"]
+    precision: Literal["float32", "bfloat16"] = "float32"
+    workers: int = 1
+    on_device: bool = False
+    checkpoint_minutes: float = 5.0
+    limit: int | None = None
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    targets: TargetConfig = field(default_factory=TargetConfig)
+
+
+def tiny_recipe() -> TrainConfig:
+    """How the bundled ``tiny`` is trained on a CPU: small crops, few offset pixels, mosaics."""
+    return TrainConfig(
+        epochs=12,
+        batch_size=16,
+        learning_rate=2e-3,
+        offset_factor=0.04,  # balances the two losses' gradients in the backbone
+        precision="bfloat16",
+        augment=AugmentConfig(
+            size=160,
+            rotation=25.0,
+            scale=(0.6, 1.3),
+            color=0.2,
+            grey=0.1,
+            mosaic=0.2,
+            on_person=0.7,
+            minimum_keypoints=3,
+        ),
+        targets=TargetConfig(sigma=1.5, center_sigma=2.0, radius=3, offset_pixels=160),
+    )
+
+
+def paper_recipe(size: int = 512, crowdpose: bool = False) -> TrainConfig:
+    """Targets, augmentation, optimiser and schedule of the paper ("Training"); 40 crops are its whole batch."""
+    return TrainConfig(
+        epochs=300 if crowdpose else 140,
+        batch_size=40,
+        optimizer="adam",
+        schedule="steps",
+        milestones=(200, 260) if crowdpose else (90, 120),
+        warmup=0,
+        weight_decay=0.0,
+        clip_norm=0.0,
+        ema=0.0,
+        augment=AugmentConfig(size=size),
+    )
