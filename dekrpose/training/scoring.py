@@ -1,0 +1,170 @@
+"""Training of the scoring net.
+
+Source: the official code's rescoring. A net learns the OKS of a pose from its shape and its keypoint scores, by mean
+square error; poses are then ranked by their score times what it says.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from tqdm import tqdm
+
+from dekrpose.errors import DekrPoseError
+from dekrpose.models.oks_score import OKSScoreNet
+
+Mode = Literal["paper", "official"]
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """How a scoring net is trained; the first four defaults are the official code's.
+
+    Args:
+        epochs: times that every example is seen, at least; see ``minimum_steps``.
+        batch_size: examples per step.
+        learning_rate: Adam's, constant.
+        mode: "official" teaches 0 where the OKS is exactly 1, as the released code does; "paper" teaches 1.
+        minimum_steps: there are as many more epochs as it takes. COCO's training photos make some 20,000 steps in 20
+            epochs and never need it, but 20 epochs of some hundred photos would leave the net where it began.
+        held_out: share of the photos that are not learnt from: the weights of the epoch with the least error on them
+            are kept. 0 learns from all photos and keeps the last weights, as the released code does.
+        seed: decides the first weights, the order and the photos held out.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    epochs: int = 20
+    batch_size: int = 1024
+    learning_rate: float = 1e-3
+    mode: Mode = "paper"
+    minimum_steps: int = 1000
+    held_out: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError(f"epochs and batch_size must be at least 1, got {self.epochs} and {self.batch_size}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"held_out must be a share from 0 to below 1, got {self.held_out}")
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode must be one of {get_args(Mode)}, got {self.mode!r}")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Mean square errors of one epoch.
+
+    Attributes:
+        error: of the photos that are learnt from, while learning.
+        held_out_error: of those held out, afterwards; None without any.
+    """
+
+    error: float
+    held_out_error: float | None
+
+
+def train_scoring_net(
+    features: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    photos: NDArray[np.int64],
+    config: ScoringConfig | None = None,
+    *,
+    progress: bool = False,
+) -> tuple[OKSScoreNet, list[Epoch]]:
+    """Fit a scoring net; the same arguments give the same net.
+
+    Args:
+        features: (N, F).
+        targets: (N,) OKS.
+        photos: (N,) which photo each is from: photos are held out as a whole.
+        config: None is the official setting.
+        progress: show a progress bar.
+
+    Returns:
+        The net in evaluation mode, and the errors of all epochs.
+
+    Raises:
+        DekrPoseError: there is nothing to learn from or to hold out, or the training diverged.
+        ValueError: the shapes do not fit each other.
+    """
+    config = config or ScoringConfig()
+    if features.ndim != 2 or targets.shape != (len(features),) or photos.shape != targets.shape:
+        shapes = f"{features.shape}, {targets.shape} and {photos.shape}"
+        raise ValueError(f"features, targets and photos must be (N, F), (N,) and (N,), got {shapes}")
+    aside = hold_out(photos, config.held_out, config.seed)
+    if aside.all():
+        raise DekrPoseError(f"{len(features)} poses are nothing to learn from; use more photos, or held_out=0")
+    if config.mode == "official":
+        targets = np.where(targets == 1, np.float32(0), targets)
+    learnt = _tensors(features, targets, ~aside)
+    held = _tensors(features, targets, aside) if aside.any() else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        net = OKSScoreNet(features.shape[1])
+    optimizer = torch.optim.Adam(net.parameters(), config.learning_rate)
+    order = torch.Generator().manual_seed(config.seed)
+    steps = math.ceil(len(learnt[1]) / config.batch_size)
+    epochs = max(config.epochs, math.ceil(config.minimum_steps / steps))
+    history: list[Epoch] = []
+    best, least = copy.deepcopy(net.state_dict()), math.inf
+    for number in tqdm(range(epochs), desc="scoring net", unit="epoch", disable=not progress):
+        error = _epoch(net, optimizer, learnt, torch.randperm(len(learnt[1]), generator=order), config.batch_size)
+        if not math.isfinite(error):
+            raise DekrPoseError(
+                f"the scoring net diverged in epoch {number + 1}; try a learning rate below {config.learning_rate:g}"
+            )
+        history.append(Epoch(error, None if held is None else _mean_square_error(net, *held)))
+        current = history[-1].held_out_error
+        if current is None or current < least:
+            best, least = copy.deepcopy(net.state_dict()), math.inf if current is None else current
+    net.load_state_dict(best)
+    return net.eval(), history
+
+
+def hold_out(photos: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
+    """Which of (N,) rows belong to photos that are set aside: at least one photo unless ``share`` is 0."""
+    names = np.unique(photos)
+    count = min(len(names), max(1, round(share * len(names)))) if share > 0 else 0
+    chosen = np.random.default_rng(seed).permutation(names)[:count]
+    return np.asarray(np.isin(photos, chosen), np.bool_)
+
+
+@torch.inference_mode()
+def _mean_square_error(net: nn.Module, features: torch.Tensor, targets: torch.Tensor) -> float:
+    """Of a net's answers to (N, F) features; targets are (N,)."""
+    return float(nn.functional.mse_loss(net(features), targets))
+
+
+def _epoch(
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    learnt: tuple[torch.Tensor, torch.Tensor],
+    order: torch.Tensor,
+    batch_size: int,
+) -> float:
+    features, targets = learnt
+    total = torch.zeros(())
+    for rows in torch.split(order, batch_size):
+        loss = nn.functional.mse_loss(net(features[rows]), targets[rows])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += loss.detach() * len(rows)
+    return float(total) / len(targets)
+
+
+def _tensors(
+    features: NDArray[np.float32], targets: NDArray[np.float32], rows: NDArray[np.bool_]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(features[rows]), torch.from_numpy(np.float32(targets[rows]))

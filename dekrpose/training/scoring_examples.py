@@ -1,0 +1,212 @@
+"""What a scoring net learns from: the poses that a model finds in annotated photos, and how well they fit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dekrpose.errors import DekrPoseError
+from dekrpose.evaluation.dataset import KeypointDataset
+from dekrpose.evaluation.evaluate import predictor
+from dekrpose.evaluation.metrics import in_ignored_box
+from dekrpose.evaluation.oks import oks_matrix
+from dekrpose.evaluation.predictions import Prediction, Predictions, collect
+from dekrpose.models.oks_score import TORSO_EDGES, pose_features
+from dekrpose.skeletons import Skeleton
+
+if TYPE_CHECKING:
+    from dekrpose.estimator import PoseEstimator
+
+_MATCH_OKS = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """What a scoring net learns from, one row per predicted pose; N may be 0.
+
+    Args:
+        features: (N, F) float32, see ``pose_features``.
+        targets: (N,) float32 in [0, 1], the OKS with the person that the pose fits best; 0 where nobody is.
+        photos: (N,) int64 positions of the poses' photos in the dataset.
+    """
+
+    features: NDArray[np.float32]
+    targets: NDArray[np.float32]
+    photos: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+def collect_examples(
+    estimator: PoseEstimator,
+    dataset: KeypointDataset,
+    *,
+    cache: str | Path | None = None,
+    limit: int | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Examples:
+    """Run a model over annotated photos and say of every pose how well it fits; see ``examples_of``.
+
+    Args:
+        estimator, dataset, cache, limit, progress, options: as for ``collect_predictions``.
+
+    Raises:
+        DekrPoseError: as ``collect_predictions``.
+    """
+    return examples_of(collect_predictions(estimator, dataset, cache=cache, limit=limit, progress=progress, **options))
+
+
+def collect_predictions(
+    estimator: PoseEstimator,
+    dataset: KeypointDataset,
+    *,
+    cache: str | Path | None = None,
+    limit: int | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Predictions:
+    """Everybody that a model finds, whatever the score, without a scoring net.
+
+    Args:
+        estimator: the model; a scoring net of its own is not used.
+        dataset: photos and people of the model's skeleton.
+        cache: an ``.npz`` file: read if it is there, written otherwise.
+        limit: only so many photos, from the first.
+        progress: show a progress bar.
+        options: of ``PoseEstimator.estimate_raw``, such as ``flip_test``.
+
+    Raises:
+        DekrPoseError: the skeleton is another one or has too few edges; photos are missing; the cache is broken, or of
+            another model, other photos or other options.
+    """
+    if dataset.skeleton != estimator.config.skeleton:
+        raise DekrPoseError(
+            f"the model finds {estimator.config.skeleton.name}, the data are read as {dataset.skeleton.name}; pass "
+            "KeypointDataset(..., skeleton=estimator.config.skeleton)"
+        )
+    check_skeleton(dataset.skeleton)
+    path = None if cache is None else Path(cache)
+    made_from = _fingerprint(estimator, dataset, limit, options) if path is not None else ""
+    if path is not None and path.exists():
+        return _read_cache(path, made_from, dataset, limit)
+    predictions = collect(predictor(estimator, rescore=False, **options), dataset, progress=progress, limit=limit)
+    if path is not None:
+        _write_cache(path, made_from, predictions)
+    return predictions
+
+
+def examples_of(predictions: Predictions) -> Examples:
+    """Features and OKS of every predicted pose.
+
+    A pose that fits nobody (best OKS below 0.5) is left out when at least half of its keypoints lie in the box of an
+    ignored person, a crowd or somebody unlabelled: nobody can say how good it is.
+
+    Raises:
+        DekrPoseError: the skeleton has too few edges.
+    """
+    skeleton = predictions.dataset.skeleton
+    check_skeleton(skeleton)
+    features = [np.zeros((0, 3 * len(skeleton.edges) + len(skeleton)), np.float32)]
+    targets, photos = [np.zeros(0)], [np.zeros(0, np.int64)]
+    for index, (photo, found) in enumerate(zip(predictions.photos, predictions.people, strict=True)):
+        people = [person for person in photo.people if not person.ignored]
+        oks = oks_matrix(
+            found.keypoints,
+            [person.keypoints for person in people],
+            [person.area for person in people],
+            skeleton.sigmas,
+        ).max(axis=1, initial=0.0)
+        judged = [
+            row for row, pose in enumerate(found.keypoints) if oks[row] >= _MATCH_OKS or not in_ignored_box(pose, photo)
+        ]
+        features.append(features_of(found, skeleton)[judged])
+        targets.append(oks[judged])
+        photos.append(np.full(len(judged), index))
+    return Examples(np.concatenate(features), np.concatenate(targets).astype(np.float32), np.concatenate(photos))
+
+
+def features_of(found: Prediction, skeleton: Skeleton) -> NDArray[np.float32]:
+    """(N, 3E + K) ``pose_features`` of one photo's poses, exactly as ``PoseEstimator`` computes them."""
+    keypoints, scores = torch.from_numpy(found.keypoints), torch.from_numpy(found.keypoint_scores)
+    return np.asarray(pose_features(keypoints, scores, skeleton.edges).numpy(), np.float32)
+
+
+def check_skeleton(skeleton: Skeleton) -> None:
+    """DekrPoseError unless the scoring net can measure poses of this skeleton."""
+    needed = max(TORSO_EDGES) + 1
+    if len(skeleton.edges) < needed:
+        raise DekrPoseError(
+            f"the scoring net measures poses by the mean length of edges {TORSO_EDGES[0]} and {TORSO_EDGES[1]}, "
+            f"counted from 0, so a skeleton needs {needed} edges or more; {skeleton.name!r} has "
+            f"{len(skeleton.edges)}. Use the model without a scoring net, or train one whose skeleton has more edges, "
+            "long limbs at those two places"
+        )
+
+
+def _fingerprint(
+    estimator: PoseEstimator, dataset: KeypointDataset, limit: int | None, options: Mapping[str, Any]
+) -> str:
+    """Changes with anything that the predictions depend on, but not with the annotations."""
+    digest = hashlib.sha256()
+    config = estimator.config.to_dict()
+    settings = {name: config[name] for name in ("skeleton", "decode", "input_size", "head")}
+    names = [[photo.id, photo.file_name] for photo in dataset.photos[:limit]]
+    digest.update(json.dumps([settings, str(estimator.dtype), dict(options), names], default=str).encode())
+    for name, tensor in sorted(estimator.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _write_cache(path: Path, made_from: str, predictions: Predictions) -> None:
+    people = predictions.people
+    channels = len(predictions.dataset.skeleton)
+    nobody = Prediction.of([], [], [], channels)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with partial.open("wb") as file:
+            np.savez(
+                file,
+                made_from=np.array(made_from),
+                seconds=np.array(predictions.seconds),
+                counts=np.array([len(found) for found in people], np.int64),
+                keypoints=np.concatenate([nobody.keypoints, *(found.keypoints for found in people)]),
+                keypoint_scores=np.concatenate([nobody.keypoint_scores, *(found.keypoint_scores for found in people)]),
+                scores=np.concatenate([nobody.scores, *(found.scores for found in people)]),
+            )
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read_cache(path: Path, made_from: str, dataset: KeypointDataset, limit: int | None) -> Predictions:
+    names = ("made_from", "seconds", "counts", "keypoints", "keypoint_scores", "scores")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in names}
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise DekrPoseError(f"{path} holds no predictions of dekrpose ({error}); delete it") from error
+    if str(arrays["made_from"]) != made_from:
+        raise DekrPoseError(
+            f"{path} holds predictions of another model, of other photos or with other options; delete it or name "
+            "another cache"
+        )
+    ends = np.cumsum(arrays["counts"])[:-1]
+    keypoints, keypoint_scores, scores = (np.split(arrays[name], ends) for name in names[3:])
+    people = [
+        Prediction.of(*rows, len(dataset.skeleton)) for rows in zip(keypoints, keypoint_scores, scores, strict=True)
+    ]
+    return Predictions(dataset, dataset.photos[:limit], people, float(arrays["seconds"]))
