@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from dekrpose.errors import DekrPoseError
 
 if TYPE_CHECKING:
     from dekrpose.estimator import PoseEstimator
+    from dekrpose.evaluation.evaluate import Report
+    from dekrpose.evaluation.predictions import Predictions
 
 RANDOM_SEED = 0
 
@@ -31,13 +34,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scales", metavar="S", type=float, nargs="+", default=[1.0], help="input scales, 1 among them"
     )
-    parser.add_argument("--rescoring-net", metavar="PATH", type=Path, help="predicts how good a pose is")
+    parser.add_argument(
+        "--match-heatmap", nargs="?", const="official", choices=("official", "paper"),
+        help="move keypoints to heatmap peaks, as the released code does (official) or without its mix-up near borders",
+    )  # fmt: skip
+    parser.add_argument(
+        "--nms-threshold", metavar="T", type=float,
+        help="how near two poses are one person's, as a share of the box's diagonal; default: the model's",
+    )  # fmt: skip
+    rescoring = parser.add_mutually_exclusive_group()
+    rescoring.add_argument("--rescoring-net", metavar="PATH", type=Path, help="predicts how good a pose is")
+    rescoring.add_argument("--no-rescore", action="store_true", help="do without the model's scoring net")
     parser.add_argument("--input-size", metavar="N", type=int, help="short side in pixels; default: the model's")
     parser.add_argument("--score-threshold", metavar="T", type=float, help="for all but AP; default: the model's")
     parser.add_argument("--limit", metavar="N", type=int, help="only the first N photos")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, ...")
+    parser.add_argument(
+        "--crowd-limits", metavar=("EASY", "MEDIUM"), type=float, nargs=2,
+        help="highest crowdIndex of CrowdPose's easy and medium photos; 0.1 0.8 as in its paper, its code has 0.2 0.8",
+    )  # fmt: skip
     parser.add_argument("--json", metavar="OUT.json", type=Path, help="write the measures here")
     parser.add_argument("--results", metavar="RESULTS.json", type=Path, help="write the poses here, in COCO's format")
+    parser.add_argument(
+        "--report", metavar="REPORT.html", type=Path, help="write a page with the measures, best and worst photos"
+    )
     parser.add_argument("--sweep", action="store_true", help="also print the measures at several score thresholds")
     parser.add_argument("--errors", action="store_true", help="also print how keypoints go wrong: jitter, swap, ...")
     parser.add_argument(
@@ -55,44 +75,84 @@ def run(options: argparse.Namespace) -> int:
         DekrPoseError: the dataset, a photo or the model cannot be read, or the measures cannot be recorded.
         ImportError: faster-coco-eval is missing.
     """
-    from dekrpose.estimator import PoseEstimator
     from dekrpose.evaluation.coco_ap import load_evaluator
     from dekrpose.evaluation.dataset import KeypointDataset
-    from dekrpose.evaluation.errors import keypoint_errors
-    from dekrpose.evaluation.evaluate import own_threshold, percent, predictor, report, sweep, sweep_table
-    from dekrpose.evaluation.predictions import collect, results_json
+    from dekrpose.evaluation.evaluate import own_threshold, predictor, report
+    from dekrpose.evaluation.predictions import collect
     from dekrpose.evaluation.record import find_target, record
 
     load_evaluator()
+    for path in (options.json, options.results, options.report):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise DekrPoseError(f"{path} cannot be written, since its folder does not exist; make it first")
     target = None
     if options.record:
         _refuse_partial(options)
         target = find_target(options.model)
-    rescoring = {"rescoring_net": options.rescoring_net} if options.rescoring_net else {}
-    estimator = PoseEstimator.from_pretrained(options.model, device=options.device, **rescoring)
-    if options.random_weights:
-        randomise(estimator)
+    estimator = _estimator(options)
     dataset = KeypointDataset(options.data, options.images, estimator.config.skeleton)
-    settings = {"flip_test": options.flip, "input_size": options.input_size, "scales": tuple(options.scales)}
+    settings = {
+        "flip_test": options.flip,
+        "input_size": options.input_size,
+        "scales": tuple(options.scales),
+        "match_heatmap": options.match_heatmap or False,
+        "nms_threshold": options.nms_threshold,
+    }
     predictions = collect(predictor(estimator, **settings), dataset, limit=options.limit)
-    if options.results:
-        _write_json(options.results, results_json(predictions.photos, predictions.people))
     threshold = own_threshold(estimator) if options.score_threshold is None else options.score_threshold
-    measures = report(predictions, threshold)
-    print(measures.table())
-    if options.sweep:
-        print(f"\n{sweep_table(sweep(predictions))}")
-    if options.errors:
-        shares = keypoint_errors(predictions.photos, predictions.shown(threshold), dataset.skeleton)
-        print("\nkeypoints of found people: " + ", ".join(f"{kind} {percent(share)}" for kind, share in shares.items()))
-    if options.json:
-        name = f"{options.model} with random weights" if options.random_weights else str(options.model)
-        _write_json(options.json, {"model": name, "data": options.data.name, **settings, **measures.to_dict()})
+    limits = {"crowd_limits": tuple(options.crowd_limits)} if options.crowd_limits else {}
+    measures = report(predictions, threshold, **limits)
+    _print(options, predictions, measures)
+    _write(options, predictions, measures, {**settings, "rescored": estimator.rescoring_net is not None})
     if target is not None:
         data = f"{options.data.name} ({measures.photos:,} photos, {measures.people:,} people)"
         record(target, measures, command_line(options), data)
         print(f"\nrecorded in {options.model}")
     return 0
+
+
+def _estimator(options: argparse.Namespace) -> PoseEstimator:
+    from dekrpose.estimator import PoseEstimator
+
+    rescoring: dict[str, Any] = {"rescoring_net": options.rescoring_net} if options.rescoring_net else {}
+    if options.no_rescore:
+        rescoring = {"rescoring_net": False}
+    estimator = PoseEstimator.from_pretrained(options.model, device=options.device, **rescoring)
+    if options.random_weights:
+        randomise(estimator)
+    return estimator
+
+
+def _print(options: argparse.Namespace, predictions: Predictions, measures: Report) -> None:
+    from dekrpose.evaluation.errors import keypoint_errors
+    from dekrpose.evaluation.evaluate import percent, sweep, sweep_table
+
+    print(measures.table())
+    if options.sweep:
+        print(f"\n{sweep_table(sweep(predictions))}")
+    if options.errors:
+        shown = predictions.shown(measures.score_threshold)
+        shares = keypoint_errors(predictions.photos, shown, predictions.dataset.skeleton)
+        print("\nkeypoints of found people: " + ", ".join(f"{kind} {percent(share)}" for kind, share in shares.items()))
+
+
+def _write(
+    options: argparse.Namespace, predictions: Predictions, measures: Report, settings: Mapping[str, Any]
+) -> None:
+    from dekrpose.evaluation.page import evaluation_page, write_page
+    from dekrpose.evaluation.predictions import results_json
+
+    suffix = " with random weights" if options.random_weights else ""
+    if options.results:
+        _write_json(options.results, results_json(predictions.photos, predictions.people))
+    if options.json:
+        names = {"model": f"{options.model}{suffix}", "data": options.data.name}
+        _write_json(options.json, {**names, **settings, **measures.to_dict()})
+    if options.report:
+        names = {"model": f"{_name(options.model)}{suffix}", "data": options.data.name}
+        page = evaluation_page(predictions, measures, **names, command=command_line(options))
+        write_page(options.report, page)
+        print(f"\nreport in {options.report}")
 
 
 def _refuse_partial(options: argparse.Namespace) -> None:
@@ -110,12 +170,24 @@ def command_line(options: argparse.Namespace) -> str:
         words.append("--flip")
     if options.scales != [1.0]:
         words += ["--scales", *(f"{scale:g}" for scale in options.scales)]
+    if options.match_heatmap is not None:
+        words += ["--match-heatmap", options.match_heatmap]
+    if options.nms_threshold is not None:
+        words += ["--nms-threshold", f"{options.nms_threshold:g}"]
+    if options.no_rescore:
+        words.append("--no-rescore")
     if options.rescoring_net is not None:
         words += ["--rescoring-net", _name(options.rescoring_net)]
     if options.input_size is not None:
         words += ["--input-size", str(options.input_size)]
     if options.score_threshold is not None:
         words += ["--score-threshold", f"{options.score_threshold:g}"]
+    if options.crowd_limits is not None:
+        words += ["--crowd-limits", *(f"{limit:g}" for limit in options.crowd_limits)]
+    if options.limit is not None:
+        words += ["--limit", str(options.limit)]
+    if options.random_weights:
+        words.append("--random-weights")
     return shlex.join(words)
 
 

@@ -7,6 +7,7 @@ paper uses it in its ablation.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,29 +45,58 @@ def keypoint_errors(
     counts = np.zeros(len(KINDS), np.int64)
     for photo, poses in zip(photos, predicted, strict=True):
         people = [person for person in photo.people if not person.ignored]
-        for pose, index in _matches(poses, people, skeleton):
-            if people[index].area >= SMALL_AREA:
-                counts += np.bincount(_kinds(pose, people, index, skeleton), minlength=len(KINDS))
+        for match in matches(poses, people, skeleton):
+            if people[match.person].area >= SMALL_AREA:
+                kinds = keypoint_kinds(poses[match.pose], people, match.person, skeleton)
+                counts += np.bincount(kinds[kinds >= 0], minlength=len(KINDS))
     total = int(counts.sum())
     return {kind: count / total if total else float("nan") for kind, count in zip(KINDS, counts.tolist(), strict=True)}
 
 
-def _matches(
-    poses: NDArray[np.float32], people: Sequence[Person], skeleton: Skeleton
-) -> list[tuple[NDArray[np.float32], int]]:
+class Match(NamedTuple):
+    """Which pose belongs to which person, and how well it fits."""
+
+    pose: int
+    person: int
+    oks: float
+
+
+def matches(poses: NDArray[np.float32], people: Sequence[Person], skeleton: Skeleton) -> list[Match]:
+    """Poses claim, in their order, the free person of highest OKS, at least 0.1.
+
+    Args:
+        poses: (N, K, 2) xy, image pixels, best first.
+        people: with labelled keypoints.
+        skeleton: what the K channels mean.
+
+    Returns:
+        At most one match per pose and per person, in the order of the poses.
+    """
     keypoints, areas = [person.keypoints for person in people], [person.area for person in people]
     oks = oks_matrix(poses, keypoints, areas, skeleton.sigmas)
-    matches = []
-    for pose, row in zip(poses, oks, strict=True):
+    found = []
+    for pose, row in enumerate(oks):
         if row.size and row.max() >= MATCH_OKS:
             index = int(row.argmax())
+            found.append(Match(pose, index, float(row[index])))
             oks[:, index] = 0  # each person is claimed once
-            matches.append((pose, index))
-    return matches
+    return found
 
 
-def _kinds(pose: NDArray[np.float32], people: Sequence[Person], own: int, skeleton: Skeleton) -> NDArray[np.int64]:
-    """For each labelled keypoint of person ``own`` the index of its kind."""
+def keypoint_kinds(
+    pose: NDArray[np.float32], people: Sequence[Person], own: int, skeleton: Skeleton
+) -> NDArray[np.int64]:
+    """What became of each keypoint of person ``own``.
+
+    Args:
+        pose: (K, 2) xy, image pixels: the one that belongs to them.
+        people: everybody with labelled keypoints in the photo.
+        own: index of the person.
+        skeleton: what the K channels mean.
+
+    Returns:
+        (K,) indices into ``KINDS``; -1 where the person has no label.
+    """
     mirror = list(skeleton.flip_indices)
     paired = np.array(mirror) != np.arange(len(mirror))
     keypoints = np.stack([person.keypoints for person in people])
@@ -76,7 +106,7 @@ def _kinds(pose: NDArray[np.float32], people: Sequence[Person], own: int, skelet
     others = np.delete(np.maximum(same, mirrored), own, axis=0).max(axis=0, initial=0.0)
     conditions = [same[own] >= GOOD, same[own] >= NEAR, mirrored[own] >= NEAR, others >= NEAR]
     kinds = np.select(conditions, range(len(conditions)), default=KINDS.index("miss"))
-    return np.asarray(kinds[keypoints[own, :, 2] > 0], np.int64)
+    return np.where(keypoints[own, :, 2] > 0, kinds, -1)
 
 
 def _similarity(

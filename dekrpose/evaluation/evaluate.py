@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dekrpose.evaluation import metrics
-from dekrpose.evaluation.coco_ap import coco_average_precision, load_evaluator
+from dekrpose.evaluation.coco_ap import CROWD_LIMITS, coco_average_precision, load_evaluator
 from dekrpose.evaluation.dataset import KeypointDataset
 from dekrpose.evaluation.predictions import Predict, Predictions, collect, results_json
 
@@ -77,10 +77,10 @@ class Report:
         values["ap"] = {name: _none_for_nan(value) for name, value in self.ap.items()}
         return {name: _none_for_nan(value) for name, value in values.items()}
 
-    def table(self) -> str:
-        """Lines for a terminal."""
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Name, value and what it is about, of each measure, as words."""
         shown = f"score >= {self.score_threshold:g}" if self.score_threshold > 0 else "everybody"
-        rows = [
+        return [
             ("photos", f"{self.photos}", f"{self.seconds:.1f} s, {self.images_per_second:.2f} photos per second"),
             ("people", f"{self.people}", "with labelled keypoints"),
             ("predictions", f"{self.predictions}", shown),
@@ -88,10 +88,13 @@ class Report:
             ("recall", percent(self.recall), f"OKS >= 0.5, area >= 32 x 32, {shown}"),
             ("recall, small", percent(self.recall_small), f"OKS >= 0.5, area < 32 x 32, {shown}"),
             ("precision", percent(self.precision), f"OKS >= 0.5, {shown}"),
-            ("false people", _number(self.false_people, 3), f"per photo without people, {shown}"),
-            *((name, _number(100 * value, 1), "COCO OKS, everybody") for name, value in self.ap.items()),
+            ("false people", decimal(self.false_people, 3), f"per photo without people, {shown}"),
+            *((name, decimal(100 * value, 1), "OKS, everybody") for name, value in self.ap.items()),
         ]
-        return "\n".join(f"{name:15}{value:>9}   {note}" for name, value, note in rows)
+
+    def table(self) -> str:
+        """Lines for a terminal."""
+        return "\n".join(f"{name:15}{value:>9}   {note}" for name, value, note in self.rows())
 
 
 def evaluate(
@@ -160,10 +163,22 @@ def predictor(estimator: PoseEstimator, **options: Any) -> Predict:
     return predict
 
 
-def report(predictions: Predictions, score_threshold: float) -> Report:
-    """All measures of a model's predictions; ImportError if faster-coco-eval is missing."""
+def report(
+    predictions: Predictions, score_threshold: float, *, crowd_limits: tuple[float, float] = CROWD_LIMITS
+) -> Report:
+    """All measures of a model's predictions.
+
+    Args:
+        predictions: see ``collect``.
+        score_threshold: predictions below it count for AP only.
+        crowd_limits: see ``coco_average_precision``.
+
+    Raises:
+        ImportError: faster-coco-eval is missing.
+    """
     photos, found = predictions.photos, predictions.people
-    ap = coco_average_precision(predictions.dataset, results_json(photos, found), photos=photos)
+    results = results_json(photos, found)
+    ap = coco_average_precision(predictions.dataset, results, photos=photos, crowd_limits=crowd_limits)
     return Report(
         photos=len(photos),
         people=sum(not person.ignored for photo in photos for person in photo.people),
@@ -199,7 +214,7 @@ def sweep_table(rows: Sequence[Measures]) -> str:
     lines = ["threshold   PCK@0.2    recall     small  precision  false people"]
     lines += [
         f"{row.score_threshold:9.3f}{percent(row.pck):>10}{percent(row.recall):>10}{percent(row.recall_small):>10}"
-        f"{percent(row.precision):>11}{_number(row.false_people, 3):>14}"
+        f"{percent(row.precision):>11}{decimal(row.false_people, 3):>14}"
         for row in rows
     ]
     return "\n".join(lines)
@@ -210,7 +225,8 @@ def percent(share: float) -> str:
     return "-" if math.isnan(share) else f"{100 * share:.1f} %"
 
 
-def _number(value: float, digits: int) -> str:
+def decimal(value: float, digits: int) -> str:
+    """A number for a terminal; "-" for NaN."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 

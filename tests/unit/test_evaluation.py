@@ -54,15 +54,20 @@ def truth(image: NDArray[np.uint8]) -> Found:
 class Estimator:
     """Stands for ``PoseEstimator``: only what the evaluation needs of it."""
 
+    last: Estimator
+    rescoring_net: str | None
+
     def __init__(self) -> None:
         self.config = ARCHITECTURES["tiny"]
         self.model = DEKR(self.config)
         self.options: list[dict[str, Any]] = []
 
     @classmethod
-    def from_pretrained(cls, name: str, *, device: str) -> Estimator:
+    def from_pretrained(cls, name: str, *, device: str, rescoring_net: bool | None = None) -> Estimator:
         assert (name, device) == ("tiny", "auto")
-        return cls()
+        cls.last = cls()
+        cls.last.rescoring_net = None if rescoring_net is False else "the model's own"
+        return cls.last
 
     def estimate_raw(self, image: NDArray[np.uint8], **options: Any) -> Any:
         self.options.append(options)
@@ -183,6 +188,51 @@ def test_the_command_prints_and_writes(
     assert (written["model"], written["photos"], written["false_people"]) == ("tiny", 3, 0)
     assert written["ap"]["AR50"] == pytest.approx(1)
     assert [entry["image_id"] for entry in json.loads(results.read_text())] == [1, 1, 2, 3]
+
+
+def test_the_command_passes_its_switches_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = photos(tmp_path)
+    switches = ("--flip", "--scales", "0.5", "1", "--input-size", "96", "--nms-threshold", "0.1")
+    out = tmp_path / "out.json"
+    assert run(monkeypatch, str(data.path), *switches, "--match-heatmap", "paper", "--json", str(out)) == 0
+    expected = {"flip_test": True, "scales": (0.5, 1.0), "input_size": 96, "nms_threshold": 0.1}
+    assert Estimator.last.options == [{**expected, "match_heatmap": "paper"}] * 3
+    assert json.loads(out.read_text())["rescored"] is True
+    assert run(monkeypatch, str(data.path), "--no-rescore", "--match-heatmap", "--json", str(out)) == 0
+    assert Estimator.last.options[0]["match_heatmap"] == "official"
+    assert json.loads(out.read_text())["rescored"] is False
+
+
+def test_contradicting_switches_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["--no-rescore", "--rescoring-net", "net.pth"], ["--match-heatmap", "other"]):
+        with pytest.raises(SystemExit):
+            run(monkeypatch, "people.json", *words)
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--json", "--results", "--report"])
+def test_a_place_that_cannot_be_written_is_told_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    with pytest.raises(DekrPoseError, match=r"nowhere.* its folder does not exist"):
+        run(monkeypatch, "people.json", option, str(tmp_path / "nowhere" / "file"))
+
+
+def test_the_progress_bar_counts_photos_a_second(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    collect(predict, photos(tmp_path))
+    assert "photo/s" in capsys.readouterr().err
+
+
+def test_the_command_of_a_measurement_has_all_that_decides_it() -> None:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    words = (
+        "eval MODEL DATA.json --match-heatmap paper --nms-threshold 0.1 --no-rescore --crowd-limits 0.2 0.8 --limit 9"
+    )
+    options = parser.parse_args([*words.split()[1:], "--report", "page.html"])
+    assert command.command_line(options) == f"dekrpose {words}"
 
 
 def test_random_weights_replace_the_model_and_are_always_the_same() -> None:
