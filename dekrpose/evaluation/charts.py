@@ -14,6 +14,7 @@ _WIDTH, _HEIGHT = 400, 340
 _LEFT, _TOP, _RIGHT, _BOTTOM = 44, 34, 390, 290  # the plot within the picture
 _TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _SMALLEST_DOT, _LARGEST_DOT = 2.5, 9.0
+_KEY, _LETTER = 36.0, 6.6  # widths in the legend
 _HISTOGRAM = 0.18  # of the plot's height
 
 
@@ -53,7 +54,7 @@ def reliability_chart(measured: Reliability) -> str:
     for score, similarity, share in zip(scores, oks, shares[filled], strict=True):
         radius = _SMALLEST_DOT + (_LARGEST_DOT - _SMALLEST_DOT) * float(np.sqrt(share / highest))
         body.append(f'<circle class="one" cx="{_x(score):.1f}" cy="{_y(similarity):.1f}" r="{radius:.1f}"/>')
-    legend = [("poses of a bin", "one"), ("scores that are right", "ideal"), ("share of poses", "share")]
+    legend = [("mean of a bin", "one"), ("ideal", "ideal"), ("share of poses", "share")]
     return _chart("Reliability of scores", "mean score", "mean OKS", body, legend)
 
 
@@ -69,11 +70,11 @@ def _chart(title: str, x_label: str, y_label: str, body: Sequence[str], legend: 
     parts.append(
         f'<text transform="translate(11 {middle:.0f}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
     )
-    step = (_RIGHT - _LEFT) / len(legend)
-    for number, (name, css) in enumerate(legend):
-        left = _LEFT + number * step
+    left = float(_LEFT)
+    for name, css in legend:
         parts.append(f'<path class="{css} key" d="M{left:.1f} 14h14"/>')
         parts.append(_text(left + 19, 18, name, "start"))
+        left += _KEY + _LETTER * len(name)
     return "".join([*parts, "</svg>"])
 
 

@@ -50,7 +50,7 @@ def evaluation_page(predictions: Predictions, measures: Report, *, model: str, d
     best, worst = best_and_worst(mark_photos(predictions, threshold), PHOTOS)
     sections = [
         _tiles(measures),
-        _section("Measures", _table(("measure", "value", ""), measures.rows(), "measures")),
+        _measures(measures),
         f'<div class="two">{_curves(predictions)}{_reliability(reliability(predictions))}</div>',
         _section("How keypoints go wrong", _errors(predictions, threshold)),
         _section("Score thresholds", _thresholds(predictions, threshold)),
@@ -94,6 +94,19 @@ def _tiles(measures: Report) -> str:
     }
     tiles = (f"<div><b>{value}</b><span>{escape(name)}</span></div>" for name, value in values.items() if value != "-")
     return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _measures(measures: Report) -> str:
+    rows = measures.rows()
+    general, by_oks = rows[: -len(measures.ap)], rows[-len(measures.ap) :]
+    parts = [[row[:2] for row in by_oks if row[0].startswith(name)] for name in ("AP", "AR")]
+    pair = "".join(_table(("measure", "value"), part, "measures") for part in parts)
+    note = "Of everybody whatever their score. M and L are people from 32 x 32 and from 96 x 96 pixels, S the smaller."
+    if "AP_easy" in measures.ap:
+        note = "Of everybody whatever their score; easy, medium and hard are photos by how crowded they are."
+    averages = _section("AP and AR", f'<div class="pair">{pair}</div><p class="note">{note}</p>')
+    table = _table(("measure", "value", ""), general, "measures")
+    return f'<div class="two">{_section("Measures", table)}{averages}</div>'
 
 
 def _curves(predictions: Predictions) -> str:
@@ -185,7 +198,8 @@ def _words(mark: Mark) -> list[str]:
     found = [oks for oks in mark.oks if oks > 0]
     lines = [_count(people, "person", "people") + " annotated" if people else "nobody annotated"]
     if found:
-        lines[0] += f", {len(found)} with a pose of mean OKS {sum(found) / len(found):.2f}"
+        mean = f"OKS {sum(found) / len(found):.2f}"
+        lines[0] += f", {mean}" if people == 1 else f", {len(found)} with a pose, mean {mean}"
     if missed:
         lines.append(f"missed: {_count(missed, 'person', 'people')}")
     if mark.false:

@@ -46,7 +46,8 @@ figure { margin: 0; }
 .bar.miss b { background: var(--bad); }
 .bar em { font-style: normal; text-align: right; font-variant-numeric: tabular-nums; }
 .bars { display: grid; gap: 8px; max-width: 760px; margin-bottom: .6rem; }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 460px), 1fr)); gap: 16px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 460px), 1fr)); gap: 16px;
+  align-items: start; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 10px; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 8px; align-items: start; }
 .pair img { display: block; width: 100%; height: auto; border-radius: 5px; }

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -126,6 +127,16 @@ def test_the_page_needs_nothing_else(page: str) -> None:
     assert "http" not in page
 
 
+def test_crowdpose_pages_have_its_classes(tmp_path: Path) -> None:
+    pytest.importorskip("faster_coco_eval")
+    predictions = made_up(tmp_path)
+    measures = report(predictions, 0.05)
+    classes = replace(measures, ap={"AP": 0.5, "AP_easy": 0.625, "AP_medium": float("nan"), "AR": 0.75})
+    words = Reader(evaluation_page(predictions, classes, model="m", data="d", command="c")).words
+    assert "AP_easy62.5AP_medium-" in words
+    assert "how crowded" in words
+
+
 def test_names_are_escaped(page: str) -> None:
     words = Reader(page).words
     assert "my <model>" in words
@@ -136,7 +147,7 @@ def test_the_page_says_what_was_missed(page: str) -> None:
     words = Reader(page).words
     for part in (
         *("missed: 1 person", "missed: left wrist", "1 pose of nobody", "nobody annotated"),
-        *("2 people annotated, 1 with a pose of mean OKS 0.94", "Reliability of scores", "PCK@0.2", "0.075", "jitter"),
+        *("2 people annotated, 1 with a pose, mean OKS 0.94", "Reliability of scores", "PCK@0.2", "0.075", "jitter"),
     ):
         assert part in words, part
     assert page.index("Best photos") < page.index("good.png") < page.index("Worst photos") < page.index("nobody.png")
