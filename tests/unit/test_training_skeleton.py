@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from dekrpose.errors import DekrPoseError
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
+from dekrpose.training.check import check_dataset
 from dekrpose.training.skeleton_file import DEFAULT_SIGMA, guess_flip_pairs, side_of, skeleton_of
 
 COCO_EDGES = [
@@ -153,6 +155,19 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(DekrPoseError, match=message):
             skeleton_of(data_file(tmp_path, HAND), path)
+
+
+def test_the_files_of_the_documentation(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    data, given = re.findall(r"^    \{\n.*?^    \}$", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "people.json").write_text(data)
+    (tmp_path / "skeleton.json").write_text(given)
+    skeleton = skeleton_of(tmp_path / "people.json")
+    names = ("beak", "left_wing", "right_wing")
+    assert skeleton == Skeleton("bird-3", names, ((0, 1), (0, 2)), ((1, 2),), (DEFAULT_SIGMA,) * 3)
+    changed = replace(skeleton, name="bird", sigmas=(0.03, DEFAULT_SIGMA, DEFAULT_SIGMA))
+    assert skeleton_of(tmp_path / "people.json", tmp_path / "skeleton.json") == changed
+    assert [problem.kind for problem in check_dataset(tmp_path / "people.json", None, skeleton)] == ["photo-missing"]
 
 
 def test_two_skeletons_in_one_file_are_refused(tmp_path: Path) -> None:

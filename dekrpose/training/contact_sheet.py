@@ -1,0 +1,286 @@
+"""A picture of what the network is given: augmented crops with the targets that are really taught."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dekrpose.config import OUTPUT_STRIDE
+from dekrpose.errors import DekrPoseError
+from dekrpose.skeletons import Skeleton
+from dekrpose.training.augment import AugmentConfig, PhotoSource
+from dekrpose.training.loader import Batch, EpochOrder, Samples, TargetConfig
+from dekrpose.training.skeleton_file import side_of
+
+Canvas = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Color = tuple[int, int, int]
+
+_PANEL = 288  # side of one crop, sheet pixels
+_DRAWN = 2 * _PANEL  # it is drawn larger first: OpenCV's small circles look like diamonds
+_GAP, _CAPTION, _LINE = 10, 20, 22
+_BACKGROUND, _TEXT = (22, 22, 26), (225, 225, 220)
+_SIDES: dict[str, Color] = {"left": (48, 168, 255), "right": (255, 176, 32), "": (240, 240, 236)}
+_CENTER = (90, 230, 120)
+_PEOPLE: tuple[Color, ...] = (
+    (232, 110, 170), (244, 228, 66), (150, 130, 255), (110, 220, 235), (232, 96, 52), (36, 196, 140), (190, 190, 190),
+)  # fmt: skip
+_HATCH = (255, 70, 70)
+_FONT_SCALE = 0.42
+_SHIFT = 4  # OpenCV's sub-pixel bits
+_SAME_POSE = 0.1  # pixels of one disc tell one pose, but for rounding; heatmap pixels
+
+
+@dataclass(frozen=True)
+class TaughtPose:
+    """What the offsets of one disc say; heatmap pixels.
+
+    Attributes:
+        pixels: (P, 2) integer xy of the disc.
+        center: (2,) xy, the disc's pixel of the largest center heat.
+        keypoints: (K, 2) xy, pixel minus offset.
+        taught: (K,) True where the offsets have a weight.
+    """
+
+    pixels: NDArray[np.int64]
+    center: NDArray[np.int64]
+    keypoints: Floats
+    taught: NDArray[np.bool_]
+
+
+def contact_sheet(
+    photos: PhotoSource,
+    augmentation: AugmentConfig,
+    targets: TargetConfig,
+    path: Path,
+    count: int = 16,
+    seed: int = 0,
+) -> Path:
+    """Draw the first crops of a training with this seed; see ``draw_samples`` for what is shown.
+
+    Args:
+        photos: of the training.
+        augmentation, targets: as the training gets them.
+        path: ``.jpg`` or ``.png``; it appears when it is whole.
+        count: crops to show; when there are fewer photos, later epochs follow.
+        seed: of the training.
+
+    Raises:
+        DekrPoseError: there are no photos, one cannot be read, or ``path`` has another ending.
+    """
+    if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+        raise DekrPoseError(f"a contact sheet is a .jpg or .png file, got {path.name!r}")
+    if not photos.photos:
+        raise DekrPoseError("there are no photos to draw a contact sheet of")
+    samples = Samples(photos, augmentation, targets, seed)
+    indices = _first_indices(len(photos.photos), count, seed)
+    names = [photos.photos[photo].file_name for _, _, photo in indices]
+    sheet = draw_samples([samples[index] for index in indices], names, photos.skeleton)
+    _write(path, sheet)
+    return path
+
+
+def draw_samples(samples: Sequence[Batch], names: Sequence[str], skeleton: Skeleton) -> Canvas:
+    """Samples side by side, each in two panels, drawn from nothing but what the network gets.
+
+    Left: the crop; the disc of pixels that regress offsets, a color per person; where their offsets point, as rays
+    and as the skeleton. Right: the heatmaps over the crop in grey, lighter where the weight is 1 instead of the
+    background's. Both: hatched where the heatmap weight is 0.
+
+    Args:
+        samples: without batch dimension, see ``Batch``.
+        names: a caption for each.
+        skeleton: what the channels mean.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    columns = math.ceil(math.sqrt(len(samples)))
+    rows = math.ceil(len(samples) / columns)
+    step_x, step_y = 2 * _PANEL + 2 + 2 * _GAP, _PANEL + _CAPTION + _GAP
+    legend = _LINE * (1 if columns > 1 else 3)
+    sheet = np.full((rows * step_y + _GAP + legend, columns * step_x + _GAP, 3), _BACKGROUND, np.uint8)
+    for position, (sample, name) in enumerate(zip(samples, names, strict=True)):
+        x, y = _GAP + position % columns * step_x, _GAP + position // columns * step_y
+        poses = taught_poses(sample)
+        panels = (_people_panel(sample, poses, skeleton), _heat_panel(sample, skeleton))
+        for left, panel in zip((x, x + _PANEL + 2), panels, strict=True):
+            small = cv2.resize(panel, (_PANEL, _PANEL), interpolation=cv2.INTER_AREA)
+            sheet[y : y + _PANEL, left : left + _PANEL] = small
+        people = f"{len(poses)} {'person' if len(poses) == 1 else 'people'}"
+        _write_text(sheet, f"{name if len(name) <= 48 else '...' + name[-45:]}: {people}", x, y + _PANEL + 14)
+    _draw_legend(sheet, rows * step_y + _GAP + _LINE // 2)
+    return sheet
+
+
+def taught_poses(sample: Batch) -> list[TaughtPose]:
+    """The poses that a sample's offsets lead to, pixels of equal poses together."""
+    offsets, weights = sample.offsets.numpy(), sample.offset_weights.numpy()
+    height, width = sample.heatmaps.shape[1:]
+    if sample.pixels is None:
+        ys, xs = np.divmod(np.arange(height * width), width)
+        pixels = np.stack([xs, ys], axis=1)
+    else:
+        pixels = sample.pixels.numpy()
+    taught = weights.reshape(len(weights), -1).T > 0  # (P, 2K)
+    keypoints = pixels[:, None] - offsets.reshape(len(offsets), -1).T.reshape(len(taught), -1, 2)
+    heat = sample.heatmaps[-1].numpy()
+    left = np.flatnonzero(taught.any(axis=1))
+    poses = []
+    while len(left):
+        first = left[0]
+        mask = taught[first, ::2]
+        distance = np.abs(keypoints[left] - keypoints[first]).max(axis=2)
+        same = (taught[left, ::2] == mask).all(axis=1) & (distance[:, mask] < _SAME_POSE).all(axis=1)
+        disc = np.unique(pixels[left[same]], axis=0)
+        center = disc[heat[disc[:, 1], disc[:, 0]].argmax()]
+        poses.append(TaughtPose(disc, center, keypoints[first].astype(np.float32), mask))
+        left = left[~same]
+    return poses
+
+
+def _first_indices(photos: int, count: int, seed: int) -> list[tuple[int, int, int]]:
+    order = EpochOrder(photos, photos, seed)
+    indices: list[tuple[int, int, int]] = []
+    while len(indices) < count:
+        indices += next(iter(order))
+        order.epoch += 1
+    return indices[:count]
+
+
+def _people_panel(sample: Batch, poses: Sequence[TaughtPose], skeleton: Skeleton) -> Canvas:
+    panel = _panel_image(sample)
+    zoom = _DRAWN / sample.images.shape[2]
+    for index, pose in enumerate(poses):
+        color = _PEOPLE[index % len(_PEOPLE)]
+        layer = panel.copy()
+        corners = [_on_panel(pose.pixels + corner, zoom) for corner in (-0.42, 0.42)]
+        for low, high in zip(*(_fixed(corner) for corner in corners), strict=True):
+            cv2.rectangle(layer, low, high, color, -1, cv2.LINE_AA, _SHIFT)
+        (center,) = _fixed(_on_panel(pose.center[None], zoom))
+        points = _fixed(_on_panel(pose.keypoints, zoom))
+        for point, taught in zip(points, pose.taught, strict=True):
+            if taught:
+                cv2.line(layer, center, point, color, 2, cv2.LINE_AA, _SHIFT)
+        cv2.addWeighted(layer, 0.6, panel, 0.4, 0, dst=panel)
+        _draw_skeleton(panel, points, pose.taught, skeleton)
+        cv2.circle(panel, center, 9 << _SHIFT, (0, 0, 0), -1, cv2.LINE_AA, _SHIFT)
+        cv2.circle(panel, center, 7 << _SHIFT, _CENTER, -1, cv2.LINE_AA, _SHIFT)
+    return _hatched(panel, sample)
+
+
+def _draw_skeleton(
+    panel: Canvas, points: Sequence[tuple[int, int]], taught: NDArray[np.bool_], skeleton: Skeleton
+) -> None:
+    sides = [side_of(name) for name in skeleton.keypoints]
+    for start, end in skeleton.edges:
+        if taught[start] and taught[end]:
+            side = sides[start] if sides[start] == sides[end] else ""
+            cv2.line(panel, points[start], points[end], (0, 0, 0), 5, cv2.LINE_AA, _SHIFT)
+            cv2.line(panel, points[start], points[end], _SIDES[side], 3, cv2.LINE_AA, _SHIFT)
+    for point, side, drawn in zip(points, sides, taught, strict=True):
+        if drawn:
+            cv2.circle(panel, point, 6 << _SHIFT, (0, 0, 0), -1, cv2.LINE_AA, _SHIFT)
+            cv2.circle(panel, point, 5 << _SHIFT, _SIDES[side], -1, cv2.LINE_AA, _SHIFT)
+
+
+def _heat_panel(sample: Batch, skeleton: Skeleton) -> Canvas:
+    image = _panel_image(sample)
+    zoom = _DRAWN / sample.images.shape[2]
+    weight = _resized(sample.heatmap_weights.numpy().max(axis=0), zoom)
+    grey = image.mean(axis=2, dtype=np.float32) * (0.25 + 0.35 * weight)
+    panel = np.repeat(grey[..., None], 3, axis=2)
+    heat = sample.heatmaps.numpy()
+    sides = [side_of(name) for name in skeleton.keypoints]
+    layers = [(_CENTER, heat[-1:])]
+    layers += [(color, heat[:-1][[own == side for own in sides]]) for side, color in _SIDES.items()]
+    for color, maps in layers:
+        if len(maps):
+            alpha = _resized(maps.max(axis=0), zoom)[..., None] * 0.85
+            panel = panel * (1 - alpha) + np.array(color, np.float32) * alpha
+    return _hatched(panel.round().astype(np.uint8), sample)
+
+
+def _panel_image(sample: Batch) -> Canvas:
+    image = np.ascontiguousarray(sample.images.permute(1, 2, 0).numpy())
+    shrinks = image.shape[1] > _DRAWN
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, (_DRAWN, _DRAWN), interpolation=method), np.uint8)
+
+
+def _hatched(panel: Canvas, sample: Batch) -> Canvas:
+    ignored = (sample.heatmap_weights.numpy() == 0).all(axis=0).astype(np.uint8)
+    mask = cv2.resize(ignored, (_DRAWN, _DRAWN), interpolation=cv2.INTER_NEAREST) > 0
+    ys, xs = np.indices((_DRAWN, _DRAWN))
+    stripes = mask & ((xs + ys) % 24 < 5)
+    panel[stripes] = (panel[stripes] * 0.4 + np.array(_HATCH) * 0.6).astype(np.uint8)
+    return panel
+
+
+def _resized(values: NDArray[np.float32], zoom: float) -> Floats:
+    """A map of the heatmap's size on the panel, its pixels where their positions are."""
+    scale, shift = OUTPUT_STRIDE * zoom, (zoom - 1) / 2
+    matrix = np.array([[scale, 0, shift], [0, scale, shift]])
+    mapped = cv2.warpAffine(values, matrix, (_DRAWN, _DRAWN), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(mapped, np.float32)
+
+
+def _on_panel(points: NDArray[np.floating] | NDArray[np.integer], zoom: float) -> NDArray[np.float64]:
+    """(N, 2) heatmap pixels as panel pixels; the pixel centers of the crop are integers, as on the panel."""
+    return np.asarray((points * OUTPUT_STRIDE + 0.5) * zoom - 0.5, np.float64)
+
+
+def _fixed(points: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """In OpenCV's sub-pixel units, within what it can count."""
+    limit = 20 * _DRAWN
+    return [(int(x), int(y)) for x, y in np.rint(points.clip(-limit, limit) * 2**_SHIFT)]
+
+
+def _draw_legend(sheet: Canvas, y: int) -> None:
+    x = _GAP
+    entries = (
+        ("left", _SIDES["left"]),
+        ("right", _SIDES["right"]),
+        ("middle", _SIDES[""]),
+        ("center", _CENTER),
+        ("not annotated, not learned", _HATCH),
+        ("squares: where offsets are learned, a color per person", _PEOPLE[0]),
+        ("right panels: heatmaps, lighter where they weigh in full", _CENTER),
+    )
+    for text, color in entries:
+        if x + 18 + _text_width(text) > sheet.shape[1]:
+            x, y = _GAP, y + _LINE
+        if color == _HATCH:
+            for offset in (0, 4, 8):
+                cv2.line(sheet, (x + offset, y + 5), (x + offset + 4, y - 5), color, 1, cv2.LINE_AA)
+        else:
+            cv2.circle(sheet, (x + 6, y), 5, color, -1, cv2.LINE_AA)
+        _write_text(sheet, text, x + 18, y + 4)
+        x += 18 + _text_width(text) + 18
+
+
+def _write_text(sheet: Canvas, text: str, x: int, y: int) -> None:
+    cv2.putText(sheet, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, _FONT_SCALE, _TEXT, 1, cv2.LINE_AA)
+
+
+def _text_width(text: str) -> int:
+    return int(cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, _FONT_SCALE, 1)[0][0])
+
+
+def _write(path: Path, sheet: Canvas) -> None:
+    """Under a temporary name first, then rename: what is there is whole."""
+    _, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(data.tobytes())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
