@@ -1,4 +1,4 @@
-"""The command line: ``dekrpose predict|train|eval|benchmark|convert|models|doctor``."""
+"""The command line: ``dekrpose predict|train|train-scoring|eval|benchmark|convert|models|doctor``."""
 
 from __future__ import annotations
 
@@ -42,6 +42,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_predict(commands)
     _add_late(commands, arguments, "train", "train or fine-tune on COCO-format keypoints", "dekrpose.training.command")
+    _add_late(
+        commands, arguments, "train-scoring", "train the net that judges poses", "dekrpose.training.scoring_command"
+    )
     _add_late(commands, arguments, "eval", "measure a model on annotated photos", "dekrpose.evaluation.command")
     _add_late(commands, arguments, "benchmark", "measure speed, alone or against another", "dekrpose.benchmark")
     _add_convert(commands)

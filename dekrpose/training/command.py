@@ -9,11 +9,13 @@ from pathlib import Path
 from dekrpose.config import ARCHITECTURES, ModelConfig
 from dekrpose.estimator import pick_device
 from dekrpose.evaluation.dataset import KeypointDataset
+from dekrpose.skeletons import Skeleton
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.initial import read_initial
 from dekrpose.training.loader import CachedPhotos
 from dekrpose.training.loop import Trainer
 from dekrpose.training.recipes import TrainConfig, paper_recipe, tiny_recipe
+from dekrpose.training.skeleton_file import skeleton_of
 
 _RECIPE_OPTIONS = (
     ("epochs", int, "N", "times that every photo is seen"),
@@ -41,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--arch", metavar="NAME", choices=sorted(ARCHITECTURES), default="tiny",
         help=f"network: {', '.join(sorted(ARCHITECTURES))} (default: tiny)",
     )  # fmt: skip
+    parser.add_argument(
+        "--skeleton",
+        metavar="FILE.json",
+        type=Path,
+        help="names, edges, flip pairs, sigmas that DATA.json does not say",
+    )
     parser.add_argument("--init", metavar="MODEL", help="weights to start from: a model's name, folder or file")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, ...")
     for name, kind, metavar, text in _RECIPE_OPTIONS:
@@ -79,16 +87,24 @@ def _with_size(augment: AugmentConfig, size: int) -> AugmentConfig:
     return replace(augment, size=size)
 
 
+def _for_skeleton(config: ModelConfig, skeleton: Skeleton) -> ModelConfig:
+    """The same network for other keypoints; poses are neighbours when more than half of them are near, as published."""
+    if config.skeleton == skeleton:
+        return config
+    return replace(config, skeleton=skeleton, decode=replace(config.decode, nms_min_keypoints=len(skeleton) // 2))
+
+
 def run(options: argparse.Namespace) -> int:
     """Train; the exit status is 0 when the run ended."""
     config = recipe(options)
-    model_config: ModelConfig = ARCHITECTURES[options.arch]
+    skeleton = skeleton_of(options.annotations, options.skeleton)
+    model_config = _for_skeleton(ARCHITECTURES[options.arch], skeleton)
     data, initial = options.annotations.name, None
     if options.init is not None:
-        model_config, initial = read_initial(options.init, model_config, model_config.skeleton)
+        model_config, initial = read_initial(options.init, model_config, skeleton)
         before = model_config.training_data or "data that is not stated"
         data = f"{data}, from {Path(options.init).name}, which was trained on {before}"
-    model_config = replace(model_config, training_data=data)
+    model_config = replace(_for_skeleton(model_config, skeleton), name=options.out.resolve().name, training_data=data)
     dataset = KeypointDataset(options.annotations, options.images, model_config.skeleton)
     photos = CachedPhotos(dataset, config.limit)
     trainer = Trainer(model_config, config, photos, options.out, pick_device(options.device), initial)

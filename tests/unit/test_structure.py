@@ -48,6 +48,7 @@ SIBLINGS = {
     ("published", "cache"): "fetched once",
     ("published", "downloads"): "fetched once",
     ("published", "checkpoints"): "converted once",
+    ("published", "checkpoint_pickles"): "a backbone is tensors alone",
     ("hub", "published"): "published names",
     ("hub", "cache"): "what is here already",
     ("hub", "repositories"): "names of repositories",
