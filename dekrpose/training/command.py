@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,17 @@ from dekrpose.estimator import pick_device
 from dekrpose.evaluation.dataset import KeypointDataset
 from dekrpose.skeletons import Skeleton
 from dekrpose.training.augment import AugmentConfig
+from dekrpose.training.check import check_dataset
+from dekrpose.training.check_report import report
+from dekrpose.training.contact_sheet import contact_sheet
 from dekrpose.training.initial import read_initial
 from dekrpose.training.loader import CachedPhotos
 from dekrpose.training.loop import Trainer
 from dekrpose.training.recipes import TrainConfig, paper_recipe, tiny_recipe
 from dekrpose.training.skeleton_file import skeleton_of
 
+SAMPLES = 16
+"""Crops on a contact sheet."""
 _RECIPE_OPTIONS = (
     ("epochs", int, "N", "times that every photo is seen"),
     ("batch-size", int, "N", "crops per step"),
@@ -36,9 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", metavar="PLACE", type=Path, nargs="+", help="folders, .tar or .zip files; default: beside DATA.json"
     )
+    parser.add_argument("--out", metavar="FOLDER", type=Path, help="of the run; one that is there already is resumed")
     parser.add_argument(
-        "--out", metavar="FOLDER", type=Path, required=True, help="of the run; one that is there already is resumed"
-    )
+        "--check", action="store_true",
+        help="train nothing: report what is wrong with the data, and draw crops with their targets into "
+        "DATA.samples.jpg (in --out, or here)",
+    )  # fmt: skip
     parser.add_argument(
         "--arch", metavar="NAME", choices=sorted(ARCHITECTURES), default="tiny",
         help=f"network: {', '.join(sorted(ARCHITECTURES))} (default: tiny)",
@@ -87,6 +96,23 @@ def _with_size(augment: AugmentConfig, size: int) -> AugmentConfig:
     return replace(augment, size=size)
 
 
+def check(options: argparse.Namespace, config: TrainConfig) -> int:
+    """Report problems of the data and draw a contact sheet; 1 when there are errors."""
+    skeleton = skeleton_of(options.annotations, options.skeleton)
+    problems = check_dataset(options.annotations, options.images, skeleton, progress=True)
+    print(report(problems))
+    wrong = any(problem.severity == "error" for problem in problems)
+    if wrong:
+        print("\nno samples are drawn before the errors are repaired", file=sys.stderr)
+        return 1
+    photos = KeypointDataset(options.annotations, options.images, skeleton)
+    folder = options.out or Path()
+    folder.mkdir(parents=True, exist_ok=True)
+    sheet = folder / f"{options.annotations.name.split('.')[0]}.samples.jpg"
+    print(f"\nwrote {contact_sheet(photos, config.augment, config.targets, sheet, SAMPLES, config.seed)}")
+    return 0
+
+
 def _for_skeleton(config: ModelConfig, skeleton: Skeleton) -> ModelConfig:
     """The same network for other keypoints; poses are neighbours when more than half of them are near, as published."""
     if config.skeleton == skeleton:
@@ -97,6 +123,10 @@ def _for_skeleton(config: ModelConfig, skeleton: Skeleton) -> ModelConfig:
 def run(options: argparse.Namespace) -> int:
     """Train; the exit status is 0 when the run ended."""
     config = recipe(options)
+    if options.check:
+        return check(options, config)
+    if options.out is None:
+        raise ValueError("--out FOLDER is needed: the run is kept there (or --check, to look at the data only)")
     skeleton = skeleton_of(options.annotations, options.skeleton)
     model_config = _for_skeleton(ARCHITECTURES[options.arch], skeleton)
     data, initial = options.annotations.name, None

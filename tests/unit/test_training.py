@@ -20,6 +20,7 @@ from dekrpose.training.loader import CachedPhotos, EpochOrder, Samples, TargetCo
 from dekrpose.training.loop import Trainer
 from dekrpose.training.optimizers import learning_rate
 from dekrpose.training.recipes import TrainConfig, paper_recipe
+from tests.small_model import write_small_model
 from tests.training_photos import SMALL, made_up_dataset, write_dataset
 
 CONFIG = TrainConfig(
@@ -195,3 +196,42 @@ def test_crops_of_a_wrong_size_are_refused(tmp_path: Path) -> None:
     options = parser.parse_args([str(annotations), "--images", str(images), "--out", str(tmp_path), "--size", "100"])
     with pytest.raises(ValueError, match="multiple of 32"):
         command.run(options)
+
+
+def test_the_command_checks_data_without_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotations, images = write_dataset(tmp_path / "data", photos=4)
+    monkeypatch.chdir(tmp_path)
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    words = ["--check", str(annotations), "--images", str(images), "--size", "64"]
+    assert command.run(parser.parse_args(words)) == 0
+    assert "No problems found." in capsys.readouterr().out or Path("people.samples.jpg").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["people.samples.jpg"]
+    content = json.loads(annotations.read_text())
+    content["annotations"][0]["keypoints"] = [1, 2]
+    annotations.write_text(json.dumps(content))
+    assert command.run(parser.parse_args(words)) == 1
+    assert "keypoint-count" in capsys.readouterr().out
+
+
+def test_the_command_fine_tunes_another_skeleton(tmp_path: Path) -> None:
+    annotations, images = write_dataset(tmp_path / "data", photos=4)
+    content = json.loads(annotations.read_text())
+    names = ["nose", "left_tip", "right_tip"]
+    content["categories"] = [{"id": 1, "name": "kite", "keypoints": names, "skeleton": [[1, 2], [1, 3]]}]
+    for annotation in content["annotations"]:
+        annotation["keypoints"], annotation["num_keypoints"] = annotation["keypoints"][:9], 3
+    annotations.write_text(json.dumps(content))
+    start = write_small_model(tmp_path / "start.safetensors")
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    words = [annotations, "--images", images, "--out", tmp_path / "kite", "--epochs", 1, "--batch-size", 2]
+    words += ["--size", 64, "--workers", 0, "--precision", "float32", "--device", "cpu", "--init", start]
+    assert command.run(parser.parse_args([str(word) for word in words])) == 0
+    estimator = PoseEstimator.from_pretrained(tmp_path / "kite", device="cpu")
+    assert estimator.config.skeleton.keypoints == tuple(names)
+    assert estimator.config.name == "kite"
+    assert estimator.config.decode.nms_min_keypoints == 1
+    assert estimator.estimate(np.zeros((64, 64, 3), np.uint8)).keypoints.shape[1:] == (3, 2)
