@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,8 @@ def run(options: argparse.Namespace) -> int:
         epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate,
         minimum_steps=options.minimum_steps, held_out=options.held_out, seed=options.seed,
     )  # fmt: skip
+    stored = read_checkpoint(hub.resolve(options.model)).state_dict
+    dtypes = {name: tensor.dtype for name, tensor in stored.items()}
     estimator = PoseEstimator.from_pretrained(options.model, device=options.device)
     learnt, validation = _predictions(estimator, options)
     examples = examples_of(learnt)
@@ -93,15 +95,25 @@ def run(options: argparse.Namespace) -> int:
             f"the scoring net lowers AP from {100 * before:.2f} to {100 * after:.2f} on the validation photos, so "
             "nothing was written; more photos may help, and --force writes it all the same"
         )
-    checkpoint = read_checkpoint(hub.resolve(options.model))
-    threshold = comparison.after.report.score_threshold
-    decode = replace(checkpoint.config.decode, score_threshold=threshold)
-    model_config = replace(checkpoint.config.without_numbers(), decode=decode)
-    hub.save_folder(options.out, model_config, checkpoint.state_dict, net.state_dict())
+    _write(options.out, estimator, dtypes, net, comparison)
     record = {"config": asdict(config), "history": [asdict(epoch) for epoch in history], **comparison.to_dict()}
     (options.out / "scoring.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    print(f"wrote {options.out}, with score threshold {threshold:g}")
+    print(f"wrote {options.out}, with score threshold {comparison.after.report.score_threshold:g}")
     return 0
+
+
+def _write(
+    folder: Path,
+    estimator: PoseEstimator,
+    dtypes: Mapping[str, torch.dtype],
+    net: OKSScoreNet,
+    comparison: Comparison,
+) -> None:
+    """Write the network that was judged, which its file may not hold any more, in the types that the file had."""
+    decode = replace(estimator.config.decode, score_threshold=comparison.after.report.score_threshold)
+    config = replace(estimator.config.without_numbers(), decode=decode)
+    network = {name: tensor.to(dtypes[name]) for name, tensor in estimator.model.state_dict().items()}
+    hub.save_folder(folder, config, network, net.state_dict())
 
 
 def _predictions(estimator: PoseEstimator, options: argparse.Namespace) -> tuple[Predictions, Predictions]:

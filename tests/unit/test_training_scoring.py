@@ -15,6 +15,7 @@ from evaluation_people import dataset, human, standing, unlabelled
 from numpy.typing import NDArray
 
 from dekrpose import PoseEstimator
+from dekrpose.checkpoints import read_checkpoint, write_checkpoint
 from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation.dataset import KeypointDataset
 from dekrpose.evaluation.predictions import Prediction, Predictions
@@ -293,6 +294,28 @@ def test_a_net_that_lowers_ap_is_refused(
     assert not out.exists()
     assert run(model, annotations, *words, "--force") == 0
     assert PoseEstimator.from_pretrained(out, device="cpu").rescoring_net is not None
+
+
+def test_the_network_that_was_judged_is_written_though_its_file_was_replaced(
+    model: Path, photos: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("faster_coco_eval")
+    before = read_checkpoint(model)
+    write_checkpoint(model, before.config, before.state_dict, half=True)
+    expected = read_checkpoint(model).state_dict
+
+    def meanwhile(*_: Any, **__: Any) -> tuple[OKSScoreNet, list[Epoch]]:
+        others = {name: torch.zeros_like(tensor) for name, tensor in before.state_dict.items()}
+        write_checkpoint(model, before.config, others)
+        return Always(0.5), [Epoch(0.5, None)]
+
+    monkeypatch.setattr(scoring_command, "train_scoring_net", meanwhile)
+    assert run(model, photos[0], "--images", photos[1]) == 0
+    written = read_checkpoint(photos[0].parent / "out" / "model.safetensors").state_dict
+    assert {tensor.dtype for tensor in written.values()} >= {torch.float16}
+    for name, tensor in expected.items():
+        assert tensor.dtype == written[name].dtype
+        assert torch.equal(tensor, written[name])
 
 
 def test_photos_of_nobody_validate_nothing(model: Path, photos: tuple[Path, Path], tmp_path: Path) -> None:
