@@ -7,15 +7,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from dekrpose.config import ARCHITECTURES, ModelConfig
+from dekrpose.config import ARCHITECTURES
 from dekrpose.estimator import pick_device
 from dekrpose.evaluation.dataset import KeypointDataset
-from dekrpose.skeletons import Skeleton
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.check import check_dataset
 from dekrpose.training.check_report import report
 from dekrpose.training.contact_sheet import contact_sheet
-from dekrpose.training.initial import read_initial
+from dekrpose.training.initial import for_skeleton, read_initial
 from dekrpose.training.loader import CachedPhotos
 from dekrpose.training.loop import Trainer
 from dekrpose.training.recipes import TrainConfig, paper_recipe, tiny_recipe
@@ -113,13 +112,6 @@ def check(options: argparse.Namespace, config: TrainConfig) -> int:
     return 0
 
 
-def _for_skeleton(config: ModelConfig, skeleton: Skeleton) -> ModelConfig:
-    """The same network for other keypoints; poses are neighbours when more than half of them are near, as published."""
-    if config.skeleton == skeleton:
-        return config
-    return replace(config, skeleton=skeleton, decode=replace(config.decode, nms_min_keypoints=len(skeleton) // 2))
-
-
 def run(options: argparse.Namespace) -> int:
     """Train; the exit status is 0 when the run ended."""
     config = recipe(options)
@@ -128,13 +120,13 @@ def run(options: argparse.Namespace) -> int:
     if options.out is None:
         raise ValueError("--out FOLDER is needed: the run is kept there (or --check, to look at the data only)")
     skeleton = skeleton_of(options.annotations, options.skeleton)
-    model_config = _for_skeleton(ARCHITECTURES[options.arch], skeleton)
+    model_config = for_skeleton(ARCHITECTURES[options.arch], skeleton)
     data, initial = options.annotations.name, None
     if options.init is not None:
         model_config, initial = read_initial(options.init, model_config, skeleton)
         before = model_config.training_data or "data that is not stated"
         data = f"{data}, from {Path(options.init).name}, which was trained on {before}"
-    model_config = replace(_for_skeleton(model_config, skeleton), name=options.out.resolve().name, training_data=data)
+    model_config = replace(model_config, name=options.out.resolve().name, training_data=data)
     dataset = KeypointDataset(options.annotations, options.images, model_config.skeleton)
     photos = CachedPhotos(dataset, config.limit)
     trainer = Trainer(model_config, config, photos, options.out, pick_device(options.device), initial)

@@ -23,6 +23,13 @@ _STACKED = ("offset_head.transition.", "offset_head.groups.0.")
 _HEATMAPS = "heatmap_head.final."
 
 
+def for_skeleton(config: ModelConfig, skeleton: Skeleton) -> ModelConfig:
+    """The same network for other keypoints; poses are neighbours when more than half of them are near, as published."""
+    if config.skeleton == skeleton:
+        return config
+    return replace(config, skeleton=skeleton, decode=replace(config.decode, nms_min_keypoints=len(skeleton) // 2))
+
+
 def fit_to_skeleton(weights: Mapping[str, Tensor], config: ModelConfig, skeleton: Skeleton) -> dict[str, Tensor]:
     """The weights of a model for another skeleton: what belongs to keypoints of the same name is kept.
 
@@ -103,4 +110,4 @@ def read_initial(source: str, config: ModelConfig, skeleton: Skeleton) -> tuple[
     }
     if checkpoint.config.skeleton.keypoints != skeleton.keypoints:
         weights = fit_to_skeleton(weights, checkpoint.config, skeleton)
-    return replace(checkpoint.config, skeleton=skeleton), weights
+    return for_skeleton(checkpoint.config, skeleton), weights

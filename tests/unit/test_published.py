@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 import shutil
 import subprocess
@@ -206,26 +205,25 @@ def test_a_download_that_was_killed_goes_on(server: FileServer, empty_cache: Pat
     assert not part.exists()
 
 
-def _resolve_in_a_process(folder: str, prefix: str, queue: multiprocessing.Queue[str]) -> None:
-    os.environ["DEKRPOSE_CACHE"] = folder
-    published.PUBLISHED[NAME] = replace(published.PUBLISHED[NAME], sha256_prefix=prefix)
-    queue.put(cache.file_sha256(hub.resolve(NAME)))
+RESOLVE = """
+import sys
+from dataclasses import replace
+from dekrpose import cache, hub, published
+name, prefix = sys.argv[1:]
+published.PUBLISHED[name] = replace(published.PUBLISHED[name], sha256_prefix=prefix)
+print(cache.file_sha256(hub.resolve(name)))
+"""
 
 
-def test_two_processes_at_once_fetch_once(server: FileServer, empty_cache: Path) -> None:
-    server.delay = 0.3
-    context = multiprocessing.get_context("fork")
-    queue: multiprocessing.Queue[str] = context.Queue()
-    prefix = published.PUBLISHED[NAME].sha256_prefix
+def test_two_processes_at_once_fetch_once(server: FileServer) -> None:
+    server.delay = 2.0  # the second comes while the first waits
+    command = [sys.executable, "-c", RESOLVE, NAME, published.PUBLISHED[NAME].sha256_prefix]
     processes = [
-        context.Process(target=_resolve_in_a_process, args=(str(empty_cache), prefix, queue)) for _ in range(2)
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) for _ in range(2)
     ]
-    for process in processes:
-        process.start()
-    hashes = [queue.get(timeout=60) for _ in processes]
-    for process in processes:
-        process.join()
-    assert hashes[0] == hashes[1]
+    hashes = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert hashes[0] == hashes[1] != ""
     assert len(server.requests) == 1
 
 
