@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 HIDDEN = 256
 TORSO_EDGES = (9, 11)
-"""Edges whose mean length is the unit. For COCO a side and a hip; for CrowdPose a thigh and a shin, and the published
-net was trained so."""
+"""Edges whose mean length is the unit. For COCO the two sides of the trunk; for CrowdPose a thigh and a shin, and the
+published net was trained so."""
 
 
 class OKSScoreNet(nn.Module):

@@ -35,6 +35,7 @@ BUNDLED = hub._TINY.is_file()
 
 SHORTER = {
     "train": ["--epochs", "1", "--limit", "2", "--batch-size", "2", "--size", "64", "--workers", "0"],
+    "train-scoring": ["--minimum-steps", "10"],
     "eval": ["--limit", "2", "--input-size", "64"],
     "benchmark": ["--runs", "1"],
 }
