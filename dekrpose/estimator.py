@@ -291,8 +291,11 @@ class PoseEstimator:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model.safetensors, config.json and a model card, as ``from_pretrained`` reads them."""
+        self._save(folder)
+
+    def _save(self, folder: str | Path, repository: str | None = None) -> None:
         rescoring = None if self.rescoring_net is None else self.rescoring_net.state_dict()
-        hub.save_folder(folder, self.config, self.model.state_dict(), rescoring)
+        hub.save_folder(folder, self.config, self.model.state_dict(), rescoring, repository)
 
     def push_to_hub(
         self,
@@ -318,9 +321,8 @@ class PoseEstimator:
         Raises:
             DekrPoseError: no login, no right to write, or the host cannot be reached.
         """
-        rescoring = None if self.rescoring_net is None else self.rescoring_net.state_dict()
         with TemporaryDirectory() as folder:
-            hub.save_folder(folder, self.config, self.model.state_dict(), rescoring, repository=repo)
+            self._save(folder, repo)
             return repositories.push_folder(
                 Path(folder), repo, revision=revision, token=token, private=private, commit_message=commit_message
             )

@@ -23,9 +23,9 @@ from dekrpose.config import ModelConfig
 from dekrpose.errors import CheckpointError, DekrPoseError
 from dekrpose.model_cards import model_card
 from dekrpose.published import PUBLISHED, PublishedWeights, fetch
+from dekrpose.repositories.repository import CARD, CONFIG, WEIGHTS
 
 _TINY = Path(__file__).parent / "weights" / "tiny.safetensors"
-_WEIGHTS, _CONFIG, _CARD = "model.safetensors", "config.json", "README.md"
 _SUFFIXES = {".safetensors", ".pth", ".pt", ".tar", ".ckpt", ".bin", ".onnx"}
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 _MODEL_NAMES = ["tiny", *(entry.name for entry in PUBLISHED.values() if entry.kind == "model")]
@@ -72,7 +72,7 @@ def list_models(cache_dir: str | Path | None = None) -> list[ModelInfo]:
     folder = cache_folder(cache_dir)
     models += [_published_info(entry, folder) for entry in PUBLISHED.values() if entry.kind == "model"]
     for repository in repositories.cached_repositories(cache_dir):
-        weights = repository.folder / _WEIGHTS
+        weights = repository.folder / WEIGHTS
         try:
             config = read_stored_config(weights)
         except CheckpointError:
@@ -177,13 +177,13 @@ def _bundled() -> Path:
 
 
 def _in_folder(folder: Path) -> Path:
-    weights = folder / _WEIGHTS
+    weights = folder / WEIGHTS
     if not weights.is_file():
         others = sorted(item.name for item in folder.iterdir() if item.suffix.lower() in _SUFFIXES)
         hint = f"pass a file inside: {', '.join(others[:5])}" if others else "it holds no weights at all"
-        raise CheckpointError(f"{folder} has no {_WEIGHTS}; {hint}")
-    if (folder / _CONFIG).is_file():
-        _check_agreement(weights, folder / _CONFIG)
+        raise CheckpointError(f"{folder} has no {WEIGHTS}; {hint}")
+    if (folder / CONFIG).is_file():
+        _check_agreement(weights, folder / CONFIG)
     return weights
 
 
@@ -201,7 +201,7 @@ def _check_agreement(weights: Path, config_file: Path) -> None:
     differing = [key for key in ours if ours[key] != theirs[key]]
     if differing:
         raise CheckpointError(
-            f"{config_file} and {weights.name} disagree about {', '.join(differing)}; delete or restore {_CONFIG}, the "
+            f"{config_file} and {weights.name} disagree about {', '.join(differing)}; delete or restore {CONFIG}, the "
             "weights carry their own configuration"
         )
 
@@ -238,12 +238,12 @@ def save_folder(
         raise NotADirectoryError(f"{folder} is a file; save_folder needs a folder")
     staging = (folder if folder.exists() else folder.parent) / f".{uuid.uuid4().hex}.tmp"
     try:
-        write_checkpoint(staging / _WEIGHTS, config, state_dict, rescoring)
-        (staging / _CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
-        (staging / _CARD).write_text(model_card(config, rescoring is not None, repository), encoding="utf-8")
+        write_checkpoint(staging / WEIGHTS, config, state_dict, rescoring)
+        (staging / CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+        (staging / CARD).write_text(model_card(config, rescoring is not None, repository), encoding="utf-8")
         if folder.exists():
-            (folder / _CONFIG).unlink(missing_ok=True)  # weights without it are whole, beside an old one they are not
-            for item in (_CARD, _WEIGHTS, _CONFIG):
+            (folder / CONFIG).unlink(missing_ok=True)  # weights without it are whole, beside an old one they are not
+            for item in (CARD, WEIGHTS, CONFIG):
                 (staging / item).replace(folder / item)
         else:
             staging.replace(folder)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dekrpose.errors import DekrPoseError
+from dekrpose.repositories.repository import CARD, CONFIG, WEIGHTS
 
 if TYPE_CHECKING:
     from dekrpose.evaluation.evaluate import Report
 
-_WEIGHTS, _CONFIG, _CARD, _OLD_CARD = "model.safetensors", "config.json", "README.md", "README.previous.md"
+_OLD_CARD = "README.previous.md"
 _AP = ("AP", "AP50", "AP75", "AR")
 
 
@@ -50,7 +51,7 @@ def find_target(model: str) -> Target:
             f"PoseEstimator.from_pretrained({model!r}).save_pretrained(FOLDER)"
         )
     weights, folder = (hub.resolve(path), path) if path.is_dir() else (path, None)
-    if folder is None and weights.name == _WEIGHTS and (weights.parent / _CONFIG).is_file():
+    if folder is None and weights.name == WEIGHTS and (weights.parent / CONFIG).is_file():
         folder = weights.parent  # or the two would disagree
     if weights.suffix != ".safetensors" or read_stored_config(weights) is None:
         raise DekrPoseError(
@@ -90,7 +91,7 @@ def record(target: Target, measures: Report, evaluation: str, data: str) -> None
     if target.folder is None:
         write_checkpoint(target.weights, config, checkpoint.state_dict, checkpoint.rescoring)
         return
-    card = target.folder / _CARD
+    card = target.folder / CARD
     if card.is_file():
         ours = model_card(checkpoint.config, checkpoint.rescoring is not None)
         if card.read_text(encoding="utf-8", errors="replace") != ours:

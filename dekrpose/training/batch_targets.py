@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dekrpose.training.targets import inside, person_centers, windowed_gaussians
+
 
 def heatmap_targets(
     people: Tensor,
@@ -29,31 +31,19 @@ def heatmap_targets(
     Returns:
         Heatmaps and weights (B, K+1, size, size), centers (B, P, 3) x, y, visibility.
     """
-    labelled = people[..., 2:] > 0
-    count = labelled.sum(-2)
-    center = (people[..., :2] * labelled).sum(-2) / count.clamp(min=1)
-    centers = torch.cat([center, (count >= max(1, minimum_keypoints)).to(center.dtype)], -1)
+    centers = person_centers(people.flatten(0, 1)).reshape(*people.shape[:2], 3)
+    centers[..., 2] *= (people[..., 2] > 0).sum(-1) >= minimum_keypoints
     points = torch.cat([people, centers[:, :, None]], 2)
     sigmas = people.new_full((points.shape[2],), sigma)
     sigmas[-1] = center_sigma
-    within = ((points[..., :2] >= 0) & (points[..., :2] < size)).all(-1)
-    drawn = (points[..., 2] > 0) & within
+    drawn = inside(points, (size, size))
     heatmaps = people.new_zeros(len(people), points.shape[2], size, size)
     for index in range(points.shape[1]):  # one person of every crop at a time keeps the memory small
-        columns = _windowed(points[:, index, :, 0], sigmas, size) * drawn[:, index, :, None]
-        rows = _windowed(points[:, index, :, 1], sigmas, size)
+        columns = windowed_gaussians(points[:, index, :, 0], drawn[:, index], sigmas, size)
+        rows = windowed_gaussians(points[:, index, :, 1], drawn[:, index], sigmas, size)
         heatmaps = torch.maximum(heatmaps, rows[..., :, None] * columns[..., None, :])
     weights = torch.where(heatmaps > 0, 1.0, background_weight) * ~ignored[:, None]
     return heatmaps, weights, centers
-
-
-def _windowed(positions: Tensor, sigmas: Tensor, length: int) -> Tensor:
-    """(B, C, length) Gaussians along one axis, cut to the official window."""
-    pixels = torch.arange(length, device=positions.device, dtype=positions.dtype)
-    away = pixels - positions[..., None]
-    start, end = torch.floor(positions - 3 * sigmas - 1), torch.ceil(positions + 3 * sigmas + 2)
-    window = (pixels >= start[..., None]) & (pixels < end[..., None])
-    return torch.exp(-away.square() / (2 * sigmas.square())[:, None]) * window
 
 
 def offset_targets(people: Tensor, centers: Tensor, size: int, *, radius: int) -> tuple[Tensor, Tensor]:
@@ -70,7 +60,7 @@ def offset_targets(people: Tensor, centers: Tensor, size: int, *, radius: int) -
     """
     batch, _, keypoints, _ = people.shape
     axis = torch.arange(size, device=people.device, dtype=people.dtype)
-    present = ((centers[..., :2] >= 0) & (centers[..., :2] < size)).all(-1) & (centers[..., 2] > 0)
+    present = inside(centers, (size, size))
 
     def squared_distance(points: Tensor) -> Tensor:
         return (axis[:, None] - points[..., 1, None, None]).square() + (axis - points[..., 0, None, None]).square()
@@ -81,7 +71,7 @@ def offset_targets(people: Tensor, centers: Tensor, size: int, *, radius: int) -
     low = torch.where(labelled[..., None], people[..., :2], torch.inf).amin(2)
     high = torch.where(labelled[..., None], people[..., :2], -torch.inf).amax(2)
     diagonal = torch.linalg.vector_norm(high - low, dim=-1).nan_to_num(posinf=radius).clamp(min=radius)
-    weight = labelled * ((people[..., :2] >= 0) & (people[..., :2] < size)).all(-1) / diagonal[..., None]
+    weight = inside(people, (size, size)) / diagonal[..., None]
     chosen = winner.flatten(1)[..., None]
     targets = people[..., :2].flatten(2).gather(1, chosen.expand(-1, -1, 2 * keypoints))
     weights = weight.repeat_interleave(2, -1).gather(1, chosen.expand(-1, -1, 2 * keypoints))

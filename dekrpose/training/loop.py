@@ -19,6 +19,7 @@ from dekrpose import hub
 from dekrpose.config import IMAGE_MEAN, IMAGE_STD, ModelConfig
 from dekrpose.errors import DekrPoseError
 from dekrpose.models.dekr import DEKR
+from dekrpose.repositories.repository import WEIGHTS
 from dekrpose.training.device_batches import DeviceBatches
 from dekrpose.training.loader import Batch, CachedPhotos, EpochOrder, Samples, make_loader
 from dekrpose.training.losses import heatmap_loss, offset_loss
@@ -176,7 +177,7 @@ class Trainer:
         torch.save(state, temporary)
         temporary.replace(self.folder / "last.pt")
         hub.save_folder(self.folder, self.model_config, self.average)
-        return self.folder / "model.safetensors"
+        return self.folder / WEIGHTS
 
     def _resume(self) -> None:
         path = self.folder / "last.pt"

@@ -33,7 +33,7 @@ def _check_mode(mode: str) -> None:
         raise ValueError(f"mode must be one of {get_args(TargetMode)}, got {mode!r}")
 
 
-def _inside(points: Tensor, size: tuple[int, int]) -> Tensor:
+def inside(points: Tensor, size: tuple[int, int]) -> Tensor:
     """Which labelled points (..., 3) lie in a map of size (h, w): a boolean of shape (...)."""
     x, y, visibility = points.unbind(-1)
     height, width = size
@@ -107,7 +107,7 @@ def official_center_sigma(keypoint_count: int, *, sigma: float = 2.0, center_sig
     return center_sigma if keypoint_count >= COCO_KEYPOINTS else sigma
 
 
-def _windowed_gaussians(positions: Tensor, drawn: Tensor, sigmas: Tensor, length: int) -> Tensor:
+def windowed_gaussians(positions: Tensor, drawn: Tensor, sigmas: Tensor, length: int) -> Tensor:
     """One-dimensional Gaussians (P, C, length), 0 outside the official window and where not drawn.
 
     Args:
@@ -165,9 +165,9 @@ def heatmap_targets(
     channels = points.shape[1]
     sigmas = points.new_full((channels,), sigma)
     sigmas[-1] = center_sigma
-    drawn = _inside(points, size)
-    rows = _windowed_gaussians(points[..., 0], drawn, sigmas, width)
-    columns = _windowed_gaussians(points[..., 1], drawn, sigmas, height)
+    drawn = inside(points, size)
+    rows = windowed_gaussians(points[..., 0], drawn, sigmas, width)
+    columns = windowed_gaussians(points[..., 1], drawn, sigmas, height)
     heatmaps = points.new_zeros((channels, height, width))
     for row, column in zip(rows, columns, strict=True):  # one person at a time keeps the memory small
         heatmaps = torch.maximum(heatmaps, column[:, :, None] * row[:, None, :])
@@ -229,7 +229,7 @@ def offset_targets(
 def _write_paper_offsets(offsets: Tensor, weights: Tensor, keypoints: Tensor, centers: Tensor, radius: int) -> None:
     """Fill (K, 2, h, w) maps in place: discs, nearer center first, true diagonals."""
     height, width = offsets.shape[2:]
-    present = _inside(centers, (height, width))
+    present = inside(centers, (height, width))
     keypoints, centers = keypoints[present], centers[present, :2]
     if len(keypoints) == 0:
         return
@@ -247,7 +247,7 @@ def _write_paper_offsets(offsets: Tensor, weights: Tensor, keypoints: Tensor, ce
     top = torch.where(labelled, keypoints[..., :2], -infinity).amax(1)
     bottom = torch.where(labelled, keypoints[..., :2], infinity).amin(1)
     diagonal = (top - bottom).norm(dim=-1).clamp(min=radius)
-    valid = _inside(keypoints, (height, width))
+    valid = inside(keypoints, (height, width))
     person_weights = valid.to(keypoints.dtype) / diagonal[:, None]
 
     pixels = torch.stack([columns, rows], dim=-1).to(keypoints.dtype)
@@ -262,7 +262,7 @@ def _write_official_offsets(
     """Fill (K, 2, h, w) maps in place: squares, smaller person first, weights from ``areas``."""
     height, width = offsets.shape[2:]
     owner_areas = areas.new_zeros((height, width), dtype=torch.float32)
-    valid = _inside(keypoints, (height, width))[:, :, None, None]
+    valid = inside(keypoints, (height, width))[:, :, None, None]
     for person, (x, y, visibility) in enumerate(centers.tolist()):
         x, y = int(x), int(y)
         if visibility < 1 or not (0 <= x < width and 0 <= y < height):
