@@ -115,7 +115,7 @@ def keep(folder: Path, name: str, written: Path, download: dict[str, Any]) -> Pa
 def leftovers(folder: Path) -> list[Path]:
     """Unfinished downloads and conversions."""
     inside = folder / DOWNLOADS
-    return sorted([*inside.glob(f"*{_PARTIAL}"), *folder.glob(f"*{_PARTIAL}"), *folder.glob(f".*{_WEIGHTS}*.tmp")])
+    return sorted([*inside.glob(f"*{_PARTIAL}"), *folder.glob(f"*{_PARTIAL}"), *folder.glob(f".*{_WEIGHTS}*")])
 
 
 def remove(item: Entry) -> None:
@@ -144,7 +144,7 @@ def explain_disk_error(error: OSError, folder: Path, needed: int | None = None) 
         amount = f"{needed / 1e6:,.0f} MB are needed" if needed else "more is needed"
         return DekrPoseError(
             f"the disk of {folder} is full: {free_bytes(folder) / 1e6:,.0f} MB are free and {amount}; make room "
-            f"(`dekrpose models --clean` empties the cache), or {way_out}"
+            f"(`dekrpose models --clean --all` empties the cache), or {way_out}"
         )
     if error.errno in _NOT_WRITABLE:
         return DekrPoseError(f"the cache folder {folder} cannot be written ({error.strerror}); {way_out}")
