@@ -29,7 +29,7 @@ from dekrpose.checkpoint_names import (
     split_scoring_net,
 )
 from dekrpose.checkpoint_pickles import read_metadata, read_tensors
-from dekrpose.config import BackboneConfig, HeadConfig, ModelConfig
+from dekrpose.config import BackboneConfig, EfficientNetLiteConfig, HeadConfig, ModelConfig
 from dekrpose.errors import CheckpointError
 from dekrpose.models.dekr import DEKR
 from dekrpose.skeletons import Skeleton
@@ -152,7 +152,7 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 @lru_cache(maxsize=8)
-def _network_shapes(backbone: BackboneConfig, head: HeadConfig, skeleton: Skeleton) -> Shapes:
+def _network_shapes(backbone: BackboneConfig | EfficientNetLiteConfig, head: HeadConfig, skeleton: Skeleton) -> Shapes:
     with torch.device("meta"):
         return _shapes(DEKR(ModelConfig(backbone=backbone, head=head, skeleton=skeleton)).state_dict())
 

@@ -47,6 +47,11 @@ class BackboneConfig:
     modules: tuple[int, int, int] = (1, 4, 3)
     blocks: int = 4
 
+    @property
+    def title(self) -> str:
+        """What the paper calls it."""
+        return f"HRNet-W{self.width}"
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BackboneConfig:
         """Build from JSON values; unknown keys raise ValueError."""
@@ -54,6 +59,41 @@ class BackboneConfig:
         if "modules" in values:
             values = {**values, "modules": tuple(values["modules"])}
         return cls(**values)
+
+
+@dataclass(frozen=True)
+class EfficientNetLiteConfig:
+    """An EfficientNet-Lite0 without its last block, and a top-down path from stride 32 to stride 4.
+
+    Args:
+        channels: of the top-down path, and of the map at stride 4.
+        expansion: how much wider its blocks are inside.
+        family: tells this backbone from others in a file.
+    """
+
+    channels: int = 96
+    expansion: int = 2
+    family: str = "efficientnet-lite0"
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return "EfficientNet-Lite0"
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> EfficientNetLiteConfig:
+        """Build from JSON values; unknown keys raise ValueError."""
+        _check_keys(cls, values)
+        return cls(**values)
+
+
+def _backbone_from_dict(values: Mapping[str, Any]) -> BackboneConfig | EfficientNetLiteConfig:
+    family = values.get("family")
+    if family is None:
+        return BackboneConfig.from_dict(values)
+    if family != EfficientNetLiteConfig.family:
+        raise ValueError(f"unknown backbone family {family!r}; expected {EfficientNetLiteConfig.family!r} or none")
+    return EfficientNetLiteConfig.from_dict(values)
 
 
 @dataclass(frozen=True)
@@ -137,7 +177,7 @@ class ModelConfig:
     name: str = "dekr-w32-coco"
     skeleton: Skeleton = COCO_17
     input_size: int = 512
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    backbone: BackboneConfig | EfficientNetLiteConfig = field(default_factory=BackboneConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     architecture: str = "dekr"
@@ -164,14 +204,14 @@ class ModelConfig:
         """The inverse of ``to_dict``; unknown keys raise ValueError, missing ones keep their defaults."""
         _check_keys(cls, values)
         parts: dict[str, Any] = dict(values)
-        for key, part in (
-            ("skeleton", Skeleton),
-            ("backbone", BackboneConfig),
-            ("head", HeadConfig),
-            ("decode", DecodeConfig),
+        for key, read in (
+            ("skeleton", Skeleton.from_dict),
+            ("backbone", _backbone_from_dict),
+            ("head", HeadConfig.from_dict),
+            ("decode", DecodeConfig.from_dict),
         ):
             if key in parts:
-                parts[key] = part.from_dict(parts[key])
+                parts[key] = read(parts[key])
         if "datasets" in parts:
             if isinstance(parts["datasets"], str):
                 raise ValueError(f"datasets must be a list of names, got {parts['datasets']!r}")
@@ -190,9 +230,7 @@ ARCHITECTURES: dict[str, ModelConfig] = {
     "tiny": ModelConfig(
         name="tiny",
         input_size=192,
-        backbone=BackboneConfig(
-            width=16, stem_channels=32, layer1_channels=16, layer1_blocks=2, modules=(1, 2, 2), blocks=2
-        ),
+        backbone=EfficientNetLiteConfig(),
         head=HeadConfig(heatmap_channels=32, keypoint_channels=8, blocks=1),
     ),
 }

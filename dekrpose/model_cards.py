@@ -131,7 +131,7 @@ def _network(config: ModelConfig, has_rescoring_net: bool) -> str:
     return _table(
         ("", ""),
         {
-            "architecture": f"{config.architecture.upper()} on HRNet-W{config.backbone.width}",
+            "architecture": f"{config.architecture.upper()} on {config.backbone.title}",
             "parameters": f"{parameters:,}",
             "input": f"short side of {config.input_size} pixels",
             "keypoints": f"{len(skeleton)} ({skeleton.name}): {', '.join(skeleton.keypoints)}",

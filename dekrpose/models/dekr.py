@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dekrpose.config import Branches, HeadConfig, ModelConfig
+from dekrpose.config import BackboneConfig, Branches, EfficientNetLiteConfig, HeadConfig, ModelConfig
 from dekrpose.models.adaptive_conv import AdaptiveConv, gather_pixels
 from dekrpose.models.blocks import BasicBlock, conv_bn
+from dekrpose.models.efficientnet_lite import EfficientNetLite
 from dekrpose.models.hrnet import HRNet, concatenate
 
 _HEAD, _LEFT_ARM, _RIGHT_ARM, _LEFT_LEG, _RIGHT_LEG = (
@@ -153,7 +154,7 @@ class DEKR(nn.Module):
         super().__init__()
         self.config = config
         keypoints = len(config.skeleton)
-        self.backbone = HRNet(config.backbone)
+        self.backbone = _backbone(config.backbone)
         self.heatmap_head = HeatmapHead(self.backbone.out_channels, keypoints, config.head)
         self.offset_head = OffsetHead(self.backbone.out_channels, keypoints, config.head)
         self.apply(_initialise)  # children first, so an adaptive convolution resets its transform last
@@ -166,8 +167,12 @@ class DEKR(nn.Module):
         return heatmaps, offsets
 
     def features(self, images: Tensor) -> Tensor:
-        """The backbone's maps joined at stride 4: (B, 15 * width, H/4, W/4)."""
+        """The backbone's maps joined at stride 4: (B, C, H/4, W/4), C = 15 * width for HRNet."""
         return concatenate(self.backbone(images))
+
+
+def _backbone(config: BackboneConfig | EfficientNetLiteConfig) -> HRNet | EfficientNetLite:
+    return HRNet(config) if isinstance(config, BackboneConfig) else EfficientNetLite(config)
 
 
 def _initialise(module: nn.Module) -> None:

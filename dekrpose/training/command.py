@@ -64,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", choices=("float32", "bfloat16"), help="of backbone and heatmap head; offsets stay in float32"
     )
+    parser.add_argument(
+        "--keep-early-layers", action="store_true", help="leave the backbone's first layers as they are in --init"
+    )
     parser.add_argument("--optimizer", choices=("adamw", "adam"), help="default: the recipe's")
     parser.add_argument("--schedule", choices=("cosine", "steps"), help="of the learning rate; default: the recipe's")
     parser.add_argument(
@@ -84,7 +87,7 @@ def recipe(options: argparse.Namespace) -> TrainConfig:
     names = [name.replace("-", "_") for name, *_ in _RECIPE_OPTIONS if name != "size"]
     names += ["precision", "optimizer", "schedule"]
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    config = replace(base, on_device=options.on_device, **changes)
+    config = replace(base, on_device=options.on_device, keep_early_layers=options.keep_early_layers, **changes)
     size = options.size or (config.augment.size if options.arch == "tiny" else full_size)
     return replace(config, augment=_with_size(config.augment, size))
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dekrpose import hub
-from dekrpose.checkpoint_pickles import read_tensors
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.config import ModelConfig
 from dekrpose.errors import CheckpointError
 from dekrpose.models.dekr import DEKR
-from dekrpose.published import PUBLISHED, fetch
 from dekrpose.skeletons import Skeleton
+from dekrpose.training.imagenet import BACKBONES, read_backbone
 
 _STACKED = ("offset_head.transition.", "offset_head.groups.0.")
 """Where a head with a branch per keypoint holds one block of channels for each."""
@@ -65,31 +63,6 @@ def fit_to_skeleton(weights: Mapping[str, Tensor], config: ModelConfig, skeleton
     return state
 
 
-def read_backbone(source: str | Path, config: ModelConfig) -> dict[str, Tensor]:
-    """A fresh network with an ImageNet HRNet as its backbone.
-
-    Args:
-        source: a published name such as "hrnet-w32-imagenet", or a file with the names of HRNet's authors (mmpose's
-            prefix "backbone." is taken off); its classifier is left out.
-        config: the network.
-
-    Raises:
-        CheckpointError: the file does not hold this backbone.
-    """
-    path = fetch(PUBLISHED[str(source)]) if str(source) in PUBLISHED else Path(source)
-    found = {name.removeprefix("backbone."): value for name, value in read_tensors(path)[0].items()}
-    model = DEKR(config)
-    expected = model.backbone.state_dict()
-    wrong = [name for name, value in expected.items() if name not in found or found[name].shape != value.shape]
-    if wrong:
-        raise CheckpointError(
-            f"{path} holds no HRNet-W{config.backbone.width} backbone: {len(wrong)} of its {len(expected)} tensors are "
-            f"missing or of another shape (first: {wrong[0]})"
-        )
-    model.backbone.load_state_dict({name: found[name] for name in expected})
-    return model.state_dict()
-
-
 def read_initial(source: str, config: ModelConfig, skeleton: Skeleton) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Configuration and weights that a run starts from.
 
@@ -102,7 +75,7 @@ def read_initial(source: str, config: ModelConfig, skeleton: Skeleton) -> tuple[
         CheckpointError: the file is broken, or holds another network than the run needs.
         DekrPoseError: nothing has this name, or it cannot be fetched.
     """
-    if source in PUBLISHED and PUBLISHED[source].kind == "backbone":
+    if source in BACKBONES:
         return config, read_backbone(source, config)
     checkpoint = read_checkpoint(hub.resolve(source))
     weights = {

@@ -94,7 +94,7 @@ class Trainer:
     def run(self, until: int | None = None) -> Path:
         """Train to the end, or to a step; return the path of the averaged weights."""
         end = min(self.total_steps, until or self.total_steps)
-        self.model.train()
+        self._train_mode()
         saved = time.monotonic()
         with tqdm(total=self.total_steps, initial=self.progress.step, unit="step") as bar:
             while self.progress.step < end:
@@ -109,6 +109,11 @@ class Trainer:
                     if self.progress.step >= end:
                         break
         return self.save()
+
+    def _train_mode(self) -> None:
+        self.model.train()
+        for layer in self.model.backbone.early_layers() if self.config.keep_early_layers else ():
+            layer.eval().requires_grad_(False)
 
     def _step(self, batch: Batch, bar: Any, started: float) -> None:
         rate = learning_rate(self.config, self.progress.step, len(self.order))

@@ -25,6 +25,7 @@ class TrainConfig:
         ema: decay per step of the averaged weights, which are the ones that are saved; 0 saves the last ones.
         offset_factor: weight of the offset loss (the paper's lambda for true diagonals).
         precision: "float32" or "bfloat16" for backbone and heatmap head; the offset head stays in float32.
+        keep_early_layers: the backbone's first layers and their statistics stay as they are in the initial weights.
         workers: processes that prepare batches.
         on_device: make batches on the device, where all photos then lie as uint8, instead of in processes.
         checkpoint_minutes: how often the state is saved.
@@ -45,6 +46,7 @@ class TrainConfig:
     ema: float = 0.999
     offset_factor: float = OFFSET_FACTORS["paper"]
     precision: Literal["float32", "bfloat16"] = "float32"
+    keep_early_layers: bool = False
     workers: int = 1
     on_device: bool = False
     checkpoint_minutes: float = 5.0

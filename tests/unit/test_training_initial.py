@@ -12,7 +12,8 @@ import torch
 from dekrpose import COCO_17, CheckpointError, Skeleton, published
 from dekrpose.config import HeadConfig
 from dekrpose.models.dekr import DEKR
-from dekrpose.training.initial import fit_to_skeleton, read_backbone, read_initial
+from dekrpose.training.imagenet import read_backbone
+from dekrpose.training.initial import fit_to_skeleton, read_initial
 from tests.small_model import SMALL, write_small_model
 
 FIVE = Skeleton(

