@@ -16,7 +16,8 @@ from dekrpose.config import OUTPUT_STRIDE
 from dekrpose.errors import DekrPoseError
 from dekrpose.skeletons import Skeleton
 from dekrpose.training.augment import AugmentConfig, PhotoSource
-from dekrpose.training.loader import Batch, EpochOrder, Samples, TargetConfig
+from dekrpose.training.loader import Batch, Samples, TargetConfig
+from dekrpose.training.order import EpochOrder
 from dekrpose.training.skeleton_file import side_of
 
 Canvas = NDArray[np.uint8]

@@ -17,7 +17,8 @@ from dekrpose.config import OUTPUT_STRIDE
 from dekrpose.training.affine import SCALE_UNIT
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.batch_targets import heatmap_targets, offset_targets
-from dekrpose.training.loader import Batch, CachedPhotos, EpochOrder, TargetConfig
+from dekrpose.training.loader import Batch, CachedPhotos, TargetConfig
+from dekrpose.training.order import EpochOrder
 
 CELLS = 4
 """Most photos in one crop."""

@@ -1,16 +1,15 @@
-"""From photos to batches: cached decoding, augmentation and targets in worker processes, an order that can resume."""
+"""From photos to batches: cached decoding, augmentation and targets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from dekrpose.config import OUTPUT_STRIDE
@@ -153,38 +152,3 @@ def collate(samples: Sequence[Batch]) -> Batch:
         offset_weights=torch.stack([sample.offset_weights for sample in samples]),
         pixels=torch.stack(pixels) if pixels else None,
     )
-
-
-class EpochOrder(Sampler[list[tuple[int, int, int]]]):
-    """Batches of (epoch, position, photo) from any point on: the seed and the epoch decide the order."""
-
-    def __init__(self, photos: int, batch_size: int, seed: int) -> None:
-        self.photos, self.batch_size, self.seed = photos, batch_size, seed
-        self.epoch, self.first_batch = 0, 0
-
-    def __len__(self) -> int:
-        return self.photos // self.batch_size
-
-    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.photos)
-        for batch in range(self.first_batch, len(self)):
-            positions = range(batch * self.batch_size, (batch + 1) * self.batch_size)
-            yield [(self.epoch, position, int(order[position])) for position in positions]
-
-
-def make_loader(samples: Samples, order: EpochOrder, workers: int) -> DataLoader[Batch]:
-    """A loader over ``order``; with workers the next batches are made while the network trains."""
-    return DataLoader(
-        samples,
-        batch_sampler=order,
-        num_workers=workers,
-        collate_fn=collate,
-        worker_init_fn=_start_worker,
-        multiprocessing_context="fork" if workers else None,
-        prefetch_factor=4 if workers else None,
-    )
-
-
-def _start_worker(_: int) -> None:
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)

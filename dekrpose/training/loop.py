@@ -21,9 +21,10 @@ from dekrpose.errors import DekrPoseError
 from dekrpose.models.dekr import DEKR
 from dekrpose.repositories.repository import WEIGHTS
 from dekrpose.training.device_batches import DeviceBatches
-from dekrpose.training.loader import Batch, CachedPhotos, EpochOrder, Samples, make_loader
+from dekrpose.training.loader import Batch, CachedPhotos, Samples
 from dekrpose.training.losses import heatmap_loss, offset_loss
 from dekrpose.training.optimizers import learning_rate, make_optimizer
+from dekrpose.training.order import EpochOrder, make_loader
 from dekrpose.training.recipes import TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -207,5 +208,13 @@ _MAY_CHANGE = {"workers", "checkpoint_minutes", "epochs"}
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Settings that differ although the run would not be the same run with them; older states lack newer ones."""
-    after, old = json.loads(json.dumps(now)), json.loads(json.dumps({**asdict(TrainConfig()), **before}))
+    after, old = json.loads(json.dumps(now)), json.loads(json.dumps(_filled(before, asdict(TrainConfig()))))
     return [key for key in after if key not in _MAY_CHANGE and after[key] != old[key]]
+
+
+def _filled(before: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of an older state, with the defaults of those that it lacks, also within ``augment`` and ``targets``."""
+    return {
+        key: _filled(before.get(key, {}), default) if isinstance(default, dict) else before.get(key, default)
+        for key, default in defaults.items()
+    }

@@ -12,7 +12,8 @@ import torch
 from dekrpose.training import batch_targets
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.device_batches import DeviceBatches, PackedPhotos, _people, _render
-from dekrpose.training.loader import CachedPhotos, EpochOrder, TargetConfig
+from dekrpose.training.loader import CachedPhotos, TargetConfig
+from dekrpose.training.order import EpochOrder
 from dekrpose.training.targets import heatmap_targets, offset_targets, person_centers
 from tests.training_photos import made_up_dataset
 

@@ -16,9 +16,10 @@ from dekrpose.checkpoints import read_checkpoint
 from dekrpose.errors import DekrPoseError
 from dekrpose.training import command
 from dekrpose.training.augment import AugmentConfig
-from dekrpose.training.loader import CachedPhotos, EpochOrder, Samples, TargetConfig, collate
+from dekrpose.training.loader import CachedPhotos, Samples, TargetConfig, collate
 from dekrpose.training.loop import Trainer
 from dekrpose.training.optimizers import learning_rate
+from dekrpose.training.order import EpochOrder
 from dekrpose.training.recipes import TrainConfig, paper_recipe
 from tests.small_model import write_small_model
 from tests.training_photos import SMALL, made_up_dataset, write_dataset

@@ -1,0 +1,60 @@
+"""The order of a run's samples, which can resume anywhere and be shared by processes, and a loader that follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from dekrpose.training.loader import Batch, Samples, collate
+
+
+class EpochOrder(Sampler[list[tuple[int, int, int]]]):
+    """Batches of (epoch, position, photo) from any point on: the seed and the epoch decide the order.
+
+    Args:
+        photos: how many there are; those that fill no whole batch are left out, others in each epoch.
+        batch_size: of one process.
+        seed: decides the order.
+        rank, processes: which of how many processes this is; together they see what one process with their joined
+            batch would see.
+    """
+
+    def __init__(self, photos: int, batch_size: int, seed: int, rank: int = 0, processes: int = 1) -> None:
+        self.photos, self.whole_batch, self.seed = photos, batch_size * processes, seed
+        self.own = slice(rank * batch_size, (rank + 1) * batch_size)
+        self.epoch, self.first_batch = 0, 0
+
+    def __len__(self) -> int:
+        return self.photos // self.whole_batch
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        return (batch[self.own] for batch in self.whole_batches())
+
+    def whole_batches(self) -> Iterator[list[tuple[int, int, int]]]:
+        """Batches of all processes together; this one's part is ``batch[order.own]``."""
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.photos)
+        for batch in range(self.first_batch, len(self)):
+            positions = range(batch * self.whole_batch, (batch + 1) * self.whole_batch)
+            yield [(self.epoch, position, int(order[position])) for position in positions]
+
+
+def make_loader(samples: Samples, order: EpochOrder, workers: int) -> DataLoader[Batch]:
+    """A loader over ``order``; with workers the next batches are made while the network trains."""
+    return DataLoader(
+        samples,
+        batch_sampler=order,
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=_start_worker,
+        multiprocessing_context="fork" if workers else None,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
