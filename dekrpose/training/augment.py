@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from dekrpose.evaluation.dataset import Photo
-from dekrpose.skeletons import Skeleton
 from dekrpose.training.affine import SCALE_UNIT, training_affine
-
-
-class PhotoSource(Protocol):
-    """What augmentation needs of a dataset."""
-
-    skeleton: Skeleton
-    photos: list[Photo]
-
-    def read(self, index: int) -> NDArray[np.uint8]: ...
-    def ignored_mask(self, index: int) -> NDArray[np.bool_]: ...
+from dekrpose.training.copy_paste import paste_people
+from dekrpose.training.crops import Crop, PhotoSource, Placement, moved_keypoints
 
 
 @dataclass(frozen=True)
@@ -37,8 +27,10 @@ class AugmentConfig:
         color: largest relative change of brightness, contrast and saturation.
         grey: probability of removing the colours.
         mosaic: probability that a crop joins two or four photos.
+        copy_paste: probability that people are pasted into a crop that is no mosaic, see ``paste_people``.
         on_person: probability that a region is centered on somebody instead of on the photo.
-        minimum_keypoints: people with fewer labelled keypoints inside the crop get no center there.
+        minimum_keypoints: people with fewer labelled keypoints inside the crop get no center there; not with official
+            targets.
     """
 
     size: int = 512
@@ -49,30 +41,19 @@ class AugmentConfig:
     color: float = 0.0
     grey: float = 0.0
     mosaic: float = 0.0
+    copy_paste: float = 0.0
     on_person: float = 0.0
     minimum_keypoints: int = 1
-
-
-@dataclass(frozen=True)
-class Crop:
-    """One augmented crop.
-
-    Attributes:
-        image: (h, w, 3) uint8 RGB.
-        keypoints: (P, K, 3) float32 x, y, visibility; input pixels; outside the crop visibility is 0.
-        ignored: (h, w) True where people are not annotated.
-    """
-
-    image: NDArray[np.uint8]
-    keypoints: NDArray[np.float32]
-    ignored: NDArray[np.bool_]
 
 
 def augment(source: PhotoSource, index: int, config: AugmentConfig, rng: np.random.Generator) -> Crop:
     """Draw a crop whose (first) photo is ``index``; the same generator state gives the same crop."""
     size = config.size
     if rng.random() >= config.mosaic:
-        return _adjust_colors(_crop(source, index, size, size, config, rng), config, rng)
+        crop = _crop(source, index, size, size, config, rng)
+        if config.copy_paste and rng.random() < config.copy_paste:
+            crop = paste_people(crop, source, index, rng, flip=config.flip, rotation=config.rotation)
+        return _adjust_colors(crop, config, rng)
     columns, rows = ((2, 1), (1, 2), (2, 2))[rng.integers(3)]
     x_edges = _edges(size, columns, rng)
     y_edges = _edges(size, rows, rng)
@@ -81,7 +62,7 @@ def augment(source: PhotoSource, index: int, config: AugmentConfig, rng: np.rand
         left, right, top, bottom = x_edges[column], x_edges[column + 1], y_edges[row], y_edges[row + 1]
         photo = index if cell == 0 else int(rng.integers(len(source.photos)))
         part = _crop(source, photo, bottom - top, right - left, config, rng)
-        crop = _paste(crop, _adjust_colors(part, config, rng), left, top)
+        crop = _join(crop, _adjust_colors(part, config, rng), left, top)
     return crop
 
 
@@ -97,12 +78,13 @@ def _empty(size: int, keypoints: int) -> Crop:
     )
 
 
-def _paste(crop: Crop, part: Crop, left: int, top: int) -> Crop:
+def _join(crop: Crop, part: Crop, left: int, top: int) -> Crop:
     height, width = part.image.shape[:2]
     crop.image[top : top + height, left : left + width] = part.image
     crop.ignored[top : top + height, left : left + width] = part.ignored
     moved = part.keypoints + np.array([left, top, 0], np.float32)
-    return Crop(crop.image, np.concatenate([crop.keypoints, moved]), crop.ignored)
+    cells = (*crop.cells, (left, top, left + width, top + height))
+    return Crop(crop.image, np.concatenate([crop.keypoints, moved]), crop.ignored, cells=cells)
 
 
 def _crop(
@@ -112,15 +94,18 @@ def _crop(
     photo = source.photos[index]
     people = [person.keypoints for person in photo.people if not person.ignored]
     keypoints = np.stack(people) if people else np.zeros((0, len(source.skeleton), 3), np.float32)
-    matrix = _random_affine(photo, keypoints, (height, width), config, rng)
-    if rng.random() < config.flip:
+    matrix, area_factor = _random_affine(photo, keypoints, (height, width), config, rng)
+    placement = Placement(matrix, area_factor, mirrored=bool(rng.random() < config.flip))
+    if placement.mirrored:
         matrix = np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0]]) @ np.vstack([matrix, [0, 0, 1]])
         keypoints = keypoints[:, source.skeleton.flip_indices]
     image = cv2.warpAffine(source.read(index), matrix, (width, height), flags=cv2.INTER_LINEAR)
     ignored = cv2.warpAffine(
         source.ignored_mask(index).view(np.uint8), matrix, (width, height), flags=cv2.INTER_NEAREST
     )
-    return Crop(np.asarray(image, np.uint8), _moved(keypoints, matrix, height, width), ignored.astype(bool))
+    moved = moved_keypoints(keypoints, matrix, (height, width))
+    moved = moved[(moved[..., 2] > 0).any(-1)]
+    return Crop(np.asarray(image, np.uint8), moved, ignored.astype(bool), placement)
 
 
 def _random_affine(
@@ -129,7 +114,7 @@ def _random_affine(
     size: tuple[int, int],
     config: AugmentConfig,
     rng: np.random.Generator,
-) -> NDArray[np.float64]:
+) -> tuple[NDArray[np.float64], float]:
     side = min(photo.width, photo.height) * float(np.exp(rng.uniform(*np.log(config.scale))))
     center = np.array([photo.width / 2, photo.height / 2])
     if len(keypoints) and rng.random() < config.on_person:
@@ -137,17 +122,7 @@ def _random_affine(
         center = person[person[:, 2] > 0, :2].mean(axis=0).astype(np.float64)
     center = center + rng.uniform(-config.translation, config.translation, 2) / SCALE_UNIT * side
     rotation = float(rng.uniform(-config.rotation, config.rotation))
-    matrix, _ = training_affine((center[0], center[1]), side / SCALE_UNIT, size, rotation)
-    return matrix
-
-
-def _moved(keypoints: NDArray[np.float32], matrix: NDArray[np.float64], height: int, width: int) -> NDArray[np.float32]:
-    """Keypoints in the crop's frame; those outside become unlabelled, as they would be in such a photo."""
-    moved = keypoints.copy()
-    moved[..., :2] = keypoints[..., :2] @ matrix[:, :2].T + matrix[:, 2]
-    inside = (moved[..., :2] >= 0).all(-1) & (moved[..., 0] < width) & (moved[..., 1] < height)
-    moved[..., 2] *= inside
-    return moved[(moved[..., 2] > 0).any(-1)]
+    return training_affine((center[0], center[1]), side / SCALE_UNIT, size, rotation)
 
 
 def _adjust_colors(crop: Crop, config: AugmentConfig, rng: np.random.Generator) -> Crop:
@@ -161,4 +136,4 @@ def _adjust_colors(crop: Crop, config: AugmentConfig, rng: np.random.Generator) 
     matrix = contrast * (saturation * np.eye(3) + (1 - saturation) * np.tile(luma, (3, 1)))
     offset = 128 * (1 - contrast) + 128 * (brightness - 1)
     image = cv2.transform(crop.image, np.column_stack([matrix, np.full(3, offset)]))
-    return Crop(np.asarray(image, np.uint8), crop.keypoints, crop.ignored)
+    return replace(crop, image=np.asarray(image, np.uint8))

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from dekrpose.config import OUTPUT_STRIDE
 from dekrpose.errors import DekrPoseError
 from dekrpose.skeletons import Skeleton
-from dekrpose.training.augment import AugmentConfig, PhotoSource
+from dekrpose.training.augment import AugmentConfig
+from dekrpose.training.crops import PhotoSource
 from dekrpose.training.loader import Batch, Samples, TargetConfig
 from dekrpose.training.order import EpochOrder
 from dekrpose.training.skeleton_file import side_of
@@ -23,6 +24,7 @@ from dekrpose.training.skeleton_file import side_of
 Canvas = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Color = tuple[int, int, int]
+Cell = tuple[int, int, int, int]
 
 _PANEL = 288  # side of one crop, sheet pixels
 _DRAWN = 2 * _PANEL  # it is drawn larger first: OpenCV's small circles look like diamonds
@@ -34,6 +36,7 @@ _PEOPLE: tuple[Color, ...] = (
     (232, 110, 170), (244, 228, 66), (150, 130, 255), (110, 220, 235), (232, 96, 52), (36, 196, 140), (190, 190, 190),
 )  # fmt: skip
 _HATCH = (255, 70, 70)
+_BORDER = 255
 _FONT_SCALE = 0.42
 _SHIFT = 4  # OpenCV's sub-pixel bits
 _SAME_POSE = 0.1  # pixels of one disc tell one pose, but for rounding; heatmap pixels
@@ -83,12 +86,15 @@ def contact_sheet(
     samples = Samples(photos, augmentation, targets, seed)
     indices = _first_indices(len(photos.photos), count, seed)
     names = [photos.photos[photo].file_name for _, _, photo in indices]
-    sheet = draw_samples([samples[index] for index in indices], names, photos.skeleton)
+    cells = [samples.crop(index).cells for index in indices]
+    sheet = draw_samples([samples[index] for index in indices], names, photos.skeleton, cells)
     _write(path, sheet)
     return path
 
 
-def draw_samples(samples: Sequence[Batch], names: Sequence[str], skeleton: Skeleton) -> Canvas:
+def draw_samples(
+    samples: Sequence[Batch], names: Sequence[str], skeleton: Skeleton, cells: Sequence[Sequence[Cell]] = ()
+) -> Canvas:
     """Samples side by side, each in two panels, drawn from nothing but what the network gets.
 
     Left: the crop; the disc of pixels that regress offsets, a color per person; where their offsets point, as rays
@@ -99,6 +105,7 @@ def draw_samples(samples: Sequence[Batch], names: Sequence[str], skeleton: Skele
         samples: without batch dimension, see ``Batch``.
         names: a caption for each.
         skeleton: what the channels mean.
+        cells: left, top, right, bottom of each sample's mosaic cells, input pixels; white lines where they meet.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -113,7 +120,9 @@ def draw_samples(samples: Sequence[Batch], names: Sequence[str], skeleton: Skele
         poses = taught_poses(sample)
         panels = (_people_panel(sample, poses, skeleton), _heat_panel(sample, skeleton))
         for left, panel in zip((x, x + _PANEL + 2), panels, strict=True):
-            small = cv2.resize(panel, (_PANEL, _PANEL), interpolation=cv2.INTER_AREA)
+            small = np.asarray(cv2.resize(panel, (_PANEL, _PANEL), interpolation=cv2.INTER_AREA), np.uint8)
+            if cells:
+                _draw_borders(small, cells[position], sample.images.shape[2])
             sheet[y : y + _PANEL, left : left + _PANEL] = small
         people = f"{len(poses)} {'person' if len(poses) == 1 else 'people'}"
         _write_text(sheet, f"{name if len(name) <= 48 else '...' + name[-45:]}: {people}", x, y + _PANEL + 14)
@@ -207,6 +216,14 @@ def _heat_panel(sample: Batch, skeleton: Skeleton) -> Canvas:
             alpha = _resized(maps.max(axis=0), zoom)[..., None] * 0.85
             panel = panel * (1 - alpha) + np.array(color, np.float32) * alpha
     return _hatched(panel.round().astype(np.uint8), sample)
+
+
+def _draw_borders(panel: Canvas, cells: Sequence[Cell], size: int) -> None:
+    for left, top, right, bottom in (np.array(cell) * _PANEL // size for cell in cells):
+        if left:
+            panel[top:bottom, left] = _BORDER
+        if top:
+            panel[top, left:right] = _BORDER
 
 
 def _panel_image(sample: Batch) -> Canvas:

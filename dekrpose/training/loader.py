@@ -13,10 +13,13 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from dekrpose.config import OUTPUT_STRIDE
+from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation.dataset import KeypointDataset, Photo
 from dekrpose.skeletons import Skeleton
-from dekrpose.training.augment import AugmentConfig, PhotoSource, augment
-from dekrpose.training.targets import heatmap_targets, offset_targets, person_centers
+from dekrpose.training.augment import AugmentConfig, augment
+from dekrpose.training.crop_people import CropPeople, official_people, paper_people
+from dekrpose.training.crops import Crop, PhotoSource
+from dekrpose.training.targets import TargetMode, heatmap_targets, official_center_sigma, offset_targets
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,14 @@ class TargetConfig:
     """How targets are drawn, in heatmap pixels; the defaults are the paper's.
 
     Args:
+        mode: "paper", or "official" for those of the released training code, quirks included.
         sigma, center_sigma: of the keypoints' and centers' Gaussians.
-        radius: of the disc around a center that regresses offsets.
+        radius: of the disc ("official": half the side of the square) around a center that regresses offsets.
         offset_pixels: regress offsets at this many pixels per crop (all weighted ones, filled up at random) instead
             of everywhere; 0 means everywhere. Fewer cost less and, as only weighted pixels count, teach the same.
     """
 
+    mode: TargetMode = "paper"
     sigma: float = 2.0
     center_sigma: float = 4.0
     radius: int = 4
@@ -89,42 +94,52 @@ class CachedPhotos:
 
 
 class Samples(Dataset[Batch]):
-    """Index (epoch, position, photo) -> one sample; the numbers and the seed alone decide what it looks like."""
+    """Index (epoch, position, photo) -> one sample; the numbers and the seed alone decide what it looks like.
+
+    Raises:
+        DekrPoseError: official targets of mosaics or of pasted people are asked for.
+    """
 
     def __init__(self, photos: PhotoSource, augmentation: AugmentConfig, targets: TargetConfig, seed: int) -> None:
+        if targets.mode == "official" and (augmentation.mosaic or augmentation.copy_paste):
+            raise DekrPoseError(
+                "official targets repeat the released training, which has neither mosaics nor pasted people; got "
+                f"mosaic {augmentation.mosaic:g} and copy_paste {augmentation.copy_paste:g}: set both to 0 "
+                "(--mosaic 0 --copy-paste 0), or take paper targets"
+            )
         self.photos, self.augmentation, self.targets, self.seed = photos, augmentation, targets, seed
 
     def __getitem__(self, index: tuple[int, int, int]) -> Batch:
+        crop, rng = self._draw(index)
+        if self.targets.mode == "official":
+            people = official_people(crop, self.photos.photos[index[2]], self.photos.skeleton)
+        else:
+            people = paper_people(crop, self.augmentation.minimum_keypoints)
+        return make_sample(crop.image, people, self.targets, rng)
+
+    def crop(self, index: tuple[int, int, int]) -> Crop:
+        """The crop that the sample of this index is made of."""
+        return self._draw(index)[0]
+
+    def _draw(self, index: tuple[int, int, int]) -> tuple[Crop, np.random.Generator]:
         epoch, position, photo = index
         rng = np.random.default_rng([self.seed, epoch, position])
-        crop = augment(self.photos, photo, self.augmentation, rng)
-        return make_sample(crop.image, crop.keypoints, crop.ignored, self.targets, self.augmentation, rng)
+        return augment(self.photos, photo, self.augmentation, rng), rng
 
 
-def make_sample(
-    image: NDArray[np.uint8],
-    keypoints: NDArray[np.float32],
-    ignored: NDArray[np.bool_],
-    targets: TargetConfig,
-    augmentation: AugmentConfig,
-    rng: np.random.Generator,
-) -> Batch:
-    """Targets of one crop, with the paper's rules; a batch of one without its batch dimension."""
-    people = torch.from_numpy(keypoints).clone()
-    people[..., :2] /= OUTPUT_STRIDE
-    centers = person_centers(people)
-    centers[:, 2] *= ((people[..., 2] > 0).sum(1) >= augmentation.minimum_keypoints).float()
+def make_sample(image: NDArray[np.uint8], people: CropPeople, targets: TargetConfig, rng: np.random.Generator) -> Batch:
+    """Targets of one crop; a batch of one without its batch dimension."""
     size = (image.shape[0] // OUTPUT_STRIDE, image.shape[1] // OUTPUT_STRIDE)
-    half = OUTPUT_STRIDE // 2
+    center_sigma = targets.center_sigma
+    if targets.mode == "official":
+        count = people.keypoints.shape[1]
+        center_sigma = official_center_sigma(count, sigma=targets.sigma, center_sigma=center_sigma)
     heatmaps, heatmap_weights = heatmap_targets(
-        people,
-        centers,
-        size,
-        sigma=targets.sigma,
-        center_sigma=targets.center_sigma,
-        ignored=torch.from_numpy(np.ascontiguousarray(ignored[half::OUTPUT_STRIDE, half::OUTPUT_STRIDE])),
+        people.keypoints, people.centers, size, sigma=targets.sigma, center_sigma=center_sigma, ignored=people.ignored
     )
-    offsets, offset_weights = offset_targets(people, centers, size, radius=targets.radius)
+    offsets, offset_weights = offset_targets(
+        people.keypoints, people.centers, size, radius=targets.radius, mode=targets.mode, areas=people.areas
+    )
     pixels = None
     if targets.offset_pixels:
         index = _choose_pixels(offset_weights, targets.offset_pixels, rng)
