@@ -1,7 +1,7 @@
 """Batches made on the accelerator: photos lie there as uint8; crops, mosaics, colours and targets are tensor code.
 
-For datasets that fit into its memory. The random choices are those of ``augment``, from a generator of the device: the
-same kinds of crops, not the same crops.
+For datasets that fit into its memory. The random choices are those of ``augment`` (but for pasted people), from a
+generator of the device: the same kinds of crops, not the same crops.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dekrpose.config import OUTPUT_STRIDE
+from dekrpose.errors import DekrPoseError
 from dekrpose.training.affine import SCALE_UNIT
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.batch_targets import heatmap_targets, offset_targets
@@ -101,6 +102,9 @@ class DeviceBatches:
         augmentation, targets: as for ``Samples``.
         seed: with epoch and batch it decides every random choice.
         device: where photos lie and batches are made.
+
+    Raises:
+        DekrPoseError: people shall be pasted, or targets be official; only the loader does that.
     """
 
     def __init__(
@@ -112,6 +116,11 @@ class DeviceBatches:
         seed: int,
         device: torch.device,
     ) -> None:
+        if augmentation.copy_paste or targets.mode != "paper":
+            raise DekrPoseError(
+                "batches made on the device have paper targets and no pasted people, got "
+                f"{targets.mode} targets and copy_paste {augmentation.copy_paste:g}; leave out --on-device, or these"
+            )
         self.order, self.augmentation, self.targets, self.seed, self.device = order, augmentation, targets, seed, device
         self.packed = PackedPhotos.pack(photos, device)
         self.generator = torch.Generator(device)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from dekrpose.errors import DekrPoseError
 from dekrpose.training import batch_targets
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.device_batches import DeviceBatches, PackedPhotos, _people, _render
@@ -140,3 +141,10 @@ def test_photos_are_packed_with_four_bytes_per_pixel(photos: CachedPhotos) -> No
     packed = PackedPhotos.pack(photos, CPU)
     assert packed.pixels.shape == (6 * 96 * 96, 4)
     assert packed.counts.tolist() == [1] * 6
+
+
+def test_what_only_the_loader_does_is_refused(photos: CachedPhotos) -> None:
+    with pytest.raises(DekrPoseError, match=r"copy_paste 0\.5; leave out --on-device, or these"):
+        batches(photos, replace(STILL, copy_paste=0.5))
+    with pytest.raises(DekrPoseError, match="official targets"):
+        batches(photos, STILL, replace(TARGETS, mode="official"))
