@@ -41,6 +41,20 @@ class TargetConfig:
     offset_pixels: int = 0
 
 
+def check_targets(targets: TargetConfig, augmentation: AugmentConfig) -> None:
+    """Refuse targets that do not exist for these crops.
+
+    Raises:
+        DekrPoseError: official targets of mosaics or of pasted people.
+    """
+    if targets.mode == "official" and (augmentation.mosaic or augmentation.copy_paste):
+        raise DekrPoseError(
+            "official targets repeat the released training, which has neither mosaics nor pasted people; got "
+            f"mosaic {augmentation.mosaic:g} and copy_paste {augmentation.copy_paste:g}: set both to 0 "
+            "(--mosaic 0 --copy-paste 0), or take paper targets"
+        )
+
+
 @dataclass(frozen=True)
 class Batch:
     """Crops and targets; see ``heatmap_targets`` and ``offset_targets`` for their meaning.
@@ -97,16 +111,11 @@ class Samples(Dataset[Batch]):
     """Index (epoch, position, photo) -> one sample; the numbers and the seed alone decide what it looks like.
 
     Raises:
-        DekrPoseError: official targets of mosaics or of pasted people are asked for.
+        DekrPoseError: see ``check_targets``.
     """
 
     def __init__(self, photos: PhotoSource, augmentation: AugmentConfig, targets: TargetConfig, seed: int) -> None:
-        if targets.mode == "official" and (augmentation.mosaic or augmentation.copy_paste):
-            raise DekrPoseError(
-                "official targets repeat the released training, which has neither mosaics nor pasted people; got "
-                f"mosaic {augmentation.mosaic:g} and copy_paste {augmentation.copy_paste:g}: set both to 0 "
-                "(--mosaic 0 --copy-paste 0), or take paper targets"
-            )
+        check_targets(targets, augmentation)
         self.photos, self.augmentation, self.targets, self.seed = photos, augmentation, targets, seed
 
     def __getitem__(self, index: tuple[int, int, int]) -> Batch:
