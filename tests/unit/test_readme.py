@@ -25,6 +25,7 @@ from dekrpose.cli import _parser, main
 from dekrpose.config import ARCHITECTURES
 from dekrpose.models.complexity import complexity
 from tests import checkpoint_fixtures as fixtures
+from tests.lite_backbone import write_lite_package
 from tests.small_model import write_small_model
 from tests.training_photos import write_dataset
 
@@ -64,6 +65,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("final_rescore_coco_kpt.pth", "kpt_rescore_coco-33d58c5c.pth"):
         fixtures.save_official(here / name, fixtures.scoring_net())
     _stand_in_for_hosts(here, monkeypatch)
+    monkeypatch.syspath_prepend(str(write_lite_package(tmp_path)))
     monkeypatch.chdir(here)
     return here
 
