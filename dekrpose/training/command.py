@@ -6,25 +6,33 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
-from dekrpose.config import ARCHITECTURES
-from dekrpose.estimator import pick_device
+import torch
+from torch import Tensor
+
+from dekrpose.config import ARCHITECTURES, Branches, ModelConfig, with_head
+from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation.dataset import KeypointDataset
+from dekrpose.skeletons import Skeleton
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.check import check_dataset
 from dekrpose.training.check_report import report
 from dekrpose.training.contact_sheet import contact_sheet
+from dekrpose.training.distributed import Processes, joined
+from dekrpose.training.imagenet import BACKBONES
 from dekrpose.training.initial import for_skeleton, read_initial
 from dekrpose.training.loader import CachedPhotos
 from dekrpose.training.loop import Trainer
 from dekrpose.training.recipes import TrainConfig, paper_recipe, tiny_recipe
+from dekrpose.training.run_log import summary_writer
 from dekrpose.training.skeleton_file import skeleton_of
 
 SAMPLES = 16
 """Crops on a contact sheet."""
 _RECIPE_OPTIONS = (
     ("epochs", int, "N", "times that every photo is seen"),
-    ("batch-size", int, "N", "crops per step"),
+    ("batch-size", int, "N", "crops per step and process"),
     ("size", int, "N", "side of the crops, input pixels, a multiple of 32"),
     ("learning-rate", float, "X", "peak learning rate"),
     ("warmup", int, "N", "steps until it is reached"),
@@ -71,6 +79,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--schedule", choices=("cosine", "steps"), help="of the learning rate; default: the recipe's")
     parser.add_argument(
         "--on-device", action="store_true", help="keep all photos and make batches on the device: for small datasets"
+    )
+    parser.add_argument(
+        "--head-branches", choices=get_args(Branches), help="of a new network's offset head; default: the network's"
+    )
+    parser.add_argument(
+        "--no-adaptive", action="store_true", help="plain convolutions in a new network's offset head (ablation)"
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write event files for TensorBoard into --out FOLDER/tensorboard"
     )
     parser.add_argument(
         "--paper", action="store_true", help="the paper's recipe: Adam, tenths at two epochs, 40 crops of the full size"
@@ -122,16 +139,47 @@ def run(options: argparse.Namespace) -> int:
         return check(options, config)
     if options.out is None:
         raise ValueError("--out FOLDER is needed: the run is kept there (or --check, to look at the data only)")
+    if options.tensorboard:
+        summary_writer()  # tells what is missing before photos are read
+    with joined(options.device) as (processes, device):
+        return _train(options, config, processes, device)
+
+
+def _train(options: argparse.Namespace, config: TrainConfig, processes: Processes, device: torch.device) -> int:
     skeleton = skeleton_of(options.annotations, options.skeleton)
-    model_config = for_skeleton(ARCHITECTURES[options.arch], skeleton)
+    torch.manual_seed(config.seed)  # what --init leaves open is the same in every process and every time
+    model_config, initial = _start(options, skeleton)
+    dataset = KeypointDataset(options.annotations, options.images, model_config.skeleton)
+    photos = CachedPhotos(dataset, config.limit, progress=processes.first)
+    trainer = Trainer(
+        model_config, config, photos, options.out, device, initial, processes=processes, tensorboard=options.tensorboard
+    )
+    weights = trainer.run()
+    if processes.first:
+        print(trainer.summary())
+        print(f"wrote {weights}")
+    return 0
+
+
+def _start(options: argparse.Namespace, skeleton: Skeleton) -> tuple[ModelConfig, dict[str, Tensor] | None]:
+    """The network, and what its weights start from: None for fresh ones."""
+    model_config = for_skeleton(_architecture(options), skeleton)
     data, initial = options.annotations.name, None
     if options.init is not None:
         model_config, initial = read_initial(options.init, model_config, skeleton)
         before = model_config.training_data or "data that is not stated"
         data = f"{data}, from {Path(options.init).name}, which was trained on {before}"
-    model_config = replace(model_config, name=options.out.resolve().name, training_data=data)
-    dataset = KeypointDataset(options.annotations, options.images, model_config.skeleton)
-    photos = CachedPhotos(dataset, config.limit)
-    trainer = Trainer(model_config, config, photos, options.out, pick_device(options.device), initial)
-    print(f"wrote {trainer.run()}")
-    return 0
+    return replace(model_config, name=options.out.resolve().name, training_data=data), initial
+
+
+def _architecture(options: argparse.Namespace) -> ModelConfig:
+    """The network to build, with the head that is asked for."""
+    head: dict[str, object] = {"branches": options.head_branches} if options.head_branches else {}
+    if options.no_adaptive:
+        head["adaptive"] = False
+    if head and options.init is not None and options.init not in BACKBONES:
+        raise DekrPoseError(
+            f"--head-branches and --no-adaptive shape new networks, but {options.init} brings its own head; leave them "
+            f"out, or start from a backbone: {', '.join(BACKBONES)}"
+        )
+    return with_head(ARCHITECTURES[options.arch], options.arch, **head)

@@ -126,14 +126,15 @@ class DeviceBatches:
         self.generator = torch.Generator(device)
 
     def __iter__(self) -> Iterator[Batch]:
-        for indices in self.order:
+        for indices in self.order.whole_batches():
             epoch, position, _ = indices[0]
             self.generator.manual_seed(int(np.random.default_rng([self.seed, epoch, position]).integers(2**62)))
-            yield self.make(torch.tensor([photo for _, _, photo in indices], device=self.device))
+            yield self.make(torch.tensor([photo for _, _, photo in indices], device=self.device), self.order.own)
 
-    def make(self, photos: Tensor) -> Batch:
-        """A batch whose crops' first photos are (B,) ``photos``."""
-        cells = self._draw(photos)
+    def make(self, photos: Tensor, own: slice = slice(None)) -> Batch:
+        """A batch whose crops' first photos are (B,) ``photos``, or this process's own part of it."""
+        whole = self._draw(photos)
+        cells = _Cells(**{name: value[own] for name, value in vars(whole).items()})
         images, ignored = _render(self.packed, cells, self.augmentation.size)
         people = _people(self.packed, cells)
         people[..., :2] /= OUTPUT_STRIDE
@@ -150,18 +151,12 @@ class DeviceBatches:
         offsets, offset_weights = offset_targets(people, centers, size, radius=config.radius)
         pixels = None
         if config.offset_pixels:
-            chosen = self._choose(offset_weights, config.offset_pixels)
+            random = self._uniform(len(photos), size * size)[own]
+            chosen = _choose(offset_weights, config.offset_pixels, random)
             pixels = torch.stack([chosen % size, chosen // size], dim=-1)
             chosen = chosen[:, None].expand(-1, offsets.shape[1], -1)
             offsets, offset_weights = (maps.flatten(2).gather(2, chosen) for maps in (offsets, offset_weights))
         return Batch(images, heatmaps, heatmap_weights, offsets, offset_weights, pixels)
-
-    def _choose(self, weights: Tensor, count: int) -> Tensor:
-        """(B, count) flat indices: weighted pixels in random order, then others."""
-        weighted = (weights > 0).any(1).flatten(1)
-        order = (weighted + self._uniform(*weighted.shape)).argsort(1, descending=True)
-        repeats = -(-count // order.shape[1])
-        return order.repeat(1, repeats)[:, :count]
 
     def _uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         return torch.rand(shape, generator=self.generator, device=self.device) * (high - low) + low
@@ -220,6 +215,14 @@ class DeviceBatches:
         matrix = contrast * (saturation * torch.eye(3, device=self.device) + (1 - saturation) * luma)
         offset = 128 * (1 - contrast) + 128 * (brightness - 1)
         return torch.cat([matrix, offset.expand(-1, -1, 3, 1)], -1)
+
+
+def _choose(weights: Tensor, count: int, random: Tensor) -> Tensor:
+    """(B, count) flat indices of (B, C, h, w): weighted pixels in the order of ``random``, (B, h * w), then others."""
+    weighted = (weights > 0).any(1).flatten(1)
+    order = (weighted + random).argsort(1, descending=True)
+    repeats = -(-count // order.shape[1])
+    return order.repeat(1, repeats)[:, :count]
 
 
 def _render(packed: PackedPhotos, cells: _Cells, size: int) -> tuple[Tensor, Tensor]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,27 +16,25 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dekrpose import hub
-from dekrpose.config import IMAGE_MEAN, IMAGE_STD, ModelConfig
+from dekrpose.config import ModelConfig
 from dekrpose.errors import DekrPoseError
 from dekrpose.models.dekr import DEKR
 from dekrpose.repositories.repository import WEIGHTS
 from dekrpose.training.device_batches import DeviceBatches
+from dekrpose.training.distributed import Processes, parallel, synchronise_batch_norm
+from dekrpose.training.forward import TrainingForward
 from dekrpose.training.loader import Batch, CachedPhotos, Samples
 from dekrpose.training.losses import heatmap_loss, offset_loss
 from dekrpose.training.optimizers import learning_rate, make_optimizer
 from dekrpose.training.order import EpochOrder, make_loader
 from dekrpose.training.recipes import TrainConfig
+from dekrpose.training.run_log import RunLog
+from dekrpose.training.run_state import STATE, Progress, changes, clear_unfinished
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass
-class _Progress:
-    """Where a run stands; saved with the weights."""
-
-    step: int = 0
-    images: int = 0
-    seconds: float = 0.0
+LOG_STEPS = 50
+"""Steps between two lines of the log."""
 
 
 class Trainer:
@@ -49,7 +47,9 @@ class Trainer:
         folder: gets ``last.pt`` (state to resume from), ``log.jsonl``, and a model folder's files:
             ``model.safetensors`` (averaged weights), ``config.json``, ``README.md`` (the model card).
         device: where to train.
-        initial: weights to start from, our names; fresh ones if None.
+        initial: weights to start from, our names; fresh ones if None. The same in every process.
+        processes: those that train together, each with a trainer; the first one writes the files.
+        tensorboard: write event files into the folder's ``tensorboard`` too.
     """
 
     def __init__(
@@ -60,28 +60,38 @@ class Trainer:
         folder: str | Path,
         device: str | torch.device = "cpu",
         initial: Mapping[str, Tensor] | None = None,
+        processes: Processes | None = None,
+        tensorboard: bool = False,
     ) -> None:
         self.config, self.model_config = config, model_config.without_numbers()
-        self.folder, self.device = Path(folder), torch.device(device)
+        self.folder, self.device, self.tensorboard = Path(folder), torch.device(device), tensorboard
+        self.processes = processes or Processes()
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         self.model = DEKR(model_config)
         if initial is not None:
             self.model.load_state_dict(initial)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._kept = self.model.backbone.early_layers() if config.keep_early_layers else []
+        for layer in self._kept:
+            layer.requires_grad_(False)
+        if self.processes.count > 1:
+            synchronise_batch_norm(self.model, self.device, self._kept)
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.optimizer = make_optimizer(self.model, config)
-        self.order = EpochOrder(len(photos.photos), config.batch_size, config.seed)
-        if len(self.order) == 0:
-            raise DekrPoseError(f"{len(photos.photos)} photos do not fill one batch of {config.batch_size}")
         self.loader = self._make_loader(photos)
-        self.progress = _Progress()
-        self._mean = torch.tensor(IMAGE_MEAN, device=self.device).view(1, 3, 1, 1) * 255
-        self._std = torch.tensor(IMAGE_STD, device=self.device).view(1, 3, 1, 1) * 255
+        self.progress = Progress()
         self._resume()
+        self._begun, self._clock = replace(self.progress), time.monotonic()
+        self._network = parallel(
+            TrainingForward(self.model, config.precision == "bfloat16"), self.processes, self.device
+        )
 
     def _make_loader(self, photos: CachedPhotos) -> Iterable[Batch]:
-        config = self.config
+        config, number = self.config, len(photos.photos)
+        self.order = EpochOrder(number, config.batch_size, config.seed, self.processes.rank, self.processes.count)
+        if len(self.order) == 0:
+            raise DekrPoseError(f"{number} photos do not fill one batch of {self.order.whole_batch}")
         if config.on_device:
             return DeviceBatches(photos, self.order, config.augment, config.targets, config.seed, self.device)
         samples = Samples(photos, config.augment, config.targets, config.seed)
@@ -95,67 +105,95 @@ class Trainer:
     def run(self, until: int | None = None) -> Path:
         """Train to the end, or to a step; return the path of the averaged weights."""
         end = min(self.total_steps, until or self.total_steps)
-        self._train_mode()
-        saved = time.monotonic()
-        with tqdm(total=self.total_steps, initial=self.progress.step, unit="step") as bar:
-            while self.progress.step < end:
-                epoch, self.order.first_batch = divmod(self.progress.step, len(self.order))
-                self.order.epoch = epoch
-                for batch in self.loader:
-                    started = time.monotonic()
-                    self._step(batch, bar, started)
-                    if time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
-                        self.save()
-                        saved = time.monotonic()
-                    if self.progress.step >= end:
-                        break
-        return self.save()
-
-    def _train_mode(self) -> None:
         self.model.train()
-        for layer in self.model.backbone.early_layers() if self.config.keep_early_layers else ():
-            layer.eval().requires_grad_(False)
+        for layer in self._kept:
+            layer.eval()
+        if self.processes.first:
+            clear_unfinished(self.folder)
+            with closing(RunLog(self.folder, self.progress.step, self.tensorboard)) as log:
+                self._run(end, log)
+        else:
+            self._run(end, None)
+        self.save()
+        self.processes.wait()
+        return self.folder / WEIGHTS
 
-    def _step(self, batch: Batch, bar: Any, started: float) -> None:
-        rate = learning_rate(self.config, self.progress.step, len(self.order))
+    def _run(self, end: int, log: RunLog | None) -> None:
+        logged, saved = replace(self.progress), time.monotonic()
+        with tqdm(total=self.total_steps, initial=self.progress.step, unit="step", disable=log is None) as bar:
+            for batch in self._batches(end):
+                values = self._step(batch)
+                bar.update()
+                if self.progress.step % LOG_STEPS == 0:
+                    self._report(values, logged, log, bar)
+                    logged = replace(self.progress)
+                if time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
+                    self.save()
+                    saved = time.monotonic()
+
+    def _report(self, values: Mapping[str, Tensor], logged: Progress, log: RunLog | None, bar: Any) -> None:
+        """Write and show what a step found, as the mean over the processes, and the speed since the last report."""
+        total = self.processes.total(torch.stack(list(values.values())))
+        means = dict(zip(values, (total / self.processes.count).tolist(), strict=True))
+        record = {
+            **asdict(self.progress),
+            "epoch": self.progress.step / len(self.order),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            **means,
+            **self.progress.speed_since(logged),
+        }
+        if log is not None:
+            log.write(record)
+            bar.set_postfix_str("heat {heat:.5f}, offset {offset:.5f}, waiting {waiting:.0%}".format(**record))
+
+    def _batches(self, end: int) -> Iterator[Batch]:
+        """What comes from where the run stands to a step; seconds and waiting are counted."""
+        self._clock = time.monotonic()
+        while self.progress.step < end:
+            self.order.epoch, self.order.first_batch = divmod(self.progress.step, len(self.order))
+            batches = iter(self.loader)
+            while self.progress.step < end:
+                self._count_seconds()
+                batch = next(batches, None)
+                self.progress.waited += self._count_seconds()
+                if batch is None:
+                    break
+                yield batch.to(self.device)
+
+    def _count_seconds(self) -> float:
+        """Add the time since the last call to the run's; return it."""
+        now = time.monotonic()
+        passed, self._clock = now - self._clock, now
+        self.progress.seconds += passed
+        return passed
+
+    def _step(self, batch: Batch) -> dict[str, Tensor]:
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        heat, offset = self.losses(batch.to(self.device))
-        loss = heat + offset
+            group["lr"] = learning_rate(self.config, self.progress.step, len(self.order))
+        heat, offset = self.losses(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        (heat + offset).backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
         if not math.isfinite(norm):
-            raise DekrPoseError(
-                f"training diverged at step {self.progress.step} (gradient norm {float(norm)}); "
-                f"{self.folder / 'last.pt'} holds the last good state; try a lower learning rate"
-            )
+            raise DekrPoseError(self._diverged(f"gradient norm {float(norm)}"))
         self.optimizer.step()
         self.progress.step += 1
-        self.progress.images += len(batch.images)
+        self.progress.images += self.order.whole_batch
         self._update_average()
-        self.progress.seconds += time.monotonic() - started
-        bar.update()
-        if self.progress.step % 50 == 0:
-            losses = {"heat": float(heat.detach()), "offset": float(offset.detach())}
-            bar.set_postfix({name: f"{value:.5f}" for name, value in losses.items()})
-            self._log(**losses, learning_rate=rate, gradient_norm=float(norm))
+        self._count_seconds()
+        return {"heat": heat.detach(), "offset": offset.detach(), "gradient_norm": norm}
+
+    def _diverged(self, sign: str) -> str:
+        last = self.folder / STATE
+        kept = f"{last} holds the last good state" if last.exists() else "no state was saved before"
+        return f"training diverged at step {self.progress.step} ({sign}); {kept}; try a lower learning rate"
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Heatmap loss and weighted offset loss of a batch on the device."""
-        images = (batch.images.float() - self._mean) / self._std
-        images = images.contiguous(memory_format=torch.channels_last)
-        half = self.config.precision == "bfloat16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
-            features = self.model.features(images)
-            heatmaps = self.model.heatmap_head(features)
-            maps = None if batch.pixels is None else self.model.offset_head.transition(features)
-        if batch.pixels is None or maps is None:
-            offsets = self.model.offset_head(features.float())
-        else:
-            offsets = self.model.offset_head.at_transition(maps.float(), batch.pixels)
-        heat = heatmap_loss(heatmaps.float(), batch.heatmaps, batch.heatmap_weights)
-        offset = offset_loss(offsets, batch.offsets, batch.offset_weights)
+        """Heatmap loss and weighted offset loss of a batch on the device; their mean over the processes counts."""
+        heatmaps, offsets = self._network(batch.images, batch.pixels)
+        heat = heatmap_loss(heatmaps, batch.heatmaps, batch.heatmap_weights)
+        count = self.processes.total((batch.offset_weights > 0).sum()).clamp(min=1) / self.processes.count
+        offset = offset_loss(offsets, batch.offsets, batch.offset_weights, count)
         return heat, self.config.offset_factor * offset
 
     def _update_average(self) -> None:
@@ -165,56 +203,51 @@ class Trainer:
         names = [name for name, value in state.items() if value.is_floating_point()]
         torch._foreach_lerp_([self.average[name] for name in names], [state[name] for name in names], 1 - decay)
 
-    def _log(self, **values: float) -> None:
-        record = {**asdict(self.progress), "epoch": self.progress.step / len(self.order), **values}
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+    def summary(self) -> str:
+        """How much was trained since this trainer was made, how fast, and how long it waited for data."""
+        return self.progress.summary_since(self._begun)
 
-    def save(self) -> Path:
+    def save(self) -> None:
         """Write the state and the model folder; each file appears under its name only when it is whole."""
+        if not self.processes.first:
+            return
+        if not all(bool(value.isfinite().all()) for value in self.model.state_dict().values()):
+            raise DekrPoseError(self._diverged("weights that are not finite"))
         state = {
             "model": self.model.state_dict(),
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
             "progress": asdict(self.progress),
-            "config": asdict(self.config),
+            "config": self._settings(),
         }
-        temporary = self.folder / "last.pt.tmp"
+        temporary = self.folder / f"{STATE}.tmp"
         torch.save(state, temporary)
-        temporary.replace(self.folder / "last.pt")
+        temporary.replace(self.folder / STATE)
         hub.save_folder(self.folder, self.model_config, self.average)
-        return self.folder / WEIGHTS
+
+    def _settings(self) -> dict[str, Any]:
+        """With the batch of all processes: two of them may go on where one with twice the batch ended."""
+        return {**asdict(self.config), "batch_size": self.order.whole_batch}
 
     def _resume(self) -> None:
-        path = self.folder / "last.pt"
-        if not path.exists():
+        path = self.folder / STATE
+        here = int(self.processes.total(torch.tensor(int(path.exists()), device=self.device)))
+        if 0 < here < self.processes.count:
+            raise DekrPoseError(f"{here} of {self.processes.count} processes see {path}; use a folder that all see")
+        if not here:
             return
         state = cast(dict[str, Any], torch.load(path, map_location=self.device, weights_only=True))
-        changed = _changes(state["config"], asdict(self.config))
+        changed = changes(state["config"], self._settings())
         if changed:
             raise DekrPoseError(
                 f"{path} belongs to a run with other settings ({', '.join(changed)}); "
                 "use another folder, or the same settings to go on"
             )
+        shapes = [{name: value.shape for name, value in own.items()} for own in (state["model"], self.average)]
+        if shapes[0] != shapes[1]:
+            raise DekrPoseError(f"{path} belongs to another network; use another folder, or the same network to go on")
         self.model.load_state_dict(state["model"])
         self.average = state["average"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = _Progress(**state["progress"])
+        self.progress = Progress(**state["progress"])
         logger.info("resumed %s at step %d", path, self.progress.step)
-
-
-_MAY_CHANGE = {"workers", "checkpoint_minutes", "epochs"}
-
-
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Settings that differ although the run would not be the same run with them; older states lack newer ones."""
-    after, old = json.loads(json.dumps(now)), json.loads(json.dumps(_filled(before, asdict(TrainConfig()))))
-    return [key for key in after if key not in _MAY_CHANGE and after[key] != old[key]]
-
-
-def _filled(before: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of an older state, with the defaults of those that it lacks, also within ``augment`` and ``targets``."""
-    return {
-        key: _filled(before.get(key, {}), default) if isinstance(default, dict) else before.get(key, default)
-        for key, default in defaults.items()
-    }

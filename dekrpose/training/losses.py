@@ -30,19 +30,22 @@ def heatmap_loss(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     return (weights * (predicted.float() - target).square()).mean()
 
 
-def offset_loss(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+def offset_loss(predicted: Tensor, target: Tensor, weights: Tensor, count: Tensor | None = None) -> Tensor:
     """Smooth L1 times weight, summed, divided by the number of weighted elements of the whole batch.
 
     Args:
         predicted: (B, 2K, h, w), heatmap pixels.
         target: same shape, from ``offset_targets``.
         weights: same shape, from ``offset_targets``.
+        count: divide by this scalar instead, when the whole batch is more than what is given.
 
     Returns:
         A scalar; 0 with zero gradients when nothing is weighted.
     """
     errors = functional.smooth_l1_loss(predicted.float(), target, reduction="none", beta=SMOOTH_L1_BETA)
-    return (errors * weights).sum() / (weights > 0).sum().clamp(min=1)
+    if count is None:
+        count = (weights > 0).sum().clamp(min=1)
+    return (errors * weights).sum() / count
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ class TrainConfig:
     """One training run.
 
     Args:
-        epochs, batch_size, seed: as usual; the last incomplete batch of an epoch is left out.
+        epochs, batch_size, seed: as usual; the last incomplete batch of an epoch is left out. Where several processes
+            train together, ``batch_size`` is that of each.
         optimizer: "adamw", or "adam" as in the paper.
         schedule: "cosine" to 1 % of the peak, or "steps": a tenth at each of ``milestones``.
         milestones: epochs.
