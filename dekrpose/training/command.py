@@ -22,11 +22,13 @@ from dekrpose.training.contact_sheet import contact_sheet
 from dekrpose.training.distributed import Processes, joined
 from dekrpose.training.imagenet import BACKBONES
 from dekrpose.training.initial import for_skeleton, read_initial
-from dekrpose.training.loader import CachedPhotos
+from dekrpose.training.loader import CachedPhotos, check_targets
 from dekrpose.training.loop import Trainer
+from dekrpose.training.losses import OFFSET_FACTORS
 from dekrpose.training.recipes import TrainConfig, paper_recipe, tiny_recipe
 from dekrpose.training.run_log import summary_writer
 from dekrpose.training.skeleton_file import skeleton_of
+from dekrpose.training.targets import TargetMode
 
 SAMPLES = 16
 """Crops on a contact sheet."""
@@ -40,6 +42,10 @@ _RECIPE_OPTIONS = (
     ("workers", int, "N", "processes that prepare batches"),
     ("limit", int, "N", "use only the first photos"),
     ("checkpoint-minutes", float, "M", "how often the state is saved"),
+)
+_CROWD_OPTIONS = (
+    ("mosaic", "share of crops that join two or four photos"),
+    ("copy-paste", "share of the other crops into which people are pasted"),
 )
 
 
@@ -89,6 +95,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tensorboard", action="store_true", help="write event files for TensorBoard into --out FOLDER/tensorboard"
     )
+    for name, text in _CROWD_OPTIONS:
+        parser.add_argument(f"--{name}", type=_share, metavar="P", help=f"{text}, 0 to 1; default: the recipe's")
+    parser.add_argument(
+        "--targets", choices=get_args(TargetMode), default="paper",
+        help="the paper's (default), or those of the released training code, with its weight of the offset loss; "
+        "with --paper they repeat that training",
+    )  # fmt: skip
     parser.add_argument(
         "--paper", action="store_true", help="the paper's recipe: Adam, tenths at two epochs, 40 crops of the full size"
     )
@@ -106,7 +119,24 @@ def recipe(options: argparse.Namespace) -> TrainConfig:
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     config = replace(base, on_device=options.on_device, keep_early_layers=options.keep_early_layers, **changes)
     size = options.size or (config.augment.size if options.arch == "tiny" else full_size)
-    return replace(config, augment=_with_size(config.augment, size))
+    config = replace(config, augment=_with_size(config.augment, size))
+    names = [name.replace("-", "_") for name, _ in _CROWD_OPTIONS]
+    shares = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return _with_targets(replace(config, augment=replace(config.augment, **shares)), options.targets)
+
+
+def _with_targets(config: TrainConfig, mode: TargetMode) -> TrainConfig:
+    if mode == "official":
+        targets = replace(config.targets, mode=mode)
+        config = replace(config, targets=targets, offset_factor=OFFSET_FACTORS[mode])
+    check_targets(config.targets, config.augment)
+    return config
+
+
+def _share(text: str) -> float:
+    if not 0 <= float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {text}")
+    return float(text)
 
 
 def _with_size(augment: AugmentConfig, size: int) -> AugmentConfig:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import argparse
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ from numpy.typing import NDArray
 from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation.dataset import Person, Photo
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
+from dekrpose.training import command
 from dekrpose.training.affine import training_affine
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.loader import Batch, Samples, TargetConfig
+from dekrpose.training.recipes import TrainConfig, tiny_recipe
+from dekrpose.training.run_state import changes
 from dekrpose.training.targets import (
     drop_small_centers,
     heatmap_targets,
@@ -176,3 +180,38 @@ def test_mosaics_and_pasted_people_are_refused() -> None:
     for change in ({"mosaic": 0.2}, {"copy_paste": 0.2}):
         with pytest.raises(DekrPoseError, match="set both to 0"):
             Samples(FivePeople(), replace(STILL, **change), OFFICIAL, seed=0)  # type: ignore[arg-type]
+
+
+def parsed(*arguments: str) -> TrainConfig:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.recipe(parser.parse_args(["data.json", *arguments]))
+
+
+def test_official_targets_bring_their_weight_of_the_offset_loss() -> None:
+    released = parsed("--arch", "dekr-w32-coco", "--paper", "--targets", "official")
+    assert (released.targets, released.offset_factor) == (OFFICIAL, 0.03)
+    assert parsed("--arch", "dekr-w32-coco", "--paper").offset_factor == 0.002
+    assert parsed("--targets", "official", "--mosaic", "0").offset_factor == 0.03
+
+
+def test_crowds_are_the_recipes_unless_the_command_line_says_otherwise() -> None:
+    assert (parsed().augment.mosaic, parsed().augment.copy_paste) == (
+        tiny_recipe().augment.mosaic,
+        tiny_recipe().augment.copy_paste,
+    )
+    changed = parsed("--mosaic", "0.5", "--copy-paste", "0").augment
+    assert (changed.mosaic, changed.copy_paste) == (0.5, 0.0)
+    with pytest.raises(DekrPoseError, match="set both to 0"):
+        parsed("--targets", "official", "--mosaic", "0.5")
+    with pytest.raises(SystemExit):
+        parsed("--copy-paste", "20")
+
+
+def test_a_state_of_before_these_settings_can_still_be_resumed() -> None:
+    now = asdict(tiny_recipe())
+    before = {**now, "augment": dict(now["augment"]), "targets": dict(now["targets"])}
+    del before["augment"]["copy_paste"], before["targets"]["mode"]
+    assert changes(before, now) == []
+    before["augment"]["mosaic"] = 0.77
+    assert changes(before, now) == ["augment"]
