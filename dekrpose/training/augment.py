@@ -115,7 +115,7 @@ def _random_affine(
     config: AugmentConfig,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float64], float]:
-    side = min(photo.width, photo.height) * float(np.exp(rng.uniform(*np.log(config.scale))))
+    side = min(photo.width, photo.height) * float(rng.uniform(*config.scale))
     center = np.array([photo.width / 2, photo.height / 2])
     if len(keypoints) and rng.random() < config.on_person:
         person = keypoints[rng.integers(len(keypoints))]

@@ -169,7 +169,7 @@ class DeviceBatches:
         boxes = self._layout(batch)
         width, height = (boxes[..., 2:] - boxes[..., :2]).unbind(-1)
         sides = torch.stack([self.packed.heights[photos], self.packed.widths[photos]]).amin(0)
-        side = sides * torch.exp(self._uniform(batch, CELLS, low=np.log(config.scale[0]), high=np.log(config.scale[1])))
+        side = sides * self._uniform(batch, CELLS, low=config.scale[0], high=config.scale[1])
         shift = self._uniform(batch, CELLS, 2, low=-config.translation, high=config.translation) / SCALE_UNIT
         center = self._region_centers(photos) + shift * side[..., None]
         angle = torch.deg2rad(self._uniform(batch, CELLS, low=-config.rotation, high=config.rotation))
