@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +14,16 @@ import torch
 
 from dekrpose import PoseEstimator, hub
 from dekrpose.checkpoints import read_checkpoint
+from dekrpose.config import ARCHITECTURES, with_head
 from dekrpose.errors import DekrPoseError
-from dekrpose.training import command
+from dekrpose.training import command, loop
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.loader import CachedPhotos, Samples, TargetConfig, collate
 from dekrpose.training.loop import Trainer
 from dekrpose.training.optimizers import learning_rate
 from dekrpose.training.order import EpochOrder
 from dekrpose.training.recipes import TrainConfig, paper_recipe
+from dekrpose.training.run_state import Progress
 from tests.small_model import write_small_model
 from tests.training_photos import SMALL, made_up_dataset, write_dataset
 
@@ -91,7 +94,7 @@ def test_the_papers_recipe_keeps_the_last_weights_and_lowers_the_rate_in_steps(
 def test_states_of_before_a_setting_existed_are_resumed(photos: CachedPhotos, tmp_path: Path) -> None:
     Trainer(SMALL, CONFIG, photos, tmp_path).run(until=1)
     state = torch.load(tmp_path / "last.pt", weights_only=True)
-    del state["config"]["schedule"]
+    del state["config"]["schedule"], state["progress"]["waited"]
     torch.save(state, tmp_path / "last.pt")
     assert Trainer(SMALL, CONFIG, photos, tmp_path).progress.step == 1
     with pytest.raises(DekrPoseError, match="schedule"):
@@ -110,6 +113,8 @@ def test_a_folder_with_another_run_is_refused(photos: CachedPhotos, tmp_path: Pa
     with pytest.raises(DekrPoseError, match="learning_rate"):
         Trainer(SMALL, replace(CONFIG, learning_rate=0.5), photos, tmp_path)
     Trainer(SMALL, replace(CONFIG, epochs=9), photos, tmp_path)  # a longer run is the same run
+    with pytest.raises(DekrPoseError, match="belongs to another network"):
+        Trainer(with_head(SMALL, "small", adaptive=False), CONFIG, photos, tmp_path)
 
 
 def test_divergence_stops_and_keeps_the_last_good_state(photos: CachedPhotos, tmp_path: Path) -> None:
@@ -122,6 +127,73 @@ def test_divergence_stops_and_keeps_the_last_good_state(photos: CachedPhotos, tm
     assert Trainer(SMALL, CONFIG, photos, tmp_path).progress.step == 2
     weights = read_checkpoint(tmp_path / "model.safetensors").state_dict
     assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_a_bad_batch_leaves_the_last_state_as_it_is(photos: CachedPhotos, tmp_path: Path) -> None:
+    trainer = Trainer(SMALL, replace(CONFIG, checkpoint_minutes=0), photos, tmp_path)
+    trainer.run(until=3)
+    batches = list(trainer.loader)
+    batches[1].heatmaps[0, 0, 0, 0] = float("nan")
+    trainer.loader = batches
+    with pytest.raises(DekrPoseError, match=r"diverged at step 4 .*last\.pt holds the last good state"):
+        trainer.run()
+    assert Trainer(SMALL, CONFIG, photos, tmp_path).progress.step == 4
+
+
+def test_broken_weights_are_not_saved(photos: CachedPhotos, tmp_path: Path) -> None:
+    trainer = Trainer(SMALL, CONFIG, photos, tmp_path)
+    with torch.no_grad():
+        next(trainer.model.parameters()).fill_(float("inf"))
+    with pytest.raises(DekrPoseError, match=r"diverged at step 0 .*no state was saved before"):
+        trainer.save()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_speed_and_waiting_are_counted(photos: CachedPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Progress(step=1, images=20, seconds=2.0, waited=1.0)
+    now = Progress(step=3, images=2060, seconds=10.0, waited=3.0)
+    assert now.speed_since(before) == {"images_per_second": 255.0, "waiting": 0.25}
+    assert now.summary_since(before) == "2,040 images in 0:00:08, 255.0 images/s, 25% waiting for data"
+    monkeypatch.setattr(loop, "LOG_STEPS", 2)
+    trainer = Trainer(SMALL, CONFIG, photos, tmp_path)
+    trainer.run(until=5)
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [2, 4]
+    for record in records:
+        assert record["images_per_second"] > 0
+        assert 0 < record["waiting"] < 1
+    assert trainer.summary().startswith("10 images in 0:00:")
+
+
+def test_tensorboard_shows_each_step_once(
+    photos: CachedPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setattr(loop, "LOG_STEPS", 1)
+    Trainer(SMALL, CONFIG, photos, tmp_path, tensorboard=True).run(until=3)
+    state = (tmp_path / "last.pt").read_bytes()
+    Trainer(SMALL, CONFIG, photos, tmp_path, tensorboard=True).run(until=5)
+    (tmp_path / "last.pt").write_bytes(state)  # as if the run had been killed at step 5
+    Trainer(SMALL, CONFIG, photos, tmp_path, tensorboard=True).run(until=6)
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert len(events.Tags()["scalars"]) == 6
+    for tag, name in (("loss/heatmaps", "heat"), ("speed/waiting_for_data", "waiting")):
+        scalars = events.Scalars(tag)
+        assert [scalar.step for scalar in scalars] == [1, 2, 3, 4, 5, 6]
+        assert [scalar.value for scalar in scalars] == pytest.approx([record[name] for record in records])
+
+
+def test_missing_tensorboard_is_named_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    options = parser.parse_args(["nothing.json", "--out", str(tmp_path), "--tensorboard"])
+    with pytest.raises(DekrPoseError, match=r"pip install 'dekrpose\[train\]'"):
+        command.run(options)
 
 
 def test_training_takes_back_the_numbers_of_its_start(photos: CachedPhotos, tmp_path: Path) -> None:
@@ -188,6 +260,24 @@ def test_the_command_trains_a_model_that_the_estimator_loads(tmp_path: Path) -> 
     state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
     assert state["progress"]["images"] == 4
     assert json.dumps(state["config"])
+
+
+def test_the_command_trains_the_variants_of_the_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(ARCHITECTURES, "tiny", SMALL)
+    annotations, images = write_dataset(tmp_path / "data", photos=2)
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    words = [annotations, "--images", images, "--out", tmp_path / "run", "--epochs", 1, "--batch-size", 2]
+    words += ["--size", 64, "--workers", 0, "--device", "cpu", "--head-branches", "grouped_5", "--no-adaptive"]
+    assert command.run(parser.parse_args([str(word) for word in words])) == 0
+    head = read_checkpoint(tmp_path / "run" / "model.safetensors").config.head
+    assert (head.branches, head.adaptive) == ("grouped_5", False)
+    assert "2 images in " in capsys.readouterr().out
+    words += ["--init", write_small_model(tmp_path / "start.safetensors")]
+    with pytest.raises(DekrPoseError, match="brings its own head"):
+        command.run(parser.parse_args([str(word) for word in words]))
 
 
 def test_crops_of_a_wrong_size_are_refused(tmp_path: Path) -> None:
