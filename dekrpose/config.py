@@ -63,7 +63,7 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class EfficientNetLiteConfig:
-    """An EfficientNet-Lite0 without its last block, and a top-down path from stride 32 to stride 4.
+    """An EfficientNet-Lite0 without its last two blocks, and a top-down path from stride 32 to stride 4.
 
     Args:
         channels: of the top-down path, and of the map at stride 4.

@@ -9,15 +9,23 @@ from torch import Tensor, nn
 
 
 def conv_bn(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1, relu: bool = True
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int = 1,
+    groups: int = 1,
+    relu: bool = True,
+    *,
+    activation: type[nn.ReLU | nn.ReLU6] = nn.ReLU,
+    eps: float = 1e-5,
 ) -> nn.Sequential:
-    """A convolution without bias that keeps the size (up to its stride), batch norm, and ReLU if asked for."""
+    """A convolution without bias that keeps the size (up to its stride), batch norm, and an activation if ``relu``."""
     layers: list[nn.Module] = [
         nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(out_channels),
+        nn.BatchNorm2d(out_channels, eps=eps),
     ]
     if relu:
-        layers.append(nn.ReLU(inplace=True))
+        layers.append(activation(inplace=True))
     return nn.Sequential(*layers)
 
 

@@ -6,12 +6,14 @@ top-down path follows feature pyramids (Lin et al., CVPR 2017, arXiv 1612.03144)
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dekrpose.config import EfficientNetLiteConfig
+from dekrpose.models.blocks import conv_bn
 
 _STEM = 32
 _STAGES = ((1, 16, 3, 1), (2, 24, 3, 2), (2, 40, 5, 2), (3, 80, 3, 2), (3, 112, 5, 1), (3, 192, 5, 2))
@@ -19,6 +21,7 @@ _STAGES = ((1, 16, 3, 1), (2, 24, 3, 2), (2, 40, 5, 2), (3, 80, 3, 2), (3, 112, 
 _LEVELS = {2: 24, 4: 40, 10: 112, 13: 192}
 """Blocks after which a map leaves for the top-down path, at strides 4, 8, 16, 32, and its channels."""
 _EXPANSION = 6
+_conv_bn = partial(conv_bn, activation=nn.ReLU6, eps=1e-3)
 
 
 class InvertedBottleneck(nn.Module):
@@ -89,15 +92,3 @@ class EfficientNetLite(nn.Module):
             module for module in self.modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (5, 5)
         ]
         return [self.stem, *self.blocks[:2], *kernels]
-
-
-def _conv_bn(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1, relu: bool = True
-) -> nn.Sequential:
-    layers: list[nn.Module] = [
-        nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(out_channels, eps=1e-3),
-    ]
-    if relu:
-        layers.append(nn.ReLU6(inplace=True))
-    return nn.Sequential(*layers)
