@@ -44,15 +44,27 @@ def variants() -> dict[str, ModelConfig]:
     return {**ARCHITECTURES, **{config.name: config for config in ablations}}
 
 
+PARTS = ("backbone", "heatmap head", "offset head")
+"""What a network is made of, in the order in which it runs."""
+
+
 def complexity(config: ModelConfig) -> Complexity:
     """Count a network's parameters and multiply-accumulates at its own input size."""
-    macs = 0
+    with torch.device("meta"):
+        model = DEKR(config).eval()
+    parameters = sum(value.numel() for value in model.parameters())
+    return Complexity(config.name, config.input_size, parameters, sum(gmacs_by_part(config).values()))
+
+
+def gmacs_by_part(config: ModelConfig) -> dict[str, float]:
+    """Multiply-accumulates of one image at the network's own input size, in 10^9, by ``PARTS``."""
+    macs = dict.fromkeys(PARTS, 0)
+    part = PARTS[0]
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal macs
         if isinstance(module, (nn.Conv2d, nn.Linear, AdaptiveConv)):
             positions = prod(output.shape[2:]) if output.ndim == 4 else 1
-            macs += module.weight.numel() * positions
+            macs[part] += module.weight.numel() * positions
 
     with torch.device("meta"):
         model = DEKR(config).eval()
@@ -60,7 +72,8 @@ def complexity(config: ModelConfig) -> Complexity:
             module.register_forward_hook(count)
         # the parts one by one: forward sets autocast, which the meta device lacks
         features = model.features(torch.empty(1, 3, config.input_size, config.input_size))
+        part = PARTS[1]
         model.heatmap_head(features)
+        part = PARTS[2]
         model.offset_head(features)
-    parameters = sum(value.numel() for value in model.parameters())
-    return Complexity(config.name, config.input_size, parameters, macs / 1e9)
+    return {name: value / 1e9 for name, value in macs.items()}
