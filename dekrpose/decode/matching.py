@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dekrpose.decode.gaussian_fit import fit_gaussians
+
 MatchMode = Literal["official", "paper"]
 
 PEAK_WINDOW = 5
@@ -65,7 +67,7 @@ def move_to_peaks(poses: Tensor, heatmaps: Tensor) -> Tensor:
         (N, K, 2) xy, input pixels, a new tensor.
     """
     count, _, width = heatmaps.shape
-    highest = F.max_pool2d(heatmaps[None], PEAK_WINDOW, stride=1, padding=PEAK_WINDOW // 2)[0]
+    highest = window_maximum(heatmaps)
     # The official code fills up missing peaks with arbitrary pixels of zero heat; those are nobody's keypoints.
     peaks = torch.where((heatmaps == highest) & (heatmaps > 0), heatmaps, 0.0).reshape(count, -1)
     values, places = peaks.topk(min(PEAKS_PER_KEYPOINT, peaks.shape[1]))
@@ -77,42 +79,70 @@ def move_to_peaks(poses: Tensor, heatmaps: Tensor) -> Tensor:
     return torch.where((nearest < REACH)[..., None], targets, poses)
 
 
+def window_maximum(heatmaps: Tensor) -> Tensor:
+    """The largest value of each pixel's 5x5 window: a few maxima of shifted maps, several times faster than pooling."""
+    for axis in (-1, -2):
+        size = heatmaps.shape[axis]
+        padding = [0, 0, 0, 0]
+        padding[-2 * axis - 2 : -2 * axis] = [PEAK_WINDOW // 2] * 2
+        one = F.pad(heatmaps, padding, value=-torch.inf)
+        two = torch.maximum(one.narrow(axis, 0, size + 3), one.narrow(axis, 1, size + 3))
+        four = torch.maximum(two.narrow(axis, 0, size + 1), two.narrow(axis, 2, size + 1))
+        heatmaps = torch.maximum(four.narrow(axis, 0, size), one.narrow(axis, 4, size))
+    return heatmaps
+
+
 def _fit_all(poses: Tensor, keypoint_scores: Tensor, heatmaps: Tensor, mode: MatchMode) -> Tensor:
     points = poses.cpu().numpy().copy()
-    scores = keypoint_scores.cpu().numpy()
     heat = heatmaps.cpu().numpy()
     height, width = heat.shape[1:]
+    people, keypoints = np.nonzero((keypoint_scores.cpu().numpy() > FIT_MIN_SCORE) & np.isfinite(points).all(2))
+    # A keypoint outside the image is fitted at the border, where its heat was read.
+    pixels = points[people, keypoints].round().clip(0, (width - 1, height - 1)).astype(np.int64)
     # Two people who share a keypoint's pixel share its fit.
-    fits: dict[tuple[int, int, int], tuple[float, float] | None] = {}
-    for person, keypoint in zip(*np.nonzero((scores > FIT_MIN_SCORE) & np.isfinite(points).all(2)), strict=True):
-        # A keypoint outside the image is fitted at the border, where its heat was read.
-        x, y = (int(value) for value in points[person, keypoint].round().clip(0, (width - 1, height - 1)))
-        key = (int(keypoint), x, y)
-        if key not in fits:
-            fits[key] = _fit_gaussian(heat[keypoint], x, y, mode)
-        fit = fits[key]
-        if fit is not None:
-            points[person, keypoint] = fit
+    places, which = np.unique(np.column_stack([keypoints, pixels]), axis=0, return_inverse=True)
+    fits = _official_fits(heat, places) if mode == "official" else _fits(heat, places)
+    fits = fits[which.reshape(-1)]
+    fitted = np.isfinite(fits).all(1)
+    points[people[fitted], keypoints[fitted]] = fits[fitted]
     return torch.from_numpy(points).to(poses)
 
 
-def _fit_gaussian(heat: NDArray[np.float32], x: int, y: int, mode: MatchMode) -> tuple[float, float] | None:
-    """The center of a round Gaussian fitted around a pixel, in input pixels; None when the fit fails."""
+def _fits(heat: NDArray[np.float32], places: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Centers (N, 2) xy, input pixels, of Gaussians fitted around (N, 3) keypoint, x, y; NaN where a fit fails."""
+    height, width = heat.shape[1:]
+    around = np.arange(-FIT_RADIUS, FIT_RADIUS + 1)
+    xs, ys = places[:, 1, None] + around, places[:, 2, None] + around
+    inside = ((ys >= 0) & (ys < height))[:, :, None] & ((xs >= 0) & (xs < width))[:, None, :]
+    rows, columns = ys.clip(0, height - 1)[:, :, None], xs.clip(0, width - 1)[:, None, :]
+    windows = heat[places[:, 0, None, None], rows, columns].astype(np.float64)
+    start = np.tile([0.0, FIT_RADIUS, FIT_RADIUS, START_SIGMA], (len(places), 1))
+    # A fit needs as many values as the Gaussian has parameters; where nothing is hot there is nothing to fit.
+    enough = inside.sum((1, 2)) >= start.shape[1]
+    useful = enough & np.isfinite(windows).all((1, 2)) & (np.where(inside, windows, 0.0).max((1, 2)) > 0)
+    start[:, 0] = windows[:, FIT_RADIUS, FIT_RADIUS]
+    fits, converged = fit_gaussians(windows[useful], inside[useful], start[useful])
+    centers = np.full((len(places), 2), np.nan)
+    centers[np.flatnonzero(useful)[converged]] = fits[converged, 1:3]
+    return np.asarray(centers + (places[:, 1:] - FIT_RADIUS), dtype=np.float64)
+
+
+def _official_fits(heat: NDArray[np.float32], places: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The same as the official code does it, which reads windows cut by the border with rows and columns mixed up."""
+    fits = [_official_fit(heat[keypoint], int(x), int(y)) for keypoint, x, y in places]
+    return np.array([fit or (np.nan, np.nan) for fit in fits]).reshape(-1, 2)
+
+
+def _official_fit(heat: NDArray[np.float32], x: int, y: int) -> tuple[float, float] | None:
     from scipy.optimize import leastsq  # slow to import, and needed here only
 
     left, top = max(0, x - FIT_RADIUS), max(0, y - FIT_RADIUS)
     window = heat[top : y + FIT_RADIUS + 1, left : x + FIT_RADIUS + 1].astype(np.float64)
-    rows, columns = window.shape
     # leastsq needs as many values as the Gaussian has parameters; where nothing is hot there is nothing to fit.
     if window.size < 4 or not np.isfinite(window).all() or window.max() <= 0:
         return None
     place = np.arange(window.size)
-    if mode == "official":
-        xs, ys = place % rows, place // rows
-        start_x, start_y = FIT_RADIUS, FIT_RADIUS
-    else:
-        xs, ys = place % columns, place // columns
-        start_x, start_y = x - left, y - top
+    xs, ys = place % len(window), place // len(window)
     values = window.ravel()
 
     def residuals(parameters: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -120,7 +150,7 @@ def _fit_gaussian(heat: NDArray[np.float32], x: int, y: int, mode: MatchMode) ->
         squared = (xs - center_x) ** 2 + (ys - center_y) ** 2
         return np.asarray(height * np.exp(-squared / (2 * sigma**2)) - values)
 
-    start = (window[y - top, x - left], start_x, start_y, START_SIGMA)
+    start = (window[y - top, x - left], FIT_RADIUS, FIT_RADIUS, START_SIGMA)
     with np.errstate(all="ignore"):
         fit, _, _, _, status = leastsq(residuals, start, full_output=True, maxfev=FIT_EVALUATIONS)
     if status not in (1, 2, 3, 4) or not np.isfinite(fit).all():

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from scipy.optimize import leastsq
 from torch import Tensor
 
-from dekrpose.decode.matching import match_to_heatmaps, move_to_peaks
+from dekrpose.decode.gaussian_fit import fit_gaussians
+from dekrpose.decode.matching import match_to_heatmaps, move_to_peaks, window_maximum
 
 
 def spots(points: list[tuple[float, float]], height: int = 96, width: int = 160, sigma: float = 8.0) -> Tensor:
@@ -94,3 +98,35 @@ def test_inputs_are_not_modified() -> None:
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="official"):
         matched((1.0, 1.0), spots([]), "best")
+
+
+def test_all_fits_at_once_equal_one_least_squares_fit_each() -> None:
+    generator = np.random.default_rng(3)
+    rows, columns = np.mgrid[:13, :13].astype(float)
+    windows, expected = [], []
+    for center_x, center_y in generator.uniform(4, 8, (20, 2)):
+        squared = (columns - center_x) ** 2 + 1.3 * (rows - center_y) ** 2
+        window = 0.7 * np.exp(-squared / 12) + generator.normal(0, 0.02, (13, 13))
+
+        def residuals(parameters: NDArray[np.float64], values: NDArray[np.float64] = window) -> NDArray[np.float64]:
+            height, x, y, sigma = parameters
+            fitted = height * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))
+            return np.asarray(fitted - values).ravel()
+
+        windows.append(window)
+        expected.append(leastsq(residuals, (window[6, 6], 6.0, 6.0, 2.0))[0])
+    start = np.array([(window[6, 6], 6.0, 6.0, 2.0) for window in windows])
+    fits, converged = fit_gaussians(np.array(windows), np.ones((20, 13, 13), dtype=bool), start)
+    assert converged.all()
+    np.testing.assert_allclose(fits[:, 1:3], np.array(expected)[:, 1:3], atol=1e-3)
+
+
+def test_a_flat_window_has_no_fit() -> None:
+    _, converged = fit_gaussians(np.zeros((1, 5, 5)), np.ones((1, 5, 5), dtype=bool), np.array([[0.0, 2.0, 2.0, 2.0]]))
+    assert not converged.any()
+
+
+@pytest.mark.parametrize("size", [(3, 12, 9), (2, 1, 3), (1, 1, 1)])
+def test_window_maximum_equals_max_pooling(size: tuple[int, int, int]) -> None:
+    heatmaps = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(window_maximum(heatmaps), F.max_pool2d(heatmaps[None], 5, stride=1, padding=2)[0])
