@@ -17,7 +17,7 @@ PACKAGE = Path(dekrpose.__file__).parent
 
 TIERS = (
     ("errors", "skeletons", "config"),
-    ("results", "formats", "images", "image_resize", "draw", "tracking"),
+    ("results", "formats", "images", "image_resize", "draw", "tracking", "tracks", "smoothing"),
     ("models", "decode"),
     (
         "hub",
@@ -49,6 +49,10 @@ SIBLINGS = {
     ("published", "downloads"): "fetched once",
     ("published", "checkpoints"): "converted once",
     ("published", "checkpoint_pickles"): "a backbone is tensors alone",
+    ("tracking", "results"): "poses get their track_ids",
+    ("tracking", "tracks"): "one part in two files",
+    ("smoothing", "results"): "poses get other keypoints",
+    ("smoothing", "tracks"): "keypoints weigh alike in both",
     ("hub", "published"): "published names",
     ("hub", "cache"): "what is here already",
     ("hub", "repositories"): "names of repositories",

@@ -1,0 +1,285 @@
+"""What tracking knows about people, and its maths: motion, similarity, shape. Pure functions of arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dekrpose.skeletons import Skeleton
+
+Array = NDArray[np.float64]
+
+_SEEN_FROM, _SEEN_FULLY = 0.1, 0.5
+_AREA_SHARE = 0.6  # of a person's box that the person fills
+_THINNEST = 0.3  # the square root of an area is at least this share of the box's longer side
+_BONE_SPREAD = 0.3  # how far the logarithm of a bone's length spreads before it was seen often
+_BONE_MEMORY = 30.0  # observations over which a bone's length is averaged
+_SHORTEST_BONE = 0.02  # of the person's size: shorter ones are noise
+
+
+@dataclass(frozen=True)
+class People:
+    """The N people of one frame, as the tracker compares them.
+
+    Args:
+        keypoints: (N, K, 2) xy, image pixels, finite; those that were not are in the person's middle, with weight 0.
+        weights: (N, K) in [0, 1], see ``keypoint_weights``.
+        areas: (N,) square image pixels.
+        scores: (N,) in [0, 1].
+        bones: (N, E) logarithms of the bones' lengths in image pixels.
+        bone_weights: (N, E) in [0, 1].
+    """
+
+    keypoints: Array
+    weights: Array
+    areas: Array
+    scores: Array
+    bones: Array
+    bone_weights: Array
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """T people who were seen before, one row each, as they were when last seen.
+
+    Args:
+        ids: (T,) from 1 on; -1 for somebody who has no identity yet.
+        hits: (T,) frames in which they were seen.
+        seen: (T,) when they were seen last, seconds.
+        keypoints: (T, K, 2) xy, image pixels.
+        weights: (T, K) in [0, 1].
+        body_velocity: (T, 2) of the body as a whole, image pixels per second.
+        limb_velocity: (T, K, 2) of the keypoints beyond the body's, image pixels per second.
+        areas: (T,) square image pixels.
+        bones, bone_spread, bone_count: (T, E) mean and standard deviation of the logarithm of the bones'
+            lengths in image pixels, and how many observations they come from.
+    """
+
+    ids: NDArray[np.int64]
+    hits: NDArray[np.int64]
+    seen: Array
+    keypoints: Array
+    weights: Array
+    body_velocity: Array
+    limb_velocity: Array
+    areas: Array
+    bones: Array
+    bone_spread: Array
+    bone_count: Array
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, which: NDArray[Any]) -> Tracks:
+        """The tracks that indices or a mask select."""
+        return Tracks(**{field.name: getattr(self, field.name)[which] for field in fields(self)})
+
+    def join(self, other: Tracks) -> Tracks:
+        """These tracks, then the others."""
+        pairs = {field.name: (getattr(self, field.name), getattr(other, field.name)) for field in fields(self)}
+        return Tracks(**{name: np.concatenate(pair) for name, pair in pairs.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Lists for JSON."""
+        return {field.name: getattr(self, field.name).tolist() for field in fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], skeleton: Skeleton) -> Tracks:
+        """The inverse of ``to_dict``; ValueError or KeyError when it is something else."""
+        count = len(values["ids"])
+        shapes = {field.name: getattr(cls.nobody(skeleton), field.name) for field in fields(cls)}
+        arrays = {name: np.asarray(values[name], like.dtype) for name, like in shapes.items()}
+        return cls(**{name: array.reshape(count, *shapes[name].shape[1:]) for name, array in arrays.items()})
+
+    @classmethod
+    def nobody(cls, skeleton: Skeleton) -> Tracks:
+        """T = 0."""
+        channels, bones = len(skeleton), len(bone_ends(skeleton))
+        return cls.start(
+            People(
+                keypoints=np.zeros((0, channels, 2)),
+                weights=np.zeros((0, channels)),
+                areas=np.zeros(0),
+                scores=np.zeros(0),
+                bones=np.zeros((0, bones)),
+                bone_weights=np.zeros((0, bones)),
+            ),
+            0.0,
+        )
+
+    @classmethod
+    def start(cls, people: People, timestamp: float) -> Tracks:
+        """One track for each person, seen once, at rest, without identity."""
+        count = len(people.scores)
+        return cls(
+            ids=np.full(count, -1, np.int64),
+            hits=np.ones(count, np.int64),
+            seen=np.full(count, timestamp, np.float64),
+            keypoints=people.keypoints,
+            weights=people.weights,
+            body_velocity=np.zeros((count, 2)),
+            limb_velocity=np.zeros_like(people.keypoints),
+            areas=people.areas,
+            bones=people.bones,
+            bone_spread=np.full_like(people.bones, _BONE_SPREAD),
+            bone_count=people.bone_weights,
+        )
+
+
+@dataclass(frozen=True)
+class Motion:
+    """The motion model. Times in seconds; a size is the square root of a person's area.
+
+    Args:
+        body_memory: time after which an unseen body has lost 63 % of its velocity.
+        limb_memory: the same of the keypoints' own motion.
+        response: time within which the velocities follow what is seen.
+        slack: how far keypoints lie from where they are expected, beyond OKS's falloff, in sizes.
+        growth: how much more that is for each second that somebody was not seen, in sizes per second.
+    """
+
+    body_memory: float = 1.5
+    limb_memory: float = 0.1
+    response: float = 0.2
+    slack: float = 0.12
+    growth: float = 0.8
+
+
+def bone_ends(skeleton: Skeleton) -> NDArray[np.intp]:
+    """(E, 2) keypoints joined by edges that are long enough to measure: the face's are not."""
+    ends = [edge for edge in skeleton.edges if min(skeleton.sigmas[end] for end in edge) > 0.05]
+    return np.array(ends or skeleton.edges, np.intp).reshape(-1, 2)
+
+
+def keypoint_weights(keypoints: NDArray[Any], scores: NDArray[Any]) -> Array:
+    """How far each keypoint is to be believed, by its share of the person's best keypoint score.
+
+    Good scores of a bottom-up network may be as low as 0.1, so the share counts, as where poses are drawn:
+    0 up to a tenth of the best, 1 from half of it on.
+
+    Args:
+        keypoints: (N, K, 2) xy.
+        scores: (N, K).
+
+    Returns:
+        (N, K) in [0, 1]; 0 where a keypoint or its score is not finite.
+    """
+    finite = np.isfinite(keypoints).all(axis=2) & np.isfinite(scores)
+    values = np.where(finite, scores, 0.0).astype(np.float64)
+    best = np.maximum(values.max(axis=1, keepdims=True, initial=0.0), 1e-9)
+    return np.asarray(np.clip((values / best - _SEEN_FROM) / (_SEEN_FULLY - _SEEN_FROM), 0, 1))
+
+
+def person_areas(keypoints: Array, weights: Array) -> Array:
+    """(N,) square image pixels: of the box around what is seen, the part that a person fills; at least 1.
+
+    Unlike ``Poses.boxes`` it is not cut to the image, so that nobody shrinks on the way out.
+    """
+    seen = (weights > 0)[..., None]
+    low = np.where(seen, keypoints, np.inf).min(axis=1, initial=np.inf)
+    high = np.where(seen, keypoints, -np.inf).max(axis=1, initial=-np.inf)
+    sides = np.where(seen.any(axis=1), high - low, 0.0)
+    return np.asarray(np.maximum(np.maximum(_AREA_SHARE * sides.prod(axis=1), (_THINNEST * sides.max(axis=1)) ** 2), 1))
+
+
+def observe(keypoints: NDArray[Any], keypoint_scores: NDArray[Any], scores: NDArray[Any], skeleton: Skeleton) -> People:
+    """The people of one frame. Args as in ``Poses``; N may be 0."""
+    weights = keypoint_weights(keypoints, keypoint_scores)
+    points = np.where(np.isfinite(keypoints), keypoints, 0.0).astype(np.float64)
+    total = np.maximum(weights.sum(axis=1), 1e-9)
+    middles = (points * weights[..., None]).sum(axis=1) / total[:, None]
+    points = np.where(np.isfinite(keypoints).all(axis=2, keepdims=True), points, middles[:, None])
+    areas = person_areas(points, weights)
+    starts, ends = bone_ends(skeleton).T
+    lengths = np.linalg.norm(points[:, ends] - points[:, starts], axis=2)
+    return People(
+        keypoints=points,
+        weights=weights,
+        areas=areas,
+        scores=np.nan_to_num(scores.astype(np.float64)),
+        bones=np.log(np.maximum(lengths, _SHORTEST_BONE * np.sqrt(areas)[:, None])),
+        bone_weights=np.minimum(weights[:, starts], weights[:, ends]),
+    )
+
+
+def predict(tracks: Tracks, timestamp: float, motion: Motion) -> Array:
+    """(T, K, 2) image pixels: where everybody is expected, at a constant velocity that fades away."""
+    gaps = timestamp - tracks.seen
+    body = motion.body_memory * -np.expm1(-gaps / motion.body_memory)
+    limb = motion.limb_memory * -np.expm1(-gaps / motion.limb_memory)
+    moved = tracks.body_velocity[:, None] * body[:, None, None] + tracks.limb_velocity * limb[:, None, None]
+    return np.asarray(tracks.keypoints + moved)
+
+
+def similarities(people: People, tracks: Tracks, timestamp: float, sigmas: Array, motion: Motion) -> Array:
+    """OKS between people and where tracks are expected, with a falloff that widens while somebody is not seen.
+
+    Keypoints count by how far they are to be believed on both sides. The area is the larger of both: who is
+    half hidden looks small.
+
+    Returns:
+        (N, T) in [0, 1].
+    """
+    expected = predict(tracks, timestamp, motion)
+    squared = np.square(people.keypoints[:, None] - expected[None]).sum(axis=3)
+    areas = np.maximum(people.areas[:, None], tracks.areas[None])
+    spread = (2 * sigmas) ** 2 + motion.slack**2 + np.square(motion.growth * (timestamp - tracks.seen))[:, None]
+    weights = people.weights[:, None] * np.maximum(tracks.weights, 0.1)[None]
+    likeness = np.exp(-squared / (2 * areas[..., None] * spread[None]))
+    return np.asarray((weights * likeness).sum(axis=2) / np.maximum(weights.sum(axis=2), 1e-9))
+
+
+def shape_likeness(people: People, tracks: Tracks) -> Array:
+    """How well the lengths of people's bones fit those that tracks were seen with.
+
+    Lengths are in pixels: over a short gap nobody grows or shrinks much, and tall and small people differ most.
+
+    Returns:
+        (N, T) in (0, 1]; 1 where nothing can be compared.
+    """
+    weights = people.bone_weights[:, None] * np.minimum(tracks.bone_count, 1.0)[None]
+    spread = np.square(tracks.bone_spread) + 0.1**2
+    apart = np.square(people.bones[:, None] - tracks.bones[None]) / spread[None]
+    mean = (weights * np.minimum(apart, 9.0)).sum(axis=2) / np.maximum(weights.sum(axis=2), 1e-9)
+    return np.asarray(np.exp(-0.5 * mean))
+
+
+def follow(tracks: Tracks, people: People, timestamp: float, motion: Motion) -> Tracks:
+    """The tracks after each was seen as the person in the same row (M of both).
+
+    An alpha-beta filter: the body's velocity is corrected by what all keypoints have in common, which
+    averages their noise; what is left over moves the limbs.
+    """
+    gaps = np.maximum(timestamp - tracks.seen, 1e-3)
+    expected = predict(tracks, timestamp, motion)
+    reach = np.sqrt(tracks.areas)[:, None, None]
+    error = np.clip(people.keypoints - expected, -reach, reach)
+    weights = people.weights[..., None]
+    common = (error * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-9)
+    # The second observation is the first to say anything about velocity.
+    response = np.maximum(-np.expm1(-gaps / motion.response), 1.0 / tracks.hits)[:, None]
+    body = tracks.body_velocity * np.exp(-gaps / motion.body_memory)[:, None] + response * common / gaps[:, None]
+    own = weights * (error - common[:, None]) / gaps[:, None, None]
+    limb = tracks.limb_velocity * np.exp(-gaps / motion.limb_memory)[:, None, None] + response[..., None] * own
+    gain = np.maximum(0.1, 0.8 * people.weights)[..., None]
+    fade = np.exp(-gaps / 0.5)
+    spans = np.minimum(tracks.bone_count + people.bone_weights, _BONE_MEMORY)
+    share = people.bone_weights / np.maximum(spans, 1e-9)
+    apart = people.bones - tracks.bones
+    variance = np.square(tracks.bone_spread) * (1 - share) + share * (1 - share) * np.square(apart)
+    return Tracks(
+        ids=tracks.ids,
+        hits=tracks.hits + 1,
+        seen=np.full(len(tracks), timestamp, np.float64),
+        keypoints=expected + gain * (people.keypoints - expected),
+        weights=people.weights + (tracks.weights - people.weights) * np.exp(-gaps / 0.1)[:, None],
+        body_velocity=body,
+        limb_velocity=limb,
+        areas=people.areas + (tracks.areas - people.areas) * fade,
+        bones=tracks.bones + share * apart,
+        bone_spread=np.sqrt(variance),
+        bone_count=spans,
+    )
