@@ -80,7 +80,11 @@ def _add_predict(commands: Any) -> None:
     parser.add_argument("--input-size", type=int, metavar="N", help="short side in pixels; default: the model's own")
     parser.add_argument("--flip", action="store_true", help="average with the mirrored photo: slower, more accurate")
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0], metavar="S", help="such as 0.5 1 2")
-    parser.add_argument("--match-heatmap", action="store_true", help="move keypoints to heatmap peaks")
+    parser.add_argument(
+        "--match-heatmap",
+        action=argparse.BooleanOptionalAction,
+        help="move keypoints to heatmap peaks; default: the model's own",
+    )
     parser.add_argument("--rescoring-net", metavar="FILE", help="weights of a scoring net, or its name")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     parser.set_defaults(run=predict)

@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
 
 Branches = Literal["per_keypoint", "grouped_13", "grouped_5", "shared"]
+MatchMode = Literal["official", "paper"]
+"""How keypoints are moved to heatmap peaks (see ``decode.matching``)."""
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 """Mean of RGB values in [0, 1] (ImageNet), subtracted before the network."""
@@ -138,6 +140,8 @@ class DecodeConfig:
         multi_scale_nms_threshold: the same, several scales.
         nms_min_keypoints: poses are neighbours when *more* than this many keypoints are near.
         other_scale_factor: weight of center scores that come from scales other than 1.
+        match_heatmap: move keypoints to heatmap peaks, with or without the released code's quirk near borders; None
+            leaves them where they were regressed.
     """
 
     score_threshold: float = 0.05
@@ -145,6 +149,11 @@ class DecodeConfig:
     multi_scale_nms_threshold: float = 0.15
     nms_min_keypoints: int = 8
     other_scale_factor: float = 0.9
+    match_heatmap: MatchMode | None = None
+
+    def __post_init__(self) -> None:
+        if self.match_heatmap not in (None, *get_args(MatchMode)):
+            raise ValueError(f"match_heatmap must be one of {get_args(MatchMode)} or null, got {self.match_heatmap!r}")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DecodeConfig:

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from dekrpose import hub, images, repositories
 from dekrpose.checkpoints import read_checkpoint, read_rescoring_net
-from dekrpose.config import ModelConfig
+from dekrpose.config import MatchMode, ModelConfig
 from dekrpose.decode.dekr import decode, pose_map
-from dekrpose.decode.matching import MatchMode
 from dekrpose.decode.multiscale import flip_input, merge_flipped
 from dekrpose.errors import CheckpointError, DekrPoseError, ImageError
 from dekrpose.images import Color, Geometry, Pixels
@@ -162,7 +161,7 @@ class PoseEstimator:
         nms_threshold: float | None = None,
         flip_test: bool = False,
         scales: Sequence[float] = (1.0,),
-        match_heatmap: bool | MatchMode = False,
+        match_heatmap: bool | MatchMode | None = None,
         rescore: bool | None = None,
         color: Color = "rgb",
     ) -> Poses:
@@ -179,7 +178,7 @@ class PoseEstimator:
             flip_test: average with the mirrored image.
             scales: input scales, 1 among them; several are slower and more accurate.
             match_heatmap: move keypoints to heatmap peaks: True or "official" as the released code does, "paper"
-                without its mix-up near borders.
+                without its mix-up near borders; None is the model's own (False in the published models).
             rescore: predict how good each pose is and multiply its score by that; None does so when the model has
                 the net.
             color: "rgb" or "bgr" (OpenCV), for arrays and tensors.

@@ -137,6 +137,9 @@ def _network(config: ModelConfig, has_rescoring_net: bool) -> str:
             "keypoints": f"{len(skeleton)} ({skeleton.name}): {', '.join(skeleton.keypoints)}",
             "score threshold": f"{decode.score_threshold:g}",
             "NMS threshold": f"{decode.nms_threshold:g} at one scale, {decode.multi_scale_nms_threshold:g} at several",
+            "keypoint positions": "as regressed"
+            if decode.match_heatmap is None
+            else f"moved to heatmap peaks ({decode.match_heatmap})",
             "scoring net": "inside the weights file" if has_rescoring_net else "none",
         },
     )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dekrpose.config import DecodeConfig
-from dekrpose.decode.matching import MatchMode
+from dekrpose.config import DecodeConfig, MatchMode
 from dekrpose.images import Color
 
 
@@ -36,7 +35,7 @@ def resolve_options(
     nms_threshold: float | None = None,
     flip_test: bool = False,
     scales: Sequence[float] = (1.0,),
-    match_heatmap: bool | MatchMode = False,
+    match_heatmap: bool | MatchMode | None = None,
     rescore: bool | None = None,
     color: Color = "rgb",
 ) -> Options:
@@ -55,8 +54,10 @@ def resolve_options(
     scales = tuple(float(scale) for scale in scales)
     if 1.0 not in scales or len(set(scales)) != len(scales) or min(scales) <= 0:
         raise ValueError(f"scales must be different positive numbers with 1 among them, got {scales}")
-    if match_heatmap not in (False, True, "official", "paper"):
-        raise ValueError(f'match_heatmap must be False, True, "official" or "paper", got {match_heatmap!r}')
+    if match_heatmap not in (None, False, True, "official", "paper"):
+        raise ValueError(f'match_heatmap must be None, False, True, "official" or "paper", got {match_heatmap!r}')
+    if match_heatmap is None:
+        match_heatmap = own.match_heatmap or False
     if max_people < 1:
         raise ValueError(f"max_people must be at least 1, got {max_people}")
     if input_size is not None and input_size < 1:

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dekrpose.decode.matching import MatchMode, match_to_heatmaps
+from dekrpose.config import MatchMode
+from dekrpose.decode.matching import match_to_heatmaps
 from dekrpose.decode.multiscale import average_heatmaps, heat_values, pool_scales
 from dekrpose.decode.nms import pose_nms
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dekrpose.config import MatchMode
 from dekrpose.decode.gaussian_fit import fit_gaussians
-
-MatchMode = Literal["official", "paper"]
 
 PEAK_WINDOW = 5
 PEAKS_PER_KEYPOINT = 30

@@ -35,8 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scales", metavar="S", type=float, nargs="+", default=[1.0], help="input scales, 1 among them"
     )
     parser.add_argument(
-        "--match-heatmap", nargs="?", const="official", choices=("official", "paper"),
-        help="move keypoints to heatmap peaks, as the released code does (official) or without its mix-up near borders",
+        "--match-heatmap", nargs="?", const="official", choices=("official", "paper", "off"),
+        help="move keypoints to heatmap peaks, as the released code does (official), without its mix-up near borders "
+        "(paper), or not at all; default: the model's",
     )  # fmt: skip
     parser.add_argument(
         "--nms-threshold", metavar="T", type=float,
@@ -95,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
         "flip_test": options.flip,
         "input_size": options.input_size,
         "scales": tuple(options.scales),
-        "match_heatmap": options.match_heatmap or False,
+        "match_heatmap": _matching(options.match_heatmap, estimator),
         "nms_threshold": options.nms_threshold,
     }
     predictions = collect(predictor(estimator, **settings), dataset, limit=options.limit)
@@ -109,6 +110,10 @@ def run(options: argparse.Namespace) -> int:
         record(target, measures, command_line(options), data)
         print(f"\nrecorded in {options.model}")
     return 0
+
+
+def _matching(asked: str | None, estimator: PoseEstimator) -> str | bool:
+    return (estimator.config.decode.match_heatmap or False) if asked is None else asked != "off" and asked
 
 
 def _estimator(options: argparse.Namespace) -> PoseEstimator:

@@ -36,6 +36,12 @@ def test_what_older_versions_wrote_loads() -> None:
     assert (older.evaluation, older.evaluation_data, older.datasets, older.published) == ("", "", (), {})
 
 
+def test_unknown_matching_is_refused() -> None:
+    assert ModelConfig.from_dict({"decode": {"match_heatmap": "paper"}}).decode.match_heatmap == "paper"
+    with pytest.raises(ValueError, match=r"match_heatmap must be one of .*, got 'papre'"):
+        ModelConfig.from_dict({"decode": {"match_heatmap": "papre"}})
+
+
 def test_a_single_name_is_no_list_of_datasets() -> None:
     with pytest.raises(ValueError, match="list of names, got 'coco'"):
         ModelConfig.from_dict({"datasets": "coco"})

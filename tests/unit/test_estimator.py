@@ -298,8 +298,17 @@ def test_matching_means_the_official_one(estimator: PoseEstimator) -> None:
     )
     assert_same(matched, official)
     assert len(paper) == len(plain)
+    assert_same(estimator.estimate(photo(), score_threshold=0), plain)
     assert np.abs(matched.keypoints - plain.keypoints).max() > 0.5
     np.testing.assert_array_equal(matched.scores, plain.scores)  # scores are not looked up again
+
+
+def test_a_model_that_asks_for_matching_gets_it(estimator: PoseEstimator, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, paper = (estimator.estimate(photo(), match_heatmap=match) for match in (False, "paper"))
+    own = replace(estimator.config.decode, match_heatmap="paper")
+    monkeypatch.setattr(estimator, "config", replace(estimator.config, decode=own))
+    assert_same(estimator.estimate(photo()), paper)
+    assert_same(estimator.estimate(photo(), match_heatmap=False), plain)
 
 
 @pytest.mark.parametrize(
@@ -311,7 +320,7 @@ def test_matching_means_the_official_one(estimator: PoseEstimator) -> None:
         ({"scales": ()}, "scales must be different positive numbers"),
         ({"max_people": 0}, "max_people must be at least 1, got 0"),
         ({"input_size": 0}, "input_size must be a positive number of pixels, got 0"),
-        ({"match_heatmap": "papre"}, 'match_heatmap must be False, True, "official" or "paper", got \'papre\''),
+        ({"match_heatmap": "papre"}, 'match_heatmap must be None, False, True, "official" or "paper", got \'papre\''),
         ({"rescore": True}, "rescore=True needs a rescoring net"),
         ({"color": "hsv"}, "color must be"),
     ],

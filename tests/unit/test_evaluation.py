@@ -5,6 +5,7 @@ import json
 import math
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from evaluation_people import dataset, human, standing
 from numpy.typing import NDArray
 from PIL import Image
 
-from dekrpose.config import ARCHITECTURES
+from dekrpose.config import ARCHITECTURES, DecodeConfig
 from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation import command
 from dekrpose.evaluation.dataset import KeypointDataset
@@ -58,7 +59,7 @@ class Estimator:
     rescoring_net: str | None
 
     def __init__(self) -> None:
-        self.config = ARCHITECTURES["tiny"]
+        self.config = replace(ARCHITECTURES["tiny"], decode=DecodeConfig(match_heatmap="paper"))
         self.model = DEKR(self.config)
         self.options: list[dict[str, Any]] = []
 
@@ -200,6 +201,10 @@ def test_the_command_passes_its_switches_on(tmp_path: Path, monkeypatch: pytest.
     assert json.loads(out.read_text())["rescored"] is True
     assert run(monkeypatch, str(data.path), "--no-rescore", "--match-heatmap", "--json", str(out)) == 0
     assert Estimator.last.options[0]["match_heatmap"] == "official"
+    assert run(monkeypatch, str(data.path), "--match-heatmap", "off") == 0
+    assert Estimator.last.options[0]["match_heatmap"] is False
+    assert run(monkeypatch, str(data.path)) == 0
+    assert Estimator.last.options[0]["match_heatmap"] == "paper"
     assert json.loads(out.read_text())["rescored"] is False
 
 
