@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dekrpose.config import MatchMode
 from dekrpose.decode.matching import match_to_heatmaps
+from dekrpose.decode.matching_at_stride import STRIDE, match_at_stride
 from dekrpose.decode.multiscale import average_heatmaps, heat_values, pool_scales
 from dekrpose.decode.nms import pose_nms
 
@@ -183,8 +184,21 @@ def decode(
         max_people=max_people,
     )
     if match is not None and len(poses):
-        poses = match_to_heatmaps(poses, keypoint_scores, average_heatmaps(keypoint_heatmaps, size), mode=match)
+        poses = _match(poses, keypoint_scores, keypoint_heatmaps, size, match)
     return poses, keypoint_scores, scores
+
+
+def _match(
+    poses: Tensor, keypoint_scores: Tensor, heatmaps: Sequence[Tensor], size: tuple[int, int], mode: MatchMode
+) -> Tensor:
+    cells = tuple(heatmaps[0].shape[1:])
+    on_cells = len(heatmaps) == 1 and size == (STRIDE * cells[0], STRIDE * cells[1])
+    matched = match_at_stride(poses, keypoint_scores, heatmaps[0]) if on_cells and mode == "paper" else None
+    if matched is not None:
+        return matched
+    repeated = STRIDE - 1 if on_cells else 0
+    enlarged = average_heatmaps(heatmaps, size)
+    return match_to_heatmaps(poses, keypoint_scores, enlarged, mode=mode, repeated=repeated)
 
 
 def _crop(heatmaps: Tensor, positions: Tensor, size: tuple[int, int], factor: float) -> tuple[Tensor, Tensor]:

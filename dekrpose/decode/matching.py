@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -20,26 +22,29 @@ REACH = 75.0
 FIT_RADIUS = 6
 """Input pixels on each side of the peak that the Gaussian is fitted to."""
 FIT_MIN_SCORE = 0.05
-START_SIGMA = 2.0
-"""Input pixels."""
+START_SIGMA = 8.0
+"""Input pixels: two heatmap pixels, the width that the heatmaps are trained with."""
+OFFICIAL_START_SIGMA = 2.0
+"""What the official code starts from, which decides which of its fits it gives up."""
 FIT_EVALUATIONS = 300
 """A fit that needs more has failed; recordings of the official code keep one of 209 and give up one of 411."""
 
 
 def match_to_heatmaps(
-    poses: Tensor, keypoint_scores: Tensor, heatmaps: Tensor, *, mode: MatchMode = "official"
+    poses: Tensor, keypoint_scores: Tensor, heatmaps: Tensor, *, mode: MatchMode = "official", repeated: int = 0
 ) -> Tensor:
     """Move each keypoint to the nearest peak of its heatmap, then to the center of a Gaussian fitted there.
 
     Scores stay what they were before. In the official code a window that the image border cuts is read with rows
     and columns mixed up, which puts keypoints near borders 3 to 5 pixels off, sometimes far outside; "official"
-    reproduces it, "paper" fits what the heatmap shows.
+    reproduces it, "paper" fits what the heatmap shows and has no peaks where enlarging has repeated the border.
 
     Args:
         poses: (N, K, 2) xy, input pixels.
         keypoint_scores: (N, K); keypoints up to 0.05 are moved but not fitted.
         heatmaps: (K, H, W) at input resolution (see ``average_heatmaps``).
         mode: "official" or "paper".
+        repeated: rows at the bottom and columns at the right that repeat the border; "paper" only.
 
     Returns:
         (N, K, 2) xy, input pixels, a new tensor.
@@ -49,32 +54,48 @@ def match_to_heatmaps(
     """
     if mode not in get_args(MatchMode):
         raise ValueError(f"mode must be one of {get_args(MatchMode)}, got {mode!r}")
-    moved = move_to_peaks(poses, heatmaps)
-    if len(moved) == 0:
-        return moved
-    return _fit_all(moved, keypoint_scores, heatmaps, mode)
+    if len(poses) == 0:
+        return poses.clone()
+    heat = heatmaps.cpu().numpy()
+    size = (heat.shape[1], heat.shape[2])
+    own = heatmaps if mode == "official" else heatmaps[:, : size[0] - repeated, : size[1] - repeated]
+    moved = move_to_peaks(poses, *find_peaks(own))
+    if mode == "official":
+        return fit_all(moved, keypoint_scores, size, partial(_official_fits, heat))
+    return fit_all(moved, keypoint_scores, size, lambda places: fit_windows(*_windows(heat, places), places))
 
 
-def move_to_peaks(poses: Tensor, heatmaps: Tensor) -> Tensor:
-    """Move each keypoint to the nearest of its heatmap's 30 highest 5x5 peaks, if one is nearer than 75 pixels.
+def find_peaks(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+    """The 30 highest 5x5 peaks of each heatmap.
 
     Args:
-        poses: (N, K, 2) xy, input pixels.
         heatmaps: (K, H, W) at input resolution.
 
     Returns:
-        (N, K, 2) xy, input pixels, a new tensor.
+        Peaks (K, P, 2) xy, input pixels, and their heat (K, P); P is at most 30, and a heat of 0 is no peak.
     """
     count, _, width = heatmaps.shape
     highest = window_maximum(heatmaps)
     # The official code fills up missing peaks with arbitrary pixels of zero heat; those are nobody's keypoints.
     peaks = torch.where((heatmaps == highest) & (heatmaps > 0), heatmaps, 0.0).reshape(count, -1)
     values, places = peaks.topk(min(PEAKS_PER_KEYPOINT, peaks.shape[1]))
-    peak_points = torch.stack([places % width, places // width], dim=2).to(poses.dtype)
-    distances = (poses[:, :, None] - peak_points[None]).square().sum(3).sqrt()
+    return torch.stack([places % width, places // width], dim=2).to(heatmaps.dtype), values
+
+
+def move_to_peaks(poses: Tensor, peaks: Tensor, values: Tensor) -> Tensor:
+    """Move each keypoint to the nearest of its peaks, if one is nearer than 75 input pixels.
+
+    Args:
+        poses: (N, K, 2) xy, input pixels.
+        peaks, values: as from ``find_peaks``.
+
+    Returns:
+        (N, K, 2) xy, input pixels, a new tensor.
+    """
+    distances = (poses[:, :, None] - peaks[None]).square().sum(3).sqrt()
     distances = distances.masked_fill(values[None] <= 0, float("inf"))
     nearest, index = distances.min(2)
-    targets = peak_points[torch.arange(count, device=poses.device), index]
+    targets = peaks[torch.arange(len(peaks), device=poses.device), index]
     return torch.where((nearest < REACH)[..., None], targets, poses)
 
 
@@ -91,36 +112,74 @@ def window_maximum(heatmaps: Tensor) -> Tensor:
     return heatmaps
 
 
-def _fit_all(poses: Tensor, keypoint_scores: Tensor, heatmaps: Tensor, mode: MatchMode) -> Tensor:
+Fits = Callable[[NDArray[np.int64]], NDArray[np.float64]]
+"""(N, 3) keypoint, x, y -> fitted (N, 2) xy, input pixels; NaN where a fit fails."""
+
+
+def fit_all(poses: Tensor, keypoint_scores: Tensor, size: tuple[int, int], fit: Fits) -> Tensor:
+    """Move keypoints to the centers of the Gaussians fitted around them.
+
+    Args:
+        poses: (N, K, 2) xy, input pixels.
+        keypoint_scores: (N, K); keypoints up to 0.05 stay.
+        size: (height, width), input pixels.
+        fit: fits around places.
+
+    Returns:
+        (N, K, 2) xy, input pixels, a new tensor.
+    """
     points = poses.cpu().numpy().copy()
-    heat = heatmaps.cpu().numpy()
-    height, width = heat.shape[1:]
+    height, width = size
     people, keypoints = np.nonzero((keypoint_scores.cpu().numpy() > FIT_MIN_SCORE) & np.isfinite(points).all(2))
     # A keypoint outside the image is fitted at the border, where its heat was read.
     pixels = points[people, keypoints].round().clip(0, (width - 1, height - 1)).astype(np.int64)
     # Two people who share a keypoint's pixel share its fit.
     places, which = np.unique(np.column_stack([keypoints, pixels]), axis=0, return_inverse=True)
-    fits = _official_fits(heat, places) if mode == "official" else _fits(heat, places)
-    fits = fits[which.reshape(-1)]
+    fits = fit(places)[which.reshape(-1)]
     fitted = np.isfinite(fits).all(1)
     points[people[fitted], keypoints[fitted]] = fits[fitted]
     return torch.from_numpy(points).to(poses)
 
 
-def _fits(heat: NDArray[np.float32], places: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Centers (N, 2) xy, input pixels, of Gaussians fitted around (N, 3) keypoint, x, y; NaN where a fit fails."""
-    height, width = heat.shape[1:]
+def window_pixels(
+    places: NDArray[np.int64], size: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Rows (N, 13, 1) and columns (N, 1, 13), input pixels, of the windows around (N, 3) keypoint, x, y.
+
+    Both stay in the image; (N, 13, 13) says what lies in it.
+    """
+    height, width = size
     around = np.arange(-FIT_RADIUS, FIT_RADIUS + 1)
-    xs, ys = places[:, 1, None] + around, places[:, 2, None] + around
-    inside = ((ys >= 0) & (ys < height))[:, :, None] & ((xs >= 0) & (xs < width))[:, None, :]
-    rows, columns = ys.clip(0, height - 1)[:, :, None], xs.clip(0, width - 1)[:, None, :]
-    windows = heat[places[:, 0, None, None], rows, columns].astype(np.float64)
+    columns, rows = (places[:, 1, None] + around)[:, None, :], (places[:, 2, None] + around)[:, :, None]
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    return rows.clip(0, height - 1), columns.clip(0, width - 1), inside
+
+
+def _windows(heat: NDArray[np.float32], places: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    rows, columns, inside = window_pixels(places, (heat.shape[1], heat.shape[2]))
+    return heat[places[:, 0, None, None], rows, columns].astype(np.float64), inside
+
+
+def fit_windows(
+    windows: NDArray[np.float64], inside: NDArray[np.bool_], places: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Centers of the Gaussians fitted to windows.
+
+    Args:
+        windows: (N, 13, 13) heat around each place.
+        inside: (N, 13, 13): pixels that count.
+        places: (N, 3) keypoint, x, y, input pixels.
+
+    Returns:
+        (N, 2) xy, input pixels; NaN where a fit fails.
+    """
     start = np.tile([0.0, FIT_RADIUS, FIT_RADIUS, START_SIGMA], (len(places), 1))
     # A fit needs as many values as the Gaussian has parameters; where nothing is hot there is nothing to fit.
     enough = inside.sum((1, 2)) >= start.shape[1]
     useful = enough & np.isfinite(windows).all((1, 2)) & (np.where(inside, windows, 0.0).max((1, 2)) > 0)
     start[:, 0] = windows[:, FIT_RADIUS, FIT_RADIUS]
     fits, converged = fit_gaussians(windows[useful], inside[useful], start[useful])
+    converged &= (np.abs(fits[:, 1:3] - FIT_RADIUS) <= FIT_RADIUS).all(1)  # beyond its window it has seen nothing
     centers = np.full((len(places), 2), np.nan)
     centers[np.flatnonzero(useful)[converged]] = fits[converged, 1:3]
     return np.asarray(centers + (places[:, 1:] - FIT_RADIUS), dtype=np.float64)
@@ -149,7 +208,7 @@ def _official_fit(heat: NDArray[np.float32], x: int, y: int) -> tuple[float, flo
         squared = (xs - center_x) ** 2 + (ys - center_y) ** 2
         return np.asarray(height * np.exp(-squared / (2 * sigma**2)) - values)
 
-    start = (window[y - top, x - left], FIT_RADIUS, FIT_RADIUS, START_SIGMA)
+    start = (window[y - top, x - left], FIT_RADIUS, FIT_RADIUS, OFFICIAL_START_SIGMA)
     with np.errstate(all="ignore"):
         fit, _, _, _, status = leastsq(residuals, start, full_output=True, maxfev=FIT_EVALUATIONS)
     if status not in (1, 2, 3, 4) or not np.isfinite(fit).all():

@@ -13,7 +13,9 @@ from scipy.optimize import leastsq
 from torch import Tensor
 
 from dekrpose.decode.gaussian_fit import fit_gaussians
-from dekrpose.decode.matching import match_to_heatmaps, move_to_peaks, window_maximum
+from dekrpose.decode.matching import find_peaks, match_to_heatmaps, move_to_peaks, window_maximum
+from dekrpose.decode.matching_at_stride import find_cell_peaks, match_at_stride
+from dekrpose.decode.multiscale import average_heatmaps
 
 
 def spots(points: list[tuple[float, float]], height: int = 96, width: int = 160, sigma: float = 8.0) -> Tensor:
@@ -37,13 +39,13 @@ def test_a_keypoint_moves_to_the_exact_middle_of_its_spot(mode: str) -> None:
 
 def test_the_nearest_peak_wins_not_the_highest() -> None:
     heatmap = spots([(100.0, 40.0)]) + 0.5 * spots([(40.0, 40.0)])
-    assert move_to_peaks(torch.tensor([[[50.0, 44.0]]]), heatmap).tolist() == [[[40.0, 40.0]]]
+    assert move_to_peaks(torch.tensor([[[50.0, 44.0]]]), *find_peaks(heatmap)).tolist() == [[[40.0, 40.0]]]
 
 
 def test_a_peak_75_pixels_away_is_somebody_elses() -> None:
     heatmap = spots([(20.0, 40.0)])
-    assert move_to_peaks(torch.tensor([[[95.0, 40.0]]]), heatmap).tolist() == [[[95.0, 40.0]]]
-    assert move_to_peaks(torch.tensor([[[94.9, 40.0]]]), heatmap).tolist() == [[[20.0, 40.0]]]
+    assert move_to_peaks(torch.tensor([[[95.0, 40.0]]]), *find_peaks(heatmap)).tolist() == [[[95.0, 40.0]]]
+    assert move_to_peaks(torch.tensor([[[94.9, 40.0]]]), *find_peaks(heatmap)).tolist() == [[[20.0, 40.0]]]
 
 
 def test_a_weak_keypoint_moves_but_is_not_fitted() -> None:
@@ -130,3 +132,32 @@ def test_a_flat_window_has_no_fit() -> None:
 def test_window_maximum_equals_max_pooling(size: tuple[int, int, int]) -> None:
     heatmaps = torch.randn(size, generator=torch.Generator().manual_seed(0))
     assert torch.equal(window_maximum(heatmaps), F.max_pool2d(heatmaps[None], 5, stride=1, padding=2)[0])
+
+
+@pytest.mark.parametrize("size", [(24, 31), (7, 40), (3, 3), (1, 2)])
+def test_matching_on_cells_equals_matching_on_enlarged_heatmaps(size: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    heatmaps = torch.rand(3, *size, generator=generator) - 0.4
+    enlarged = average_heatmaps([heatmaps], (4 * size[0], 4 * size[1]))
+    points, values = find_peaks(enlarged[:, :-3, :-3])
+    found = find_cell_peaks(heatmaps)
+    assert found is not None
+    some = min(values.shape[1], found[1].shape[1])
+    torch.testing.assert_close(found[1][:, :some], values[:, :some])
+    assert torch.equal(found[0][:, :some][values[:, :some] > 0], points[:, :some][values[:, :some] > 0])
+    poses = torch.rand(6, 3, 2, generator=generator) * torch.tensor([4.0 * size[1], 4.0 * size[0]])
+    scores = torch.rand(6, 3, generator=generator)
+    matched = match_at_stride(poses, scores, heatmaps)
+    assert matched is not None
+    expected = match_to_heatmaps(poses, scores, enlarged, mode="paper", repeated=3)
+    torch.testing.assert_close(matched, expected, atol=2e-2, rtol=0)
+
+
+def test_too_many_cells_that_look_like_peaks_are_left_to_the_enlarged_heatmap() -> None:
+    heatmap = torch.zeros(1, 40, 40)
+    for y in range(3, 32, 8):
+        for x in range(3, 40, 8):
+            heatmap[0, y - 1 : y + 2 : 2, x - 1 : x + 2 : 2] = 1.0  # higher than their neighbours, but on a slope
+            heatmap[0, y, x] = 5.0
+    assert find_cell_peaks(heatmap) is None
+    assert find_cell_peaks(heatmap[:, :16]) is not None
