@@ -196,9 +196,7 @@ def _match(
     matched = match_at_stride(poses, keypoint_scores, heatmaps[0]) if on_cells and mode == "paper" else None
     if matched is not None:
         return matched
-    repeated = STRIDE - 1 if on_cells else 0
-    enlarged = average_heatmaps(heatmaps, size)
-    return match_to_heatmaps(poses, keypoint_scores, enlarged, mode=mode, repeated=repeated)
+    return match_to_heatmaps(poses, keypoint_scores, average_heatmaps(heatmaps, size), mode=mode)
 
 
 def _crop(heatmaps: Tensor, positions: Tensor, size: tuple[int, int], factor: float) -> tuple[Tensor, Tensor]:

@@ -31,20 +31,19 @@ FIT_EVALUATIONS = 300
 
 
 def match_to_heatmaps(
-    poses: Tensor, keypoint_scores: Tensor, heatmaps: Tensor, *, mode: MatchMode = "official", repeated: int = 0
+    poses: Tensor, keypoint_scores: Tensor, heatmaps: Tensor, *, mode: MatchMode = "official"
 ) -> Tensor:
     """Move each keypoint to the nearest peak of its heatmap, then to the center of a Gaussian fitted there.
 
     Scores stay what they were before. In the official code a window that the image border cuts is read with rows
     and columns mixed up, which puts keypoints near borders 3 to 5 pixels off, sometimes far outside; "official"
-    reproduces it, "paper" fits what the heatmap shows and has no peaks where enlarging has repeated the border.
+    reproduces it, "paper" fits what the heatmap shows.
 
     Args:
         poses: (N, K, 2) xy, input pixels.
         keypoint_scores: (N, K); keypoints up to 0.05 are moved but not fitted.
         heatmaps: (K, H, W) at input resolution (see ``average_heatmaps``).
         mode: "official" or "paper".
-        repeated: rows at the bottom and columns at the right that repeat the border; "paper" only.
 
     Returns:
         (N, K, 2) xy, input pixels, a new tensor.
@@ -58,8 +57,7 @@ def match_to_heatmaps(
         return poses.clone()
     heat = heatmaps.cpu().numpy()
     size = (heat.shape[1], heat.shape[2])
-    own = heatmaps if mode == "official" else heatmaps[:, : size[0] - repeated, : size[1] - repeated]
-    moved = move_to_peaks(poses, *find_peaks(own))
+    moved = move_to_peaks(poses, *find_peaks(heatmaps))
     if mode == "official":
         return fit_all(moved, keypoint_scores, size, partial(_official_fits, heat))
     return fit_all(moved, keypoint_scores, size, lambda places: fit_windows(*_windows(heat, places), places))
@@ -75,10 +73,7 @@ def find_peaks(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
         Peaks (K, P, 2) xy, input pixels, and their heat (K, P); P is at most 30, and a heat of 0 is no peak.
     """
     count, _, width = heatmaps.shape
-    highest = window_maximum(heatmaps)
-    # The official code fills up missing peaks with arbitrary pixels of zero heat; those are nobody's keypoints.
-    peaks = torch.where((heatmaps == highest) & (heatmaps > 0), heatmaps, 0.0).reshape(count, -1)
-    values, places = peaks.topk(min(PEAKS_PER_KEYPOINT, peaks.shape[1]))
+    values, places = peak_values(heatmaps).reshape(count, -1).topk(min(PEAKS_PER_KEYPOINT, heatmaps[0].numel()))
     return torch.stack([places % width, places // width], dim=2).to(heatmaps.dtype), values
 
 
@@ -97,6 +92,12 @@ def move_to_peaks(poses: Tensor, peaks: Tensor, values: Tensor) -> Tensor:
     nearest, index = distances.min(2)
     targets = peaks[torch.arange(len(peaks), device=poses.device), index]
     return torch.where((nearest < REACH)[..., None], targets, poses)
+
+
+def peak_values(heatmaps: Tensor) -> Tensor:
+    """Heat (K, H, W) where a pixel is the highest of its 5x5 window, elsewhere 0."""
+    # The official code fills up missing peaks with arbitrary pixels of zero heat; those are nobody's keypoints.
+    return torch.where((heatmaps == window_maximum(heatmaps)) & (heatmaps > 0), heatmaps, 0.0)
 
 
 def window_maximum(heatmaps: Tensor) -> Tensor:
@@ -179,7 +180,7 @@ def fit_windows(
     useful = enough & np.isfinite(windows).all((1, 2)) & (np.where(inside, windows, 0.0).max((1, 2)) > 0)
     start[:, 0] = windows[:, FIT_RADIUS, FIT_RADIUS]
     fits, converged = fit_gaussians(windows[useful], inside[useful], start[useful])
-    converged &= (np.abs(fits[:, 1:3] - FIT_RADIUS) <= FIT_RADIUS).all(1)  # beyond its window it has seen nothing
+    converged &= (np.abs(fits[:, 1:3] - FIT_RADIUS) < REACH).all(1)  # slopes without a top send it anywhere
     centers = np.full((len(places), 2), np.nan)
     centers[np.flatnonzero(useful)[converged]] = fits[converged, 1:3]
     return np.asarray(centers + (places[:, 1:] - FIT_RADIUS), dtype=np.float64)

@@ -12,7 +12,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dekrpose.decode.matching import PEAKS_PER_KEYPOINT, fit_all, fit_windows, move_to_peaks, window_pixels
+from dekrpose.decode.matching import (
+    PEAKS_PER_KEYPOINT,
+    fit_all,
+    fit_windows,
+    move_to_peaks,
+    peak_values,
+    window_pixels,
+)
+from dekrpose.decode.multiscale import upsample_aligned
 
 STRIDE = 4
 """Input pixels per heatmap pixel; a peak's 5x5 window then ends halfway to the next cell."""
@@ -46,7 +54,7 @@ def match_at_stride(poses: Tensor, keypoint_scores: Tensor, heatmaps: Tensor) ->
 
 
 def find_cell_peaks(heatmaps: Tensor) -> tuple[Tensor, Tensor] | None:
-    """``matching.find_peaks`` of the enlarged heatmaps, without what repeats their border.
+    """``matching.find_peaks`` of the enlarged heatmaps.
 
     Args:
         heatmaps: (K, h, w).
@@ -54,20 +62,50 @@ def find_cell_peaks(heatmaps: Tensor) -> tuple[Tensor, Tensor] | None:
     Returns:
         Peaks (K, P, 2) xy, input pixels, and their heat (K, P); None when too many cells look like peaks and are not.
     """
-    count, _, width = heatmaps.shape
+    count, height, width = heatmaps.shape
+    if min(height, width) < 2:
+        return None
     padded = F.pad(heatmaps, (1, 1, 1, 1), value=-torch.inf)
     across = torch.maximum(padded[:, 1:-1, :-2], padded[:, 1:-1, 2:])
     beside = torch.maximum(across, torch.maximum(padded[:, :-2, 1:-1], padded[:, 2:, 1:-1]))
-    cells = torch.where((heatmaps >= beside) & (heatmaps > 0), heatmaps, 0.0).reshape(count, -1)
+    cells = torch.where((heatmaps >= beside) & (heatmaps > 0), heatmaps, 0.0)[:, :-1, :-1].reshape(count, -1)
     values, places = cells.topk(min(CANDIDATES, cells.shape[1]))
-    x, y = places % width, places // width
-    highest, which = torch.where(_tops_its_diagonals(heatmaps, x, y), values, 0.0).topk(
-        min(PEAKS_PER_KEYPOINT, values.shape[1])
-    )
-    if cells.shape[1] > CANDIDATES and ((highest[:, -1] <= 0) & (values[:, -1] > 0)).any():
+    x, y = places % (width - 1), places // (width - 1)
+    tops = torch.where(_tops_its_diagonals(heatmaps, x, y), values, 0.0)
+    few = (tops > 0).sum(1) < PEAKS_PER_KEYPOINT
+    if cells.shape[1] > CANDIDATES and (few & (values[:, -1] > 0)).any():
         return None
-    points = STRIDE * torch.stack([x.gather(1, which), y.gather(1, which)], dim=2)
-    return points.to(heatmaps.dtype), highest
+    points = STRIDE * torch.stack([x, y], dim=2)
+    found = [(points, tops), _last_column(heatmaps), _last_row(heatmaps)]
+    points, tops = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+    tops, which = tops.topk(min(PEAKS_PER_KEYPOINT, tops.shape[1]))
+    return points.gather(1, which[..., None].expand(-1, -1, 2)).to(heatmaps.dtype), tops
+
+
+def _last_column(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels (K, P, 2) xy and peaks (K, P) from the last column of cells on, where enlarging repeats the border."""
+    height, width = heatmaps.shape[1:]
+    values = peak_values(upsample_aligned(heatmaps[..., -2:], (STRIDE * height, 2 * STRIDE)))[..., STRIDE:]
+    pixels = _pixels_of(values)
+    return pixels + torch.tensor([STRIDE * (width - 1), 0], device=heatmaps.device), values.flatten(1)
+
+
+def _last_row(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+    """The same from the last row of cells on, without what ``_last_column`` has."""
+    height, width = heatmaps.shape[1:]
+    strip = peak_values(upsample_aligned(heatmaps[:, -2:], (2 * STRIDE, STRIDE * width)))
+    values = strip[:, STRIDE:, : STRIDE * (width - 1)]
+    pixels = _pixels_of(values)
+    return pixels + torch.tensor([0, STRIDE * (height - 1)], device=heatmaps.device), values.flatten(1)
+
+
+def _pixels_of(values: Tensor) -> Tensor:
+    """(K, H * W, 2) xy of every pixel of (K, H, W) maps, row by row."""
+    count, height, width = values.shape
+    y, x = torch.meshgrid(
+        torch.arange(height, device=values.device), torch.arange(width, device=values.device), indexing="ij"
+    )
+    return torch.stack([x, y], dim=2).reshape(1, -1, 2).expand(count, -1, -1)
 
 
 def _tops_its_diagonals(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -134,23 +134,28 @@ def test_window_maximum_equals_max_pooling(size: tuple[int, int, int]) -> None:
     assert torch.equal(window_maximum(heatmaps), F.max_pool2d(heatmaps[None], 5, stride=1, padding=2)[0])
 
 
-@pytest.mark.parametrize("size", [(24, 31), (7, 40), (3, 3), (1, 2)])
+@pytest.mark.parametrize("size", [(24, 31), (7, 40), (3, 3), (2, 9)])
 def test_matching_on_cells_equals_matching_on_enlarged_heatmaps(size: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(1)
     heatmaps = torch.rand(3, *size, generator=generator) - 0.4
     enlarged = average_heatmaps([heatmaps], (4 * size[0], 4 * size[1]))
-    points, values = find_peaks(enlarged[:, :-3, :-3])
+    points, values = find_peaks(enlarged)
     found = find_cell_peaks(heatmaps)
     assert found is not None
     some = min(values.shape[1], found[1].shape[1])
     torch.testing.assert_close(found[1][:, :some], values[:, :some])
-    assert torch.equal(found[0][:, :some][values[:, :some] > 0], points[:, :some][values[:, :some] > 0])
+    for channel in range(3):  # what is equally high may come in any order
+        expected, peaks = (
+            {(round(float(heat), 5), *place.tolist()) for place, heat in zip(*of, strict=True) if heat > floor}
+            for floor in [values[channel, :some].min()]
+            for of in ((points[channel], values[channel]), (found[0][channel], found[1][channel]))
+        )
+        assert peaks == expected
     poses = torch.rand(6, 3, 2, generator=generator) * torch.tensor([4.0 * size[1], 4.0 * size[0]])
     scores = torch.rand(6, 3, generator=generator)
     matched = match_at_stride(poses, scores, heatmaps)
     assert matched is not None
-    expected = match_to_heatmaps(poses, scores, enlarged, mode="paper", repeated=3)
-    torch.testing.assert_close(matched, expected, atol=2e-2, rtol=0)
+    torch.testing.assert_close(matched, match_to_heatmaps(poses, scores, enlarged, mode="paper"), atol=2e-2, rtol=0)
 
 
 def test_too_many_cells_that_look_like_peaks_are_left_to_the_enlarged_heatmap() -> None:
