@@ -179,11 +179,23 @@ def with_cache(folder: str | Path) -> dict[str, str]:
     return {**os.environ, "DEKRPOSE_CACHE": str(folder), "HF_HUB_CACHE": str(Path(folder) / "hub")}
 
 
-def _answer(asked: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    """What one fresh process reports."""
+def in_fresh_process(
+    script: str, asked: Mapping[str, Any], environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """What a Python process of its own answers.
+
+    Args:
+        script: its program; it finds ``asked`` as JSON in its first argument and prints a JSON object last, with
+            "error" in it when something failed.
+        asked: what it is to do.
+        environment: its variables; None is this process's.
+
+    Raises:
+        DekrPoseError: it fails, or dies without an answer.
+    """
     process = subprocess.run(
-        [sys.executable, "-c", _PROBE, json.dumps(asked)],
-        env=dict(environment),
+        [sys.executable, "-c", script, json.dumps(asked)],
+        env=None if environment is None else dict(environment),
         stdout=subprocess.PIPE,  # stderr stays the terminal's: progress bars of downloads
         text=True,
         check=False,
@@ -198,6 +210,11 @@ def _answer(asked: Mapping[str, Any], environment: Mapping[str, str]) -> dict[st
     if "error" in answer:
         raise DekrPoseError(answer["error"])
     return answer
+
+
+def _answer(asked: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """What one fresh process reports."""
+    return in_fresh_process(_PROBE, asked, environment)
 
 
 def _phases(answers: Sequence[Mapping[str, Any]]) -> dict[str, Phase]:

@@ -1,0 +1,120 @@
+"""Photos and people that are made up, so that every machine measures the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dekrpose.images import Pixels
+
+_QUALITY = 90
+_STRIDE = 4
+_SPREAD = 1.5
+_OCTAVES = (8, 32, 128)
+
+
+def photo(width: int, height: int, seed: int = 0) -> Pixels:
+    """Soft coloured blobs of several sizes with a little noise, which compress about as photos do: (H, W, 3) uint8."""
+    generator = np.random.default_rng(seed)
+    total = generator.normal(0, 4, (height, width, 3)).astype(np.float32)
+    for cells in _OCTAVES:
+        coarse = generator.normal(0, 128 / cells**0.5, (cells, cells, 3)).astype(np.float32)
+        total += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return (total + 128).clip(0, 255).astype(np.uint8)
+
+
+def jpeg(pixels: Pixels) -> bytes:
+    """A photo's bytes as a camera would store them."""
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    assert done
+    return data.tobytes()
+
+
+def photo_file(words: str) -> bytes:
+    """A photo's bytes: of the file with this name, or made up in a size such as 640x480.
+
+    Raises:
+        ValueError: neither a file nor a size.
+    """
+    if Path(words).is_file():
+        return Path(words).read_bytes()
+    return jpeg(photo(*photo_size(words)))
+
+
+def photo_size(words: str) -> tuple[int, int]:
+    """Width and height of a made-up photo.
+
+    Raises:
+        ValueError: it is no size such as 640x480.
+    """
+    try:
+        width, height = (int(side) for side in words.lower().split("x"))
+    except ValueError as error:
+        raise ValueError(f"--photo must be a file or a size such as 640x480, got {words!r}") from error
+    if min(width, height) < 1:
+        raise ValueError(f"--photo must have at least one pixel, got {words!r}")
+    return width, height
+
+
+def people_maps(people: int, keypoints: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Maps that a network would give for people side by side, in rows.
+
+    Args:
+        people: how many; more than fit with a few pixels each are found only in part.
+        keypoints: K.
+        height, width: of the maps, heatmap pixels.
+
+    Returns:
+        Heatmaps (K + 1, height, width), the center map last, and offsets (2K, height, width), pixel - keypoint.
+    """
+    columns = max(1, round((people * width / height) ** 0.5))
+    rows = max(1, -(-people // columns))
+    index = torch.arange(people)
+    size = torch.tensor([width / columns, height / rows])
+    centers = (torch.stack([index % columns, index // columns], dim=1) + 0.5) * size
+    centers = centers.floor()
+    number = torch.arange(keypoints)
+    body = torch.stack([(number * 0.618) % 1.0, (number + 0.5) / keypoints], dim=1) - 0.5
+    points = centers[:, None] + 0.7 * body * size
+    xs, ys = torch.arange(width).float(), torch.arange(height).float()[:, None]
+    targets = torch.cat([points, centers[:, None]], dim=1)
+    squared = (xs - targets[..., :1, None]).square() + (ys - targets[..., 1:, None]).square()
+    heat = torch.exp(-squared / (2 * _SPREAD**2))
+    heatmaps = 0.9 * heat.amax(0) if people else torch.zeros(keypoints + 1, height, width)
+    grid = torch.stack([xs.expand(height, width), ys.expand(height, width)])
+    if not people:
+        return heatmaps, torch.zeros(2 * keypoints, height, width)
+    nearest = squared[:, -1].argmin(0)
+    offsets = grid - points[nearest].permute(2, 3, 0, 1)
+    return heatmaps, offsets.reshape(2 * keypoints, height, width)
+
+
+class PlantedNetwork(nn.Module):
+    """A network that runs another one and answers with made-up people instead, the same in every image.
+
+    Args:
+        network: normalised (B, 3, H, W) -> heatmaps, offsets; its answers are thrown away.
+        people: how many are in each image.
+        keypoints: K.
+    """
+
+    def __init__(self, network: Callable[[Tensor], tuple[Tensor, Tensor]], people: int, keypoints: int) -> None:
+        super().__init__()
+        self.network = network
+        self.people, self.keypoints = people, keypoints
+        self._maps: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        self.network(images)
+        batch, _, height, width = images.shape
+        key = (batch, height // _STRIDE, width // _STRIDE)
+        if key not in self._maps:
+            heatmaps, offsets = people_maps(self.people, self.keypoints, *key[1:])
+            pair = (heatmaps.to(images.device), offsets.to(images.device))
+            self._maps[key] = (pair[0].repeat(batch, 1, 1, 1), pair[1].repeat(batch, 1, 1, 1))
+        return self._maps[key]

@@ -1,0 +1,179 @@
+"""What is measured: a model at a size, on a device, in a precision, run by a backend; and how it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import nn
+
+from dekrpose import hub
+from dekrpose.benchmark.naive import NaiveDEKR
+from dekrpose.checkpoints import read_checkpoint
+from dekrpose.config import ARCHITECTURES
+from dekrpose.errors import DekrPoseError
+from dekrpose.estimator import PoseEstimator
+from dekrpose.models.adaptive_conv import AdaptiveConv
+from dekrpose.models.dekr import DEKR
+
+LOOP = "loop"
+"""The backend that is the naive formulation."""
+BACKENDS = ("torch", "compile", "onnx", "openvino", LOOP)
+_EXPORTED = {"onnx": "model.onnx", "openvino": "model.xml"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One thing to measure.
+
+    Args:
+        model: name, folder or weights file; a known architecture whose weights are not here gets random ones.
+        device, dtype: as in ``PoseEstimator.from_pretrained``.
+        backend: "torch" is the library as it is; "compile" runs the network through ``torch.compile``; "onnx" and
+            "openvino" export it and run the exported file; "loop" is the naive formulation.
+        input_size: short side of the network's input, pixels; None is the model's own.
+        batch: photos at once.
+        flip: average with the mirrored photo.
+    """
+
+    model: str
+    device: str = "auto"
+    dtype: str = "auto"
+    backend: str = "torch"
+    input_size: int | None = None
+    batch: int = 1
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {self.backend!r}")
+        if self.batch < 1:
+            raise ValueError(f"batch must be at least 1, got {self.batch}")
+        if self.input_size is not None and self.input_size < 1:
+            raise ValueError(f"input-size must be a positive number of pixels, got {self.input_size}")
+        if self.backend == LOOP and self.dtype not in ("auto", "float32"):
+            raise ValueError(f"the naive formulation ({LOOP}) is float32, got dtype={self.dtype}; leave the dtype out")
+
+    def label(self) -> str:
+        """What tells settings apart, in a few words."""
+        words = [self.model if len(self.model) <= 32 else Path(self.model).name]
+        words += [self.dtype] if self.dtype != "auto" else []
+        words += ["loop over branches"] if self.backend == LOOP else [self.backend]
+        words += [f"input {self.input_size}"] if self.input_size else []
+        words += [f"batch {self.batch}"] if self.batch > 1 else []
+        return ", ".join([*words, "flip"] if self.flip else words)
+
+
+def compared(setting: Setting, words: Sequence[str]) -> Setting:
+    """The second setting of ``--compare``: the first with some changes.
+
+    Args:
+        setting: the first.
+        words: "loop", the name or file of another model, and key=value pairs such as dtype=bfloat16.
+
+    Raises:
+        ValueError: an unknown key, a value that does not fit, or two models.
+    """
+    keys = ("device", "dtype", "backend", "input-size", "batch", "flip")
+    changes: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if word == LOOP:
+            changes |= {"backend": LOOP, "dtype": "auto"}
+        elif not equals or Path(word).exists():
+            if "model" in changes:
+                raise ValueError(f"--compare takes one other model, got {changes['model']!r} and {word!r}")
+            changes["model"] = word
+        elif key not in keys:
+            known = ", ".join(f"{key}=..." for key in keys)
+            raise ValueError(f"--compare takes {LOOP}, a model, {known}; got {word!r}")
+        elif key in ("input-size", "batch"):
+            changes[key.replace("-", "_")] = _whole(key, value)
+        elif key == "flip":
+            changes["flip"] = _switch(value)
+        else:
+            changes[key] = value
+    return replace(setting, **changes)
+
+
+def _whole(key: str, value: str) -> int:
+    try:
+        return int(value)
+    except ValueError as error:
+        raise ValueError(f"{key} must be a whole number, got {value!r}") from error
+
+
+def _switch(value: str) -> bool:
+    if value not in ("yes", "no"):
+        raise ValueError(f"flip must be yes or no, got {value!r}")
+    return value == "yes"
+
+
+def load(setting: Setting) -> PoseEstimator:
+    """An estimator as a setting says.
+
+    Raises:
+        DekrPoseError: there is no such model, or the backend cannot run here.
+    """
+    estimator = _pretrained(setting)
+    if setting.backend == LOOP:
+        naive = NaiveDEKR(_plain(setting.model)).eval().requires_grad_(False)
+        estimator.model = naive.to(estimator.device)  # type: ignore[assignment]
+    elif setting.backend == "compile":
+        estimator.model.compile()
+    elif setting.backend in _EXPORTED:
+        estimator = _exported(estimator, setting)
+    return estimator
+
+
+def _pretrained(setting: Setting) -> PoseEstimator:
+    options: dict[str, Any] = {"device": setting.device, "dtype": setting.dtype}
+    known = setting.model in ARCHITECTURES
+    try:
+        return PoseEstimator.from_pretrained(setting.model, local_files_only=known, **options)
+    except DekrPoseError:
+        if not known:
+            raise
+    return PoseEstimator(_random(setting.model), **options)
+
+
+def _exported(estimator: PoseEstimator, setting: Setting) -> PoseEstimator:
+    """The same model from a file that it was exported to; the file lives as long as the estimator."""
+    export = getattr(estimator, "export", None)
+    if export is None:
+        raise DekrPoseError(f"this version of dekrpose cannot export, so backend={setting.backend} is not possible")
+    folder = TemporaryDirectory(prefix="dekrpose-benchmark-")
+    path = Path(folder.name) / _EXPORTED[setting.backend]
+    export(setting.backend, path)
+    exported = PoseEstimator.from_pretrained(path, device=setting.device, dtype=setting.dtype)
+    exported._benchmark_folder = folder  # type: ignore[attr-defined]
+    return exported
+
+
+def _plain(name: str) -> DEKR:
+    """The network as its weights file has it: nothing folded, nothing rearranged."""
+    known = name in ARCHITECTURES
+    try:
+        checkpoint = read_checkpoint(hub.resolve(name, local_files_only=known))
+    except DekrPoseError:
+        if not known:
+            raise
+        return _random(name)
+    model = DEKR(checkpoint.config)
+    model.load_state_dict(checkpoint.state_dict)
+    return model.eval()
+
+
+def _random(name: str) -> DEKR:
+    """An architecture with random weights, the same each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = DEKR(ARCHITECTURES[name])
+        for module in model.modules():
+            if isinstance(module, AdaptiveConv) and module.transform.bias is not None:
+                nn.init.normal_(module.transform.bias)  # taps apart from each other, as in trained weights
+    return model.eval()

@@ -1,0 +1,255 @@
+"""Times by stage: of a network's parts, and of everything between a photo's bytes and its picture."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import torch
+from torch import nn
+
+from dekrpose.benchmark.made_up import PlantedNetwork
+from dekrpose.benchmark.settings import LOOP, Setting
+from dekrpose.estimator import PoseEstimator
+from dekrpose.images import Geometry, Pixels, load
+from dekrpose.models.complexity import PARTS, gmacs_by_part
+from dekrpose.results import Poses
+
+WARMUP = 2
+"""Runs of each that do not count."""
+RUNS = 9
+"""Runs that count, unless another number is asked for."""
+SETTLE = 0.25
+"""Seconds: what is faster runs once before each run that counts, so that its data is in the caches again."""
+MATMUL = 2048
+"""Side of the matrices whose product is the machine's limit."""
+NETWORK, REST, WHOLE = "network", "other", "whole"
+NETWORK_REST = "network, other"
+_ATTRIBUTES = ("backbone", "heatmap_head", "offset_head")
+
+Times = Mapping[str, float]
+"""Milliseconds by stage, in order."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of something over several runs."""
+
+    median_ms: float
+    fastest_ms: float
+    slowest_ms: float
+    runs: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Timing:
+        """Of milliseconds."""
+        return cls(median(values), min(values), max(values), len(values))
+
+
+def measure(jobs: Mapping[str, Callable[[], Times]], runs: int, settle: float = SETTLE) -> dict[str, dict[str, Timing]]:
+    """Run jobs in turn, A B A B ..., so that a drifting machine meets all alike.
+
+    Args:
+        jobs: name to what is run; it answers with the times of its stages.
+        runs: of each; ``WARMUP`` more do not count.
+        settle: seconds; a job that is faster runs once unmeasured before each of its runs.
+
+    Returns:
+        Name to stage to times. "whole" comes last, and before it "other", which the stages leave of the whole.
+    """
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in jobs}
+    took = dict.fromkeys(jobs, 0.0)
+    for index in range(WARMUP + runs):
+        for name, job in jobs.items():
+            if index >= WARMUP and took[name] < settle:
+                job()
+            start = time.perf_counter()
+            stages = dict(job())
+            took[name] = time.perf_counter() - start
+            if index >= WARMUP:
+                whole = 1000 * took[name]
+                if stages:
+                    stages[REST] = max(0.0, whole - sum(stages.values()))
+                for stage, value in {**_with_network(stages), WHOLE: whole}.items():
+                    found[name].setdefault(stage, []).append(value)
+    return {name: {stage: Timing.of(values) for stage, values in stages.items()} for name, stages in found.items()}
+
+
+def _with_network(stages: Times) -> dict[str, float]:
+    """Put the network's own time before its parts, where it is told apart from the rest of the network."""
+    total = sum(value for stage, value in stages.items() if stage in (*PARTS, NETWORK_REST))
+    times: dict[str, float] = {}
+    for stage, value in stages.items():
+        if stage == PARTS[0] and NETWORK_REST in stages:
+            times[NETWORK] = total
+        times[stage] = value
+    return times
+
+
+class PartTimes:
+    """Milliseconds of a network's parts, by hooks on the modules that carry them while it is watched.
+
+    The backbone's time goes from the network's start to that of its first head, so the joining of maps is in it.
+
+    Args:
+        network: what is called; parts that it does not have are not told apart.
+        synchronise: waits until the device has done what it was asked for.
+    """
+
+    def __init__(self, network: object, synchronise: Callable[[], None]) -> None:
+        has_parts = isinstance(network, nn.Module) and all(hasattr(network, name) for name in _ATTRIBUTES)
+        self._network = network if has_parts else None
+        self._synchronise = synchronise
+        self._times: dict[str, float] = {}
+        self._begun: dict[str, float] = {}
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Within this block the parts' times are taken."""
+        self._times, self._begun = {}, {}
+        handles = []
+        if isinstance(self._network, nn.Module):
+            handles.append(self._network.register_forward_pre_hook(lambda *_: self._begin(PARTS[0])))
+            for part, name in zip(PARTS[1:], _ATTRIBUTES[1:], strict=True):
+                head = getattr(self._network, name)
+                handles.append(head.register_forward_pre_hook(lambda *_, part=part: self._begin(part)))
+                handles.append(head.register_forward_hook(lambda *_, part=part: self._end(part)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _begin(self, part: str) -> None:
+        self._synchronise()
+        now = time.perf_counter()
+        self._begun[part] = now
+        if part != PARTS[0] and PARTS[0] in self._begun:
+            self._add(PARTS[0], now - self._begun.pop(PARTS[0]))
+
+    def _end(self, part: str) -> None:
+        self._synchronise()
+        self._add(part, time.perf_counter() - self._begun[part])
+
+    def _add(self, part: str, seconds: float) -> None:
+        self._times[part] = self._times.get(part, 0.0) + 1000 * seconds
+
+    def split(self, network_ms: float) -> dict[str, float]:
+        """The network's time as that of its parts and what they leave of it."""
+        ordered = {part: self._times[part] for part in PARTS if part in self._times}
+        if not ordered:
+            return {NETWORK: network_ms}
+        return {**ordered, NETWORK_REST: max(0.0, network_ms - sum(ordered.values()))}
+
+
+def synchroniser(device: torch.device) -> Callable[[], None]:
+    """What waits for a device; nothing to do on CPUs."""
+    if device.type == "cuda":
+        return lambda: torch.cuda.synchronize(device)
+    if device.type == "mps":
+        return torch.mps.synchronize
+    return lambda: None
+
+
+def network_job(estimator: PoseEstimator, setting: Setting) -> tuple[Callable[[], Times], tuple[int, int]]:
+    """The network alone on square inputs, by part; and its input size (height, width)."""
+    size = setting.input_size or estimator.config.input_size
+    count = setting.batch * (2 if setting.flip else 1)
+    values = np.random.default_rng(0).standard_normal((count, 3, size, size), dtype=np.float32)
+    images = torch.from_numpy(values).to(estimator.device).contiguous(memory_format=torch.channels_last)
+    synchronise = synchroniser(estimator.device)
+    parts = _parts(estimator, setting, synchronise)
+
+    def forward() -> Times:
+        start = time.perf_counter()
+        with parts.watch(), torch.inference_mode(), estimator.autocast():
+            estimator.model(images)
+            synchronise()
+        times = parts.split(1000 * (time.perf_counter() - start))
+        return {stage: value for stage, value in times.items() if stage in PARTS}
+
+    return forward, (size, size)
+
+
+def photo_job(
+    estimator: PoseEstimator, setting: Setting, data: bytes, people: int | None
+) -> tuple[Callable[[], Times], tuple[int, int]]:
+    """From a photo's bytes to its picture, a batch at once; and the network's input size (height, width).
+
+    Args:
+        estimator, setting: what is run.
+        data: the encoded photo.
+        people: how many made-up people are decoded and drawn instead of the network's own; None leaves those.
+    """
+    pixels = load(data)[0]
+    size = setting.input_size or estimator.config.input_size
+    parts = _parts(estimator, setting, synchroniser(estimator.device))
+    if people is not None:
+        plant(estimator, people)
+
+    def estimate() -> Times:
+        with parts.watch():
+            found = list(_estimates(estimator, setting, data))
+        stages: dict[str, float] = {}
+        for poses in found:
+            for stage, value in (poses.timing or {}).items():
+                stages[stage] = stages.get(stage, 0.0) + value
+        times: dict[str, float] = {}
+        for stage, value in stages.items():
+            times |= parts.split(value) if stage == NETWORK else {stage: value}
+        start = time.perf_counter()
+        for poses in found:
+            poses.draw(pixels)
+        return {**times, "draw": 1000 * (time.perf_counter() - start)}
+
+    return estimate, Geometry.fit(*_size(pixels), size).input_size
+
+
+def _estimates(estimator: PoseEstimator, setting: Setting, data: bytes) -> Iterator[Poses]:
+    if setting.batch == 1:
+        yield estimator.estimate(data, input_size=setting.input_size, flip_test=setting.flip)
+    else:
+        batch = [data] * setting.batch
+        yield from estimator.estimate_many(
+            batch, batch_size=setting.batch, input_size=setting.input_size, flip_test=setting.flip
+        )
+
+
+def plant(estimator: PoseEstimator, people: int) -> None:
+    """Let an estimator's network answer with made-up people from now on."""
+    estimator.model = PlantedNetwork(estimator.model, people, len(estimator.config.skeleton))  # type: ignore[assignment]
+
+
+def matmul_job(device: torch.device, dtype: torch.dtype) -> Callable[[], Times]:
+    """The product of two large matrices: what the machine can do at best."""
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.randn(MATMUL, MATMUL, generator=generator).to(device, dtype) for _ in range(2))
+    synchronise = synchroniser(device)
+
+    def multiply() -> Times:
+        torch.mm(first, second)
+        synchronise()
+        return {}
+
+    return multiply
+
+
+def gmacs(estimator: PoseEstimator, setting: Setting, input_size: tuple[int, int]) -> dict[str, float]:
+    """Multiply-accumulates of one run by part, in 10^9: all layers are convolutions, so they grow with the pixels."""
+    own = estimator.config.input_size
+    factor = setting.batch * (2 if setting.flip else 1) * input_size[0] * input_size[1] / own**2
+    return {part: factor * value for part, value in gmacs_by_part(estimator.config).items()}
+
+
+def _parts(estimator: PoseEstimator, setting: Setting, synchronise: Callable[[], None]) -> PartTimes:
+    # hooks would break a compiled network into pieces
+    return PartTimes(estimator.model if setting.backend in ("torch", LOOP) else None, synchronise)
+
+
+def _size(pixels: Pixels) -> tuple[int, int]:
+    height, width = pixels.shape[:2]
+    return height, width
