@@ -1,4 +1,4 @@
-"""The command line: ``dekrpose predict|train|train-scoring|eval|benchmark|convert|models|doctor``."""
+"""The command line: ``dekrpose predict|video|webcam|train|train-scoring|eval|benchmark|convert|models|doctor``."""
 
 from __future__ import annotations
 
@@ -41,6 +41,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"dekrpose {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_predict(commands)
+    _add_late(commands, arguments, "video", "draw the poses of a video", "dekrpose.video_command")
+    _add_late(commands, arguments, "webcam", "show the poses of a camera", "dekrpose.webcam_command")
     _add_late(commands, arguments, "train", "train or fine-tune on COCO-format keypoints", "dekrpose.training.command")
     _add_late(
         commands, arguments, "train-scoring", "train the net that judges poses", "dekrpose.training.scoring_command"

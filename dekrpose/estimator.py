@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from dekrpose.models.dekr import DEKR
 from dekrpose.models.oks_score import OKSScoreNet, rescore
 from dekrpose.options import Options, resolve_options
 from dekrpose.results import Poses
+
+if TYPE_CHECKING:
+    from dekrpose.video.stream import PoseStream
 
 logger = logging.getLogger(__name__)
 
@@ -249,6 +252,53 @@ class PoseEstimator:
             raise ValueError(f'on_error must be "raise" or "skip", got {on_error!r}')
         checked = self._options(**options)
         return self._stream(images, batch_size, on_error == "skip", checked)
+
+    def estimate_video(
+        self,
+        source: Any,
+        *,
+        stride: int = 1,
+        track: bool = False,
+        smooth: bool = False,
+        start: float | None = None,
+        end: float | None = None,
+        fps: float = 25.0,
+        batch_size: int | None = None,
+        on_error: Literal["raise", "skip"] = "skip",
+        **options: Any,
+    ) -> PoseStream:
+        """Find everyone in a video, a camera's pictures or another stream, frame by frame, in constant memory.
+
+        Args:
+            source: a file; the number of a camera; a URL (rtsp, http, ...); image files as a folder, a glob, a pattern
+                such as "frames/%04d.png" or a list; or an iterable of images or of pairs (seconds, image).
+            stride: every how many frames to look; the others are left out.
+            track: give people identities, ``Poses.track_ids``.
+            smooth: smooth the paths of keypoints; needs identities, and so tracks.
+            start: seconds of the source at which to begin.
+            end: seconds of the source at which to stop.
+            fps: frames per second of image files and of images without seconds; everything else knows its own.
+            batch_size: frames that go through the network together; None is 8 for files, 1 for iterables. Live
+                sources go frame by frame, always the newest.
+            on_error: "skip" answers a broken frame with an empty ``Poses`` that has ``error``.
+            options: as in ``estimate``; ``color`` is that of arrays in an iterable.
+
+        Returns:
+            An iterator of ``Poses`` with ``index`` (frames of the source, from 0) and ``timestamp`` (seconds from its
+            start), without images; its ``close`` ends a live source, as the end of a ``with`` block does.
+
+        Raises:
+            DekrPoseError: the source cannot be opened.
+            FileNotFoundError: there is no such file.
+            TypeError: it is no stream.
+            ValueError: an option is out of range.
+        """
+        from dekrpose.video.stream import open_stream
+
+        return open_stream(
+            self, source, stride=stride, track=track, smooth=smooth, start=start, end=end, fps=fps,
+            batch_size=batch_size, on_error=on_error, **options,
+        )  # fmt: skip
 
     def _stream(self, items: Iterable[Any], batch_size: int, skip: bool, options: Options) -> Iterator[Poses]:
         pending: list[tuple[int, _Loaded | Poses]] = []

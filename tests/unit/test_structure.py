@@ -33,7 +33,17 @@ TIERS = (
         "estimator",
         "video",
     ),
-    ("explain", "export", "evaluation", "benchmark", "startup", "doctor", "catalogue"),
+    (
+        "explain",
+        "export",
+        "evaluation",
+        "video_command",
+        "webcam_command",
+        "benchmark",
+        "startup",
+        "doctor",
+        "catalogue",
+    ),
     ("training", "serving", "integrations"),
     ("cli",),
 )
@@ -64,6 +74,8 @@ SIBLINGS = {
     ("checkpoints", "checkpoint_pickles"): "one part in three files",
     ("hub", "checkpoints"): "a folder's weights carry their configuration",
     ("estimator", "options"): "what estimate was asked to do",
+    ("estimator", "video"): "estimate_video",
+    ("webcam_command", "video_command"): "the same model and stream",
     ("estimator", "hub"): "from_pretrained takes names",
     ("estimator", "checkpoints"): "from_pretrained reads files",
 }

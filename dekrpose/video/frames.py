@@ -1,0 +1,93 @@
+"""What every reader of a stream gives: frames, one by one, and what is known about the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+from dekrpose.errors import ImageError
+from dekrpose.images import Pixels
+
+TICKS = Fraction(1, 90_000)
+"""Seconds per tick of sources that do not say theirs."""
+
+
+@dataclass(eq=False)
+class Frame:
+    """One picture of a stream.
+
+    Args:
+        index: its number in the source, from 0; live sources count the frames that were dropped, too.
+        timestamp: seconds from the start of the source.
+        read: makes the pixels, (H, W, 3) uint8 RGB, upright; raises ImageError or OSError for a broken frame.
+        duration: seconds that it is shown, where the source says so.
+    """
+
+    index: int
+    timestamp: float
+    read: Callable[[], Pixels]
+    duration: float | None = None
+
+    @cached_property
+    def pixels(self) -> Pixels:
+        """What ``read`` gives, made once."""
+        return self.read()
+
+
+def broken(index: int, timestamp: float, reason: str, duration: float | None = None) -> Frame:
+    """A frame that has a place in the stream and no pixels."""
+
+    def read() -> Pixels:
+        raise ImageError(reason)
+
+    return Frame(index, timestamp, read, duration)
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """What a source says about itself; it may be wrong.
+
+    Args:
+        name: path or address; None for frames in memory.
+        live: frames come in their own time, whether they are wanted or not.
+        frames: how many, if that is known.
+        duration: seconds, if that is known.
+        fps: frames per second on average, if that is known.
+        tick: timestamps are multiples of this many seconds.
+        pixel_aspect: width over height of one pixel, as pictures are stored.
+    """
+
+    name: str | None = None
+    live: bool = False
+    frames: int | None = None
+    duration: float | None = None
+    fps: float | None = None
+    tick: Fraction = TICKS
+    pixel_aspect: Fraction = Fraction(1)
+
+
+@dataclass(eq=False)
+class Source:
+    """An open stream.
+
+    Args:
+        info: what it says about itself.
+        frames: the frames; they are read when they are asked for.
+        close: ends reading; may be called twice.
+        troubles: what went wrong with the source as a whole, in words, as it is found.
+        dropped: live sources: how many frames came while nobody was ready for them, until now.
+    """
+
+    info: StreamInfo
+    frames: Iterator[Frame]
+    close: Callable[[], None]
+    troubles: list[str] = field(default_factory=list)
+    dropped: Callable[[], int] = lambda: 0
+
+
+def rational(value: Any) -> Fraction | None:
+    """A positive fraction, or None for what containers write when they do not know."""
+    return Fraction(value) if value else None

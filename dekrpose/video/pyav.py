@@ -1,0 +1,232 @@
+"""Files and addresses through PyAV: exact timestamps, broken frames, any codec of FFmpeg."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from dekrpose.errors import DekrPoseError
+from dekrpose.images import Pixels
+from dekrpose.video.frames import Frame, Source, StreamInfo, broken, rational
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT = 10.0
+"""Seconds that an address may stay silent."""
+_HIDES_NOTHING = ("h264", "hevc")  # every packet is a picture that is shown: one that does not come out is lost
+_UNREADABLE_LIMIT = 100  # errors of the container in a row after which it is given up
+_MICROSECOND = Fraction(1, 1_000_000)
+
+
+def open_pyav(av: Any, address: str, start: float = 0.0) -> Source:
+    """Open a file or an address.
+
+    Args:
+        av: the module.
+        address: path or URL.
+        start: seconds; pictures before it need not come, but are counted.
+
+    Raises:
+        DekrPoseError: it cannot be opened, or holds no video.
+    """
+    options = {"rtsp_transport": "tcp"} if address.lower().startswith(("rtsp:", "rtsps:")) else {}
+    try:
+        container = av.open(address, options=options, timeout=TIMEOUT)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise DekrPoseError(
+            f"cannot open {address} as a video: {reason(error)}; check that it is one and that it is whole"
+        ) from error
+    if not container.streams.video:
+        container.close()
+        raise DekrPoseError(f"{address} holds no video; pass a file with pictures in it")
+    reader = _Reader(av, container, start)
+    return Source(reader.info(address), reader.frames(), container.close, reader.troubles)
+
+
+def start_ticks(container: Any, tick: Fraction) -> int:
+    """Where the clock of a container begins, in ticks of one of its streams."""
+    return round(Fraction(container.start_time or 0) * _MICROSECOND / tick)
+
+
+def reason(error: Exception) -> str:
+    """An error of FFmpeg in words, without its number and the file's name."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+class _Reader:
+    """Decodes the first video stream and keeps account of the packets, so that lost pictures keep their place."""
+
+    def __init__(self, av: Any, container: Any, start: float) -> None:
+        self._av = av
+        self._container = container
+        self._stream = container.streams.video[0]
+        self._tick = Fraction(self._stream.time_base)
+        self._origin = start_ticks(container, self._tick)
+        self._start = start
+        self._count = 0
+        self._last = -1.0  # timestamp
+        self._waiting: list[tuple[int, int]] = []  # packets whose picture has not come: (pts, duration), a heap
+        self._errors: dict[int, str] = {}  # by pts
+        self.troubles: list[str] = []
+
+    def info(self, name: str) -> StreamInfo:
+        """What the container says."""
+        stream, container = self._stream, self._container
+        seconds = stream.duration * self._tick if stream.duration else None
+        if seconds is None and container.duration:
+            seconds = container.duration * _MICROSECOND
+        rate = rational(stream.average_rate) or rational(stream.guessed_rate)
+        frames = stream.frames or (round(seconds * rate) if seconds and rate else None)
+        return StreamInfo(
+            name=name,
+            live=seconds is None and "://" in name,
+            frames=frames,
+            duration=float(seconds) if seconds else None,
+            fps=float(rate) if rate else None,
+            tick=self._tick,
+            pixel_aspect=rational(stream.sample_aspect_ratio) or Fraction(1),
+        )
+
+    def frames(self) -> Iterator[Frame]:
+        """Every picture in the order of presentation; broken ones in their places."""
+        try:
+            for packet in self._from_start():
+                yield from self._decode(packet)
+            yield from self._lost(None)
+            self._compare()
+        finally:
+            self._container.close()
+
+    def _from_start(self) -> Iterator[Any]:
+        """The packets, from the last key frame before the start on; those before it are only counted."""
+        group: list[Any] = []
+        packets = self._packets()
+        for packet in packets:
+            time = packet.dts if packet.pts is None else packet.pts
+            late = time is None or (time - self._origin) * self._tick >= self._start
+            if packet.is_keyframe and not late:
+                self._count += sum(not held.is_discard for held in group)
+                group = []
+            group.append(packet)
+            if late:
+                break
+        yield from group
+        yield from packets
+
+    def _packets(self) -> Iterator[Any]:
+        """The packets; unreadable stretches of the container are skipped."""
+        failures = 0
+        while True:
+            try:
+                for packet in self._container.demux(self._stream):
+                    failures = 0
+                    yield packet
+                return
+            except self._av.error.InvalidDataError as error:
+                failures += 1
+                if failures == _UNREADABLE_LIMIT:
+                    self.troubles.append(f"reading was given up: {reason(error)}")
+                    return
+            except self._av.error.FFmpegError as error:
+                raise DekrPoseError(f"reading stopped: {reason(error)}") from error
+
+    def _decode(self, packet: Any) -> Iterator[Frame]:
+        pts = packet.dts if packet.pts is None else packet.pts
+        if packet.size and not packet.is_discard and pts is not None:
+            heapq.heappush(self._waiting, (pts, packet.duration or 0))
+        try:
+            pictures = self._stream.decode(packet)
+        except self._av.error.EOFError:
+            return
+        except self._av.error.FFmpegError as error:
+            if pts is not None:
+                self._errors[pts] = reason(error)
+            return
+        for picture in pictures:
+            pts = picture.pts
+            if pts is None and self._waiting:
+                pts = self._waiting[0][0]
+            yield from self._lost(pts)
+            duration = heapq.heappop(self._waiting)[1] if self._waiting and self._waiting[0][0] == pts else 0
+            frame = self._next(pts, duration)
+            if picture.is_corrupt:
+                yield broken(frame.index, frame.timestamp, "the picture is damaged", frame.duration)
+            else:
+                yield replace(frame, read=partial(upright_pixels, picture))
+
+    def _lost(self, before: int | None) -> Iterator[Frame]:
+        """Packets before a picture (None: all that wait) that gave none."""
+        while self._waiting and (before is None or self._waiting[0][0] < before):
+            pts, duration = heapq.heappop(self._waiting)
+            error = self._errors.pop(pts, None)
+            if error is None and self._stream.codec_context.name not in _HIDES_NOTHING:
+                continue
+            frame = self._next(pts, duration)
+            words = f"the frame cannot be decoded: {error or 'the decoder gave no picture'}"
+            yield broken(frame.index, frame.timestamp, words, frame.duration)
+
+    def _next(self, pts: int | None, duration: int) -> Frame:
+        """The next place in the stream; time never goes back, whatever a damaged container says."""
+        nominal = 1 / (rational(self._stream.average_rate) or Fraction(25))
+        timestamp = float((pts - self._origin) * self._tick) if pts is not None else float(self._count * nominal)
+        if timestamp <= self._last:
+            timestamp = self._last + float(nominal)
+        self._last = timestamp
+        stream = self._stream
+        if pts is not None and stream.duration and self._count + 1 == stream.frames:
+            # durations of packets are those between decodings, which leaves the last picture's to the whole
+            duration = max((stream.start_time or 0) + stream.duration - pts, 1)
+        frame = Frame(self._count, timestamp, _no_pixels, float(duration * self._tick) or None)
+        self._count += 1
+        return frame
+
+    def _compare(self) -> None:
+        """Note an end that came before the container said."""
+        promised, seconds = self._stream.frames, float((self._container.duration or 0) * _MICROSECOND)
+        if promised:
+            if self._count < promised:
+                self.troubles.append(f"it says that it has {promised} frames, only {self._count} are there")
+            return
+        slack = 0.1 * seconds if self._container.streams.audio else 0.0  # sound may go on for a while
+        if self._last + 1 + slack < seconds:
+            self.troubles.append(f"it says that it lasts {seconds:.1f} s, pictures end after {self._last:.1f} s")
+
+
+def _no_pixels() -> Pixels:
+    raise AssertionError("a place without a picture is never read")
+
+
+def upright_pixels(picture: Any) -> Pixels:
+    """(H, W, 3) uint8 RGB of a decoded picture, turned and mirrored as its display matrix says."""
+    pixels = picture.to_ndarray(format="rgb24")
+    for data in picture.side_data:
+        if getattr(data.type, "name", "") == "DISPLAYMATRIX":
+            return turn(pixels, np.frombuffer(data, np.int32))
+    return np.asarray(pixels, np.uint8)
+
+
+def turn(pixels: Pixels, matrix: np.ndarray[Any, np.dtype[np.int32]]) -> Pixels:
+    """Apply a display matrix (ISO 14496-12, "Track Header Box"): x' = ax + cy, y' = bx + dy, in quarter turns.
+
+    Args:
+        pixels: (H, W, 3).
+        matrix: (9,) a, b, u, c, d, v, x, y, w; fixed point, of which only the signs matter here.
+
+    Returns:
+        (H, W, 3) or (W, H, 3), contiguous.
+    """
+    a, b, c, d = (int(matrix[place]) for place in (0, 1, 3, 4))
+    if abs(b) > abs(a):
+        pixels, a, d = pixels.transpose(1, 0, 2), c, b
+    if a < 0:
+        pixels = pixels[:, ::-1]
+    if d < 0:
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
