@@ -29,9 +29,9 @@ from dekrpose.checkpoint_names import (
     split_scoring_net,
 )
 from dekrpose.checkpoint_pickles import read_metadata, read_tensors
-from dekrpose.config import BackboneConfig, EfficientNetLiteConfig, HeadConfig, ModelConfig
+from dekrpose.config import BackboneConfig, EfficientNetLiteConfig, HeadConfig, ModelConfig, TemporalConfig
 from dekrpose.errors import CheckpointError
-from dekrpose.models.dekr import DEKR
+from dekrpose.models.temporal import build_model
 from dekrpose.skeletons import Skeleton
 
 __all__ = [
@@ -148,13 +148,19 @@ def _plain(tensor: Tensor) -> Tensor:
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Our names and shapes of the network that a configuration describes; no memory is taken for it."""
-    return dict(_network_shapes(config.backbone, config.head, config.skeleton))
+    return dict(_network_shapes(config.backbone, config.head, config.skeleton, config.temporal))
 
 
 @lru_cache(maxsize=8)
-def _network_shapes(backbone: BackboneConfig | EfficientNetLiteConfig, head: HeadConfig, skeleton: Skeleton) -> Shapes:
+def _network_shapes(
+    backbone: BackboneConfig | EfficientNetLiteConfig,
+    head: HeadConfig,
+    skeleton: Skeleton,
+    temporal: TemporalConfig | None,
+) -> Shapes:
+    config = ModelConfig(backbone=backbone, head=head, skeleton=skeleton, temporal=temporal)
     with torch.device("meta"):
-        return _shapes(DEKR(ModelConfig(backbone=backbone, head=head, skeleton=skeleton)).state_dict())
+        return _shapes(build_model(config).state_dict())
 
 
 def check_fits(state_dict: Mapping[str, Tensor], expected_shapes: Shapes) -> None:

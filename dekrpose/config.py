@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
 
 Branches = Literal["per_keypoint", "grouped_13", "grouped_5", "shared"]
+TemporalKind = Literal["convgru", "gru_offset_flat"]
+"""How a network remembers earlier frames (see ``models.temporal``)."""
 MatchMode = Literal["official", "paper"]
 """How keypoints are moved to heatmap peaks (see ``decode.matching``)."""
 
@@ -131,6 +133,34 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
+class TemporalConfig:
+    """What a network for video remembers of earlier frames.
+
+    Args:
+        kind: "convgru", convolutional GRUs on both heads' maps that run frame by frame; or "gru_offset_flat", the
+            network of the seed project, one bidirectional GRU over flattened offset maps of 512 x 512 input only.
+        hidden: units per direction and layer of the flat GRU; the convolutional ones are as wide as their maps.
+        chunk: most frames that the flat GRU sees together.
+    """
+
+    kind: TemporalKind = "convgru"
+    hidden: int = 512
+    chunk: int = 10
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(TemporalKind):
+            raise ValueError(f"kind must be one of {get_args(TemporalKind)}, got {self.kind!r}")
+        if self.hidden < 1 or self.chunk < 1:
+            raise ValueError(f"hidden and chunk must be at least 1, got {self.hidden} and {self.chunk}")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TemporalConfig:
+        """Build from JSON values; unknown keys raise ValueError."""
+        _check_keys(cls, values)
+        return cls(**values)
+
+
+@dataclass(frozen=True)
 class DecodeConfig:
     """Thresholds that belong to a model.
 
@@ -181,6 +211,7 @@ class ModelConfig:
         datasets: Hugging Face ids or names of the training data.
         published: numbers of others about these weights, name to value; never measured with this library.
         published_by: whose numbers they are.
+        temporal: what it remembers of earlier frames of a video; None for networks that see photos one by one.
     """
 
     name: str = "dekr-w32-coco"
@@ -199,6 +230,7 @@ class ModelConfig:
     datasets: tuple[str, ...] = ()
     published: Mapping[str, float] = field(default_factory=dict)
     published_by: str = ""
+    temporal: TemporalConfig | None = None
 
     def without_numbers(self) -> ModelConfig:
         """A copy that claims no accuracy, for weights that are about to change."""
@@ -221,6 +253,8 @@ class ModelConfig:
         ):
             if key in parts:
                 parts[key] = read(parts[key])
+        if parts.get("temporal") is not None:
+            parts["temporal"] = TemporalConfig.from_dict(parts["temporal"])
         if "datasets" in parts:
             if isinstance(parts["datasets"], str):
                 raise ValueError(f"datasets must be a list of names, got {parts['datasets']!r}")

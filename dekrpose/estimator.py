@@ -25,6 +25,7 @@ from dekrpose.errors import CheckpointError, DekrPoseError, ImageError
 from dekrpose.images import Color, Geometry, Pixels
 from dekrpose.models.dekr import DEKR
 from dekrpose.models.oks_score import OKSScoreNet, rescore
+from dekrpose.models.temporal import build_model
 from dekrpose.options import Options, resolve_options
 from dekrpose.results import Poses
 
@@ -136,7 +137,7 @@ class PoseEstimator:
         checkpoint = read_checkpoint(path)
         config = checkpoint.config
         with torch.device("meta"):
-            model = DEKR(config)
+            model = build_model(config)
         model.load_state_dict({name: _single(value) for name, value in checkpoint.state_dict.items()}, assign=True)
         rescoring = checkpoint.rescoring
         if rescoring_net is False:

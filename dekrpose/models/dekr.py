@@ -50,7 +50,11 @@ class HeatmapHead(nn.Module):
         self.final = nn.Conv2d(config.heatmap_channels, keypoints + 1, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        return cast(Tensor, self.final(self.block(self.transition(features))))
+        return self.from_transition(self.transition(features))
+
+    def from_transition(self, maps: Tensor) -> Tensor:
+        """``forward`` from the transition's (B, heatmap_channels, h, w) maps on."""
+        return cast(Tensor, self.final(self.block(maps)))
 
 
 class RegressionBlock(nn.Module):
@@ -122,7 +126,11 @@ class OffsetHead(nn.Module):
         self.channel_order = None if channels == list(range(2 * keypoints)) else channels
 
     def forward(self, features: Tensor) -> Tensor:
-        parts = self.transition(features).split(self.splits, dim=1)
+        return self.from_transition(self.transition(features))
+
+    def from_transition(self, maps: Tensor) -> Tensor:
+        """``forward`` from the transition's (B, sum of ``splits``, h, w) maps on."""
+        parts = torch.split(maps, self.splits, dim=1)
         return self._join([group(part) for group, part in zip(self.groups, parts, strict=True)])
 
     def at(self, features: Tensor, pixels: Tensor) -> Tensor:

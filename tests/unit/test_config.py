@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from dekrpose.config import ARCHITECTURES, ModelConfig
+from dekrpose.config import ARCHITECTURES, ModelConfig, TemporalConfig
 
 MEASURED = ModelConfig(
     name="mine",
@@ -20,20 +20,22 @@ MEASURED = ModelConfig(
     published={"AP": 68.6},
     published_by="somebody",
 )
+VIDEO = replace(MEASURED, name="video", temporal=TemporalConfig(chunk=5))
 
 
-@pytest.mark.parametrize("config", [MEASURED, *ARCHITECTURES.values()], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [MEASURED, VIDEO, *ARCHITECTURES.values()], ids=lambda config: config.name)
 def test_a_configuration_survives_json(config: ModelConfig) -> None:
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 def test_what_older_versions_wrote_loads() -> None:
     values = MEASURED.to_dict()
-    for name in ("evaluation", "evaluation_data", "datasets", "published", "published_by"):
+    for name in ("evaluation", "evaluation_data", "datasets", "published", "published_by", "temporal"):
         del values[name]
     older = ModelConfig.from_dict(values)
     assert older.metrics == {"AP": 12.5}
     assert (older.evaluation, older.evaluation_data, older.datasets, older.published) == ("", "", (), {})
+    assert older.temporal is None
 
 
 def test_unknown_matching_is_refused() -> None:
@@ -48,6 +50,8 @@ def test_a_single_name_is_no_list_of_datasets() -> None:
 
 
 def test_unknown_keys_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown TemporalConfig key units"):
+        ModelConfig.from_dict({"temporal": {"units": 3}})
     with pytest.raises(ValueError, match="unknown ModelConfig key colour"):
         ModelConfig.from_dict({"colour": "blue"})
 

@@ -1,0 +1,145 @@
+"""What a network for video remembers: convolutional GRUs over a head's maps, and the seed's flat GRU over offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FLAT_MAP = 128
+"""Side of the offset maps that the flat GRU reads, heatmap pixels: those of a 512 x 512 input."""
+
+
+class ConvGRU(nn.Module):
+    """A 3x3 convolutional GRU over maps of G branches that never mix, and the way of its memory back into them.
+
+    z = sigmoid(Wz [x, h]), r = sigmoid(Wr [x, h]), n = tanh(Wn [x, r h]), h' = (1 - z) h + z n, y = x + Wo h'.
+    The part of a convolution that reads x and the part that reads h are layers of their own, so that the first runs on
+    all frames of a clip at once. Wo is 1x1 and starts at zero: what is built onto a network changes nothing at first.
+
+    Args:
+        channels: width of the maps, all branches together.
+        groups: G.
+    """
+
+    def __init__(self, channels: int, groups: int = 1) -> None:
+        super().__init__()
+        self.channels, self.groups = channels, groups
+        # each branch's gates side by side: z, r, n of the maps; z, r of the memory
+        self.inputs = nn.Conv2d(channels, 3 * channels, 3, padding=1, groups=groups)
+        self.gates = nn.Conv2d(channels, 2 * channels, 3, padding=1, groups=groups, bias=False)
+        self.candidate = nn.Conv2d(channels, channels, 3, padding=1, groups=groups, bias=False)
+        self.out = nn.Conv2d(channels, channels, 1, groups=groups, bias=False)
+        nn.init.zeros_(self.out.weight)
+
+    def step(self, inputs: Tensor, hidden: Tensor | None) -> Tensor:
+        """The memory after a frame.
+
+        Args:
+            inputs: ``self.inputs`` of the frame's maps, (B, 3C, h, w).
+            hidden: the memory before it, (B, C, h, w); None is one of zeros.
+
+        Returns:
+            (B, C, h, w), always float32: half precision would lose what changes slowly.
+        """
+        parts = self._by_branch(inputs, 3)
+        if hidden is None:
+            return (parts[:, :, 0].sigmoid() * parts[:, :, 2].tanh()).flatten(1, 2).float()
+        z, r = (parts[:, :, :2] + self._by_branch(self.gates(hidden), 2)).sigmoid().unbind(2)
+        before = self._by_branch(hidden, 1)[:, :, 0]
+        candidate = self.candidate((r * before).flatten(1, 2))
+        n = (parts[:, :, 2] + self._by_branch(candidate, 1)[:, :, 0]).tanh()
+        return (before + z * (n - before)).flatten(1, 2).float()
+
+    def _by_branch(self, maps: Tensor, kinds: int) -> Tensor:
+        """(B, G * kinds * c, h, w) -> (B, G, kinds, c, h, w)."""
+        batch, channels, height, width = maps.shape
+        return maps.reshape(batch, self.groups, kinds, channels // self.groups // kinds, height, width)
+
+
+class MapMemory(nn.Module):
+    """The memory of one feature map, whose channels are runs of branches of equal width; each run has a ConvGRU.
+
+    Args:
+        runs: channels and branches of each run, in the order of the channels.
+    """
+
+    def __init__(self, runs: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        self.splits = [channels for channels, _ in runs]
+        self.grus = nn.ModuleList(ConvGRU(channels, groups) for channels, groups in runs)
+
+    def forward(self, maps: Tensor, hidden: Tensor | None, reset: Tensor) -> tuple[Tensor, Tensor]:
+        """Take a clip along.
+
+        Args:
+            maps: (B, T, C, h, w), frames in their order.
+            hidden: what was remembered before them, (B, C, h, w); None is nothing, for all.
+            reset: (B, T) bool on the CPU: forget everything before this frame.
+
+        Returns:
+            The maps with what earlier frames add, (B, T, C, h, w), equal to the maps where there are none, and the
+            memory after the last frame, (B, C, h, w).
+        """
+        before = [None] * len(self.splits) if hidden is None else torch.split(hidden, self.splits, dim=1)
+        done = [
+            _recur(cast(ConvGRU, gru), part, state, reset)
+            for gru, part, state in zip(self.grus, torch.split(maps, self.splits, dim=2), before, strict=True)
+        ]
+        if len(done) == 1:
+            return done[0]
+        return torch.cat([out for out, _ in done], dim=2), torch.cat([state for _, state in done], dim=1)
+
+
+def _recur(gru: ConvGRU, maps: Tensor, hidden: Tensor | None, reset: Tensor) -> tuple[Tensor, Tensor]:
+    batch, frames = maps.shape[:2]
+    inputs = cast(Tensor, gru.inputs(maps.flatten(0, 1)))
+    inputs = inputs.reshape(batch, frames, *inputs.shape[1:])
+    outs: list[Tensor] = []
+    for index in range(frames):
+        forget = reset[:, index]
+        mixed = forget.to(maps.device).reshape(-1, 1, 1, 1) if forget.any() else None
+        before = None if hidden is None or forget.all() else hidden
+        if before is not None and mixed is not None:
+            before = before.masked_fill(mixed, 0)
+        hidden = gru.step(inputs[:, index], before)
+        if before is None:
+            outs.append(maps[:, index])
+        else:
+            added = gru.out(hidden)
+            outs.append(maps[:, index] + (added if mixed is None else added.masked_fill(mixed, 0)))
+    assert hidden is not None
+    return torch.stack(outs, dim=1), hidden
+
+
+class FlatGRU(nn.Module):
+    """The seed project's memory: one bidirectional GRU over the flattened offset maps of each keypoint of a chunk.
+
+    A map of 2 x 128 x 128 numbers goes in flat; GRU (2 layers, both ways, dropout 0.2), LayerNorm, ELU and a linear
+    layer make a map that is added to it. All keypoints share the weights. Input of 512 x 512 pixels only.
+
+    Args:
+        hidden: units per layer and direction (the seed has 512).
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        numbers = 2 * FLAT_MAP * FLAT_MAP
+        self.gru = nn.GRU(numbers, hidden, num_layers=2, batch_first=True, dropout=0.2, bidirectional=True)
+        self.norm = nn.LayerNorm(2 * hidden)
+        self.linear = nn.Linear(2 * hidden, numbers)
+
+    def forward(self, offsets: Tensor) -> Tensor:
+        """(B, T, 2K, 128, 128) offsets of the T frames of one chunk -> the same, changed."""
+        if offsets.shape[-2:] != (FLAT_MAP, FLAT_MAP):
+            raise ValueError(
+                f"the flat GRU reads offset maps of {FLAT_MAP} x {FLAT_MAP}, those of a 512 x 512 input, got "
+                f"{offsets.shape[-2]} x {offsets.shape[-1]}; take a model with convolutional GRUs for other sizes"
+            )
+        batch, frames, channels = offsets.shape[:3]
+        flat = offsets.reshape(batch, frames, channels // 2, -1).transpose(1, 2).flatten(0, 1)
+        added = cast(Tensor, self.linear(F.elu(self.norm(self.gru(flat)[0]))))
+        return offsets + added.reshape(batch, -1, frames, flat.shape[-1]).transpose(1, 2).reshape(offsets.shape)
