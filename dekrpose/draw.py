@@ -65,11 +65,6 @@ class _Limb:
     width: float
     color: tuple[int, int, int]
 
-    def zoomed(self, left: int, top: int, zoom: int) -> _Limb:
-        """The same in the pixels of a ``zoom`` times finer region that starts at (left, top)."""
-        start, end = _zoomed(self.start, left, top, zoom), _zoomed(self.end, left, top, zoom)
-        return _Limb(start, end, self.alphas, self.width * zoom, self.color)
-
 
 @dataclass(frozen=True)
 class _Disc:
@@ -79,15 +74,6 @@ class _Disc:
     alpha: float
     radius: float
     color: tuple[int, int, int]
-
-    def zoomed(self, left: int, top: int, zoom: int) -> _Disc:
-        """The same in the pixels of a ``zoom`` times finer region that starts at (left, top)."""
-        return _Disc(_zoomed(self.center, left, top, zoom), self.alpha, self.radius * zoom, self.color)
-
-
-def _zoomed(point: tuple[float, float], left: int, top: int, zoom: int) -> tuple[float, float]:
-    """Pixel centers are integers in both frames."""
-    return (point[0] - left + 0.5) * zoom - 0.5, (point[1] - top + 0.5) * zoom - 0.5
 
 
 @dataclass(frozen=True)
@@ -297,22 +283,70 @@ def _paint(canvas: NDArray[np.uint8], limbs: list[_Limb], discs: list[_Disc]) ->
     left, top = np.clip(np.floor(corners.min(axis=0) - margin), 0, limits).astype(int).tolist()
     right, bottom = np.clip(np.ceil(corners.max(axis=0) + margin) + 1, 0, limits).astype(int).tolist()
     zoom = _zoom((right - left) * (bottom - top), discs)
-    limbs = [limb.zoomed(left, top, zoom) for limb in limbs]
-    discs = [disc.zoomed(left, top, zoom) for disc in discs]
+    frame = (left, top, zoom)
     mask = np.zeros(((bottom - top) * zoom, (right - left) * zoom), np.uint8)
     under = np.zeros_like(mask)
     layer = np.zeros((*mask.shape, 3), np.uint8)  # black where only the rim shows
-    for limb in limbs:
-        _fade(under, limb, limb.width + 2 * rim * zoom, _RIM_ALPHA)
-        _fade(mask, limb, limb.width, 1.0)
-        _bar(layer, limb, limb.width, 1.0, limb.color)
-    for disc in discs:
-        outer, inner = _circle(disc, disc.radius + rim * zoom), _circle(disc, disc.radius)
-        _fill(under, outer, (disc.alpha * _RIM_ALPHA * 255,))
-        _fill(layer, outer, tuple(value // 3 for value in disc.color))
-        _fill(layer, inner, disc.color)
-        _fill(mask, inner, (disc.alpha * 255,))
+    _paint_limbs(mask, under, layer, limbs, rim * zoom, frame)
+    _paint_discs(mask, under, layer, discs, rim * zoom, frame)
     _blend(canvas[top:bottom, left:right], layer, mask, under, zoom)
+
+
+def _paint_limbs(
+    mask: NDArray[np.uint8],
+    under: NDArray[np.uint8],
+    layer: NDArray[np.uint8],
+    limbs: list[_Limb],
+    rim: float,
+    frame: tuple[int, int, int],
+) -> None:
+    """Bars from each limb's clearer end; all corners of a person are computed at once."""
+    if not limbs:
+        return
+    starts, ends = (_zoomed([getattr(limb, end) for limb in limbs], frame) for end in ("start", "end"))
+    long_enough = (np.hypot(*(ends - starts).T) >= 1).tolist()
+    index, widths, shares = [], [], []
+    fills: list[tuple[NDArray[np.uint8], tuple[float, ...]]] = []
+    for number, limb in enumerate(limbs):
+        if not long_enough[number]:
+            continue
+        width, steps = limb.width * frame[2], _fade(limb)
+        for target, wide, opacity in ((under, width + 2 * rim, _RIM_ALPHA), (mask, width, 1.0)):
+            index += [number] * len(steps)
+            widths += [wide] * len(steps)
+            shares += [share for share, _ in steps]
+            fills += [(target, (alpha * opacity * 255,)) for _, alpha in steps]
+        index.append(number)
+        widths.append(width)
+        shares.append(1.0)
+        fills.append((layer, limb.color))
+    bars = _bars(starts[index], ends[index], np.array(widths), np.array(shares)[:, None])
+    for (target, value), corners in zip(fills, bars, strict=True):
+        cv2.fillConvexPoly(target, corners, value, cv2.LINE_AA, _SHIFT)
+
+
+def _paint_discs(
+    mask: NDArray[np.uint8],
+    under: NDArray[np.uint8],
+    layer: NDArray[np.uint8],
+    discs: list[_Disc],
+    rim: float,
+    frame: tuple[int, int, int],
+) -> None:
+    centers = _zoomed([disc.center for disc in discs], frame)
+    radii = np.array([disc.radius * frame[2] for disc in discs])
+    outlines = (_circles(centers, radii + rim), _circles(centers, radii))
+    for disc, outer, inner in zip(discs, *outlines, strict=True):
+        cv2.fillConvexPoly(under, outer, (disc.alpha * _RIM_ALPHA * 255,), cv2.LINE_AA, _SHIFT)
+        cv2.fillConvexPoly(layer, outer, tuple(value // 3 for value in disc.color), cv2.LINE_AA, _SHIFT)
+        cv2.fillConvexPoly(layer, inner, disc.color, cv2.LINE_AA, _SHIFT)
+        cv2.fillConvexPoly(mask, inner, (disc.alpha * 255,), cv2.LINE_AA, _SHIFT)
+
+
+def _zoomed(points: list[tuple[float, float]], frame: tuple[int, int, int]) -> NDArray[np.float64]:
+    """Points in the pixels of a finer region (left, top, zoom); pixel centers are integers in both frames."""
+    left, top, zoom = frame
+    return (np.array(points) - (left, top) + 0.5) * zoom - 0.5
 
 
 def _blend(
@@ -349,39 +383,29 @@ def _zoom(pixels: int, discs: list[_Disc]) -> int:
     return zoom
 
 
-def _fade(mask: NDArray[np.uint8], limb: _Limb, width: float, opacity: float) -> None:
-    """The limb's opacity from end to end, as bars that get shorter and stronger in steps too small to see."""
+def _fade(limb: _Limb) -> list[tuple[float, float]]:
+    """The limb's opacity from end to end, as bars (share of its length, opacity) that get shorter and stronger in steps
+    too small to see."""
     strong, faint = limb.alphas
     count = 1 + int((strong - faint) * 24)
-    for step in range(count):
-        alpha = faint + (strong - faint) * (step + 0.5) / count
-        _bar(mask, limb, width, 1 - step / count, (alpha * opacity * 255,))
+    return [(1 - step / count, faint + (strong - faint) * (step + 0.5) / count) for step in range(count)]
 
 
-def _bar(target: NDArray[np.uint8], limb: _Limb, width: float, share: float, value: tuple[float, ...]) -> None:
-    """Fill a bar from the limb's clearer end over a share of its length."""
-    x, y = limb.start
-    along_x, along_y = limb.end[0] - x, limb.end[1] - y
-    length = math.hypot(along_x, along_y)
-    if length < 1:
-        return
-    half = max(width - _GROWTH, 0.0) / 2 / length
-    side_x, side_y = -along_y * half, along_x * half
-    far_x, far_y = x + along_x * share, y + along_y * share
-    corners = np.array(
-        (
-            (x + side_x, y + side_y),
-            (far_x + side_x, far_y + side_y),
-            (far_x - side_x, far_y - side_y),
-            (x - side_x, y - side_y),
-        )
-    )
-    _fill(target, corners, value)
+def _bars(
+    starts: NDArray[np.float64], ends: NDArray[np.float64], widths: NDArray[np.float64], shares: NDArray[np.float64]
+) -> NDArray[np.int32]:
+    """(N, 4, 2) corners of bars from (N, 2) starts over (N, 1) shares of the way to the ends, for OpenCV."""
+    along = ends - starts
+    half = np.maximum(widths - _GROWTH, 0.0) / 2 / np.hypot(*along.T)
+    side = np.stack([-along[:, 1] * half, along[:, 0] * half], axis=1)
+    far = starts + along * shares
+    return _fixed(np.stack([starts + side, far + side, far - side, starts - side], axis=1))
 
 
-def _circle(disc: _Disc, radius: float) -> NDArray[np.float64]:
-    return np.asarray(disc.center + _CIRCLE * max(radius - _GROWTH / 2, 0.1))
+def _circles(centers: NDArray[np.float64], radii: NDArray[np.float64]) -> NDArray[np.int32]:
+    """(N, 24, 2) corners of circles, for OpenCV."""
+    return _fixed(centers[:, None] + _CIRCLE * np.maximum(radii - _GROWTH / 2, 0.1)[:, None, None])
 
 
-def _fill(target: NDArray[np.uint8], corners: NDArray[np.float64], value: tuple[float, ...]) -> None:
-    cv2.fillConvexPoly(target, np.rint(corners * _FIXED).astype(np.int32), value, cv2.LINE_AA, _SHIFT)
+def _fixed(corners: NDArray[np.float64]) -> NDArray[np.int32]:
+    return np.asarray(np.rint(corners * _FIXED), np.int32)
