@@ -172,7 +172,7 @@ def resize(image: Pixels, geometry: Geometry) -> Pixels:
     """
     if image.dtype != np.uint8 or image.shape != (*geometry.image_size, 3):
         raise ImageError(f"image must be uint8 {(*geometry.image_size, 3)}, got {image.dtype} {image.shape}")
-    (top, bottom, top_weight, bottom_weight), (left, right, left_weight, right_weight) = _neighbours(geometry)
+    (top, bottom, top_weight, bottom_weight), (left, right, left_weight, right_weight) = axis_neighbours(geometry)
     bytes_of_pixel = np.arange(3)
     left = (3 * left[:, None] + bytes_of_pixel).ravel()
     right = (3 * right[:, None] + bytes_of_pixel).ravel()
@@ -196,7 +196,7 @@ def resize(image: Pixels, geometry: Geometry) -> Pixels:
 _Axis = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
 
 
-def _neighbours(geometry: Geometry) -> tuple[_Axis, _Axis]:
+def axis_neighbours(geometry: Geometry) -> tuple[_Axis, _Axis]:
     """For input rows and for columns: each one's two neighbours in the photo, and their weights out of 32."""
     matrix = geometry.matrix
     # Invert, round and add in the order of warpAffine, because a position on the edge of two 1/32 depends on it.

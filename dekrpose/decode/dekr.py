@@ -37,17 +37,31 @@ def find_centers(center_map: Tensor, *, max_people: int = 30, threshold: float =
     """
     if center_map.ndim != 2:
         raise ValueError(f"center_map must be (h, w), got {tuple(center_map.shape)}")
-    height, width = center_map.shape
+    places, scores, keep = center_peaks(center_map[None], max_people=max_people, threshold=threshold)
+    width = center_map.shape[1]
+    return torch.stack([places % width, places // width], dim=2)[keep], scores[keep]
+
+
+def center_peaks(center_maps: Tensor, *, max_people: int, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """``find_centers`` for a batch, at fixed shapes.
+
+    Args:
+        center_maps: (B, h, w) center heatmaps.
+        max_people, threshold: as in ``find_centers``.
+
+    Returns:
+        (B, M) pixels numbered row by row, their values, highest first, and whether each is a center; M is
+        ``max_people``, or the number of pixels if that is less.
+    """
+    height, width = center_maps.shape[1:]
     side = (height + width) / 2
     window = 7 if side > 300 else 5 if side > 200 else 3
-    highest = F.max_pool2d(center_map[None, None], window, stride=1, padding=window // 2)[0, 0]
-    is_peak = (center_map == highest).flatten()
+    highest = F.max_pool2d(center_maps[:, None], window, stride=1, padding=window // 2)[:, 0]
+    is_peak = (center_maps == highest).flatten(1)
     # The whole map goes through topk, as in the official code: its order among ties is what recordings hold.
-    peaks = torch.where(is_peak, center_map.flatten(), 0.0)
+    peaks = torch.where(is_peak, center_maps.flatten(1), 0.0)
     scores, places = peaks.topk(min(max_people, height * width))
-    keep = (scores > threshold) & is_peak[places]
-    scores, places = scores[keep], places[keep]
-    return torch.stack([places % width, places // width], dim=1), scores
+    return places, scores, (scores > threshold) & is_peak.gather(1, places)
 
 
 def pose_map(offsets: Tensor) -> Tensor:
@@ -164,7 +178,8 @@ def decode(
     scales = [float(scales[index]) for index in order]
     height, width = maps[order[scales.index(1.0)]][0].shape[-2:]
     size = (height * stride, width * stride) if valid_size is None else valid_size
-    pairs = [_crop(*maps[index], size, scale / stride) for index, scale in zip(order, scales, strict=True)]
+    cells = [(max(1, round(size[0] * s / stride)), max(1, round(size[1] * s / stride))) for s in scales]
+    pairs = [crop_to(*maps[index], cut) for index, cut in zip(order, cells, strict=True)]
     candidates = pool_scales(
         [
             decode_poses(
@@ -184,13 +199,25 @@ def decode(
         max_people=max_people,
     )
     if match is not None and len(poses):
-        poses = _match(poses, keypoint_scores, keypoint_heatmaps, size, match)
+        poses = match_poses(poses, keypoint_scores, keypoint_heatmaps, size, match)
     return poses, keypoint_scores, scores
 
 
-def _match(
+def match_poses(
     poses: Tensor, keypoint_scores: Tensor, heatmaps: Sequence[Tensor], size: tuple[int, int], mode: MatchMode
 ) -> Tensor:
+    """Move keypoints to heatmap peaks, without enlarging the heatmaps where that gives the same.
+
+    Args:
+        poses: (N, K, 2) xy, input pixels of scale 1.
+        keypoint_scores: (N, K).
+        heatmaps: per scale (K, h, w).
+        size: (height, width), input pixels of scale 1.
+        mode: see ``match_to_heatmaps``.
+
+    Returns:
+        (N, K, 2) xy, input pixels of scale 1.
+    """
     cells = tuple(heatmaps[0].shape[1:])
     on_cells = len(heatmaps) == 1 and size == (STRIDE * cells[0], STRIDE * cells[1])
     matched = match_at_stride(poses, keypoint_scores, heatmaps[0]) if on_cells and mode == "paper" else None
@@ -199,9 +226,9 @@ def _match(
     return match_to_heatmaps(poses, keypoint_scores, average_heatmaps(heatmaps, size), mode=mode)
 
 
-def _crop(heatmaps: Tensor, positions: Tensor, size: tuple[int, int], factor: float) -> tuple[Tensor, Tensor]:
-    """The valid part of a scale's maps in float32, sizes rounded to whole heatmap pixels."""
-    height, width = (max(1, round(side * factor)) for side in size)
+def crop_to(heatmaps: Tensor, positions: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The upper left (height, width) heatmap pixels of a scale's maps, in float32."""
+    height, width = size
     return heatmaps[..., :height, :width].float(), positions[..., :height, :width].float()
 
 
