@@ -163,6 +163,8 @@ def _plain(name: str) -> DEKR:
         if not known:
             raise
         return _random(name)
+    if checkpoint.config.temporal is not None:
+        raise DekrPoseError(f"{name} remembers earlier frames; the naive formulation exists for image models")
     model = DEKR(checkpoint.config)
     model.load_state_dict(checkpoint.state_dict)
     return model.eval()

@@ -10,7 +10,8 @@ from statistics import median
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from dekrpose.benchmark.made_up import PlantedNetwork
 from dekrpose.benchmark.settings import LOOP, Setting
@@ -101,9 +102,9 @@ class PartTimes:
     """
 
     def __init__(self, network: object, synchronise: Callable[[], None]) -> None:
-        has_parts = isinstance(network, nn.Module) and all(hasattr(network, name) for name in _ATTRIBUTES)
-        self._network = network if has_parts else None
+        self._network = network
         self._synchronise = synchronise
+        self._handles: list[RemovableHandle] = []
         self._times: dict[str, float] = {}
         self._begun: dict[str, float] = {}
 
@@ -111,18 +112,25 @@ class PartTimes:
     def watch(self) -> Iterator[None]:
         """Within this block the parts' times are taken."""
         self._times, self._begun = {}, {}
-        handles = []
-        if isinstance(self._network, nn.Module):
-            handles.append(self._network.register_forward_pre_hook(lambda *_: self._begin(PARTS[0])))
-            for part, name in zip(PARTS[1:], _ATTRIBUTES[1:], strict=True):
-                head = getattr(self._network, name)
-                handles.append(head.register_forward_pre_hook(lambda *_, part=part: self._begin(part)))
-                handles.append(head.register_forward_hook(lambda *_, part=part: self._end(part)))
+        if isinstance(self._network, nn.Module) and all(hasattr(self._network, name) for name in _ATTRIBUTES):
+            self._handles = [self._network.register_forward_pre_hook(self._start)]
         try:
             yield
         finally:
-            for handle in handles:
+            for handle in self._handles:
                 handle.remove()
+
+    def _start(self, network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Watch the heads of what runs in the network's place, if anything does."""
+        choose = getattr(network, "running", None)
+        running = network if choose is None else choose(*inputs)
+        if len(self._handles) == 1:
+            parts = running if isinstance(running, nn.Module) else network
+            for part, name in zip(PARTS[1:], _ATTRIBUTES[1:], strict=True):
+                head = getattr(parts, name)
+                self._handles.append(head.register_forward_pre_hook(lambda *_, part=part: self._begin(part)))
+                self._handles.append(head.register_forward_hook(lambda *_, part=part: self._end(part)))
+        self._begin(PARTS[0])
 
     def _begin(self, part: str) -> None:
         self._synchronise()
