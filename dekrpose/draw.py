@@ -28,6 +28,7 @@ _PEOPLE = (
     (255, 176, 32), (48, 168, 255), (36, 196, 140), (232, 110, 170),
     (244, 228, 66), (150, 130, 255), (232, 96, 52), (110, 220, 235),
 )  # fmt: skip
+_NOBODY = (170, 170, 170)  # people of a stream who have no identity yet
 _RIM_ALPHA = 0.55  # of the black rim around limbs and keypoints
 _TILE = 128
 _SHIFT = 4  # OpenCV's sub-pixel bits
@@ -93,7 +94,7 @@ def draw_poses(
     color: Literal["rgb", "bgr"] = "rgb",
     keypoint_threshold: float | None = None,
     thickness: float | None = None,
-    color_by: Literal["side", "person"] = "side",
+    color_by: Literal["side", "person"] | None = None,
 ) -> NDArray[np.uint8]:
     """Draw skeletons onto a copy of an image; nearer (larger) people come on top.
 
@@ -110,7 +111,8 @@ def draw_poses(
         keypoint_threshold: None for the rule above; a number draws every keypoint of at least this score.
         thickness: of the limbs in image pixels; None derives it from the sizes of person and image.
         color_by: "side" (blue is the person's left, amber the right) or "person" (by track id if there is
-            one, else by order).
+            one, grey for people without an identity yet, else by order); None is by person where the poses have
+            track ids.
 
     Returns:
         (H, W, 3) uint8 in the order that ``color`` names.
@@ -119,6 +121,7 @@ def draw_poses(
         ValueError: the image's shape or type is wrong or not the one of the poses, or an unknown option.
     """
     _check(image, poses, color, thickness, color_by)
+    by_person = color_by == "person" or (color_by is None and poses.track_ids is not None)
     canvas: NDArray[np.uint8] = np.array(image, order="C")
     finite = np.isfinite(poses.keypoints).all(axis=2)
     alphas = np.where(finite, keypoint_alphas(poses.keypoint_scores, keypoint_threshold), 0.0)
@@ -129,7 +132,8 @@ def draw_poses(
             continue
         width = _limb_width(sizes[person], poses.image_size) if thickness is None else float(thickness)
         identity = person if poses.track_ids is None else int(poses.track_ids[person])
-        colors = _SIDES if color_by == "side" else dict.fromkeys(_SIDES, _PEOPLE[identity % len(_PEOPLE)])
+        one = _PEOPLE[identity % len(_PEOPLE)] if identity >= 0 else _NOBODY
+        colors = dict.fromkeys(_SIDES, one) if by_person else _SIDES
         if color == "bgr":
             colors = {side: (blue, green, red) for side, (red, green, blue) in colors.items()}
         brush = _Brush(width, 0.4 * sizes[person], colors, poses.image_size)
@@ -161,7 +165,7 @@ def keypoint_alphas(keypoint_scores: NDArray[np.float32], threshold: float | Non
     return np.where(drawn, alphas, 0.0)
 
 
-def _check(image: NDArray[np.uint8], poses: _Poses, color: str, thickness: float | None, color_by: str) -> None:
+def _check(image: NDArray[np.uint8], poses: _Poses, color: str, thickness: float | None, color_by: str | None) -> None:
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         found = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f"image must be a (H, W, 3) uint8 array, got {found}; drop alpha with image[..., :3]")
@@ -172,8 +176,8 @@ def _check(image: NDArray[np.uint8], poses: _Poses, color: str, thickness: float
         )
     if color not in ("rgb", "bgr"):
         raise ValueError(f"color must be 'rgb' or 'bgr', got {color!r}")
-    if color_by not in ("side", "person"):
-        raise ValueError(f"color_by must be 'side' or 'person', got {color_by!r}")
+    if color_by not in ("side", "person", None):
+        raise ValueError(f"color_by must be 'side', 'person' or None, got {color_by!r}")
     if thickness is not None and not thickness > 0:
         raise ValueError(f"thickness must be above 0 pixels, got {thickness}")
 

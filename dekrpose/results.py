@@ -246,7 +246,7 @@ class Poses:
         color: Literal["rgb", "bgr"] = "rgb",
         keypoint_threshold: float | None = None,
         thickness: float | None = None,
-        color_by: Literal["side", "person"] = "side",
+        color_by: Literal["side", "person"] | None = None,
     ) -> NDArray[np.uint8]:
         """Draw the poses onto a copy of the image.
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -185,10 +186,25 @@ def test_colour_by_person_follows_the_track_and_not_the_order() -> None:
             image_size=(100, 200),
             track_ids=np.array(track_ids),
         )
-        return draw_poses(grey(100, 200), poses, color_by="person")
+        by_default = draw_poses(grey(100, 200), poses)
+        np.testing.assert_array_equal(by_default, draw_poses(grey(100, 200), poses, color_by="person"))
+        assert not np.array_equal(by_default, draw_poses(grey(100, 200), poses, color_by="side"))
+        return by_default
 
     np.testing.assert_array_equal(drawn([0, 1], [3, 5]), drawn([1, 0], [5, 3]))
     assert not np.array_equal(drawn([0, 1], [3, 5]), drawn([0, 1], [5, 3]))
+
+
+def test_people_without_an_identity_yet_are_grey() -> None:
+    poses = replace(people([FIGURE * 90], (100, 100)), track_ids=np.array([-1]))
+    drawn = draw_poses(grey(100, 100), poses)
+    assert (np.ptp(drawn, axis=2) == 0).all()
+    assert changed(drawn).any()
+
+
+def test_poses_without_identities_are_drawn_by_side() -> None:
+    poses = people([FIGURE * 90], (100, 100))
+    np.testing.assert_array_equal(draw_poses(grey(100, 100), poses), draw_poses(grey(100, 100), poses, color_by="side"))
 
 
 def test_thickness_is_in_image_pixels() -> None:
