@@ -1,0 +1,258 @@
+"""What a CUDA device does between photo and poses is what the CPU does: the same code, run here on the CPU."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dekrpose import PoseEstimator, images
+from dekrpose.decode.candidates import answer, finish, layout_of
+from dekrpose.decode.dekr import decode
+from dekrpose.device_path import DevicePath
+from dekrpose.estimator import MIN_CENTERS
+from dekrpose.graphs import Recordings
+from dekrpose.image_device import normalise, pack, resize_shipment
+from dekrpose.images import Geometry, Pixels
+from tests.small_model import write_small_model
+
+SIZES = [(97, 131), (131, 97), (64, 64), (300, 220)]
+
+
+def photo(height: int, width: int) -> Pixels:
+    return np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def estimator(tmp_path_factory: pytest.TempPathFactory) -> PoseEstimator:
+    return PoseEstimator.from_pretrained(
+        write_small_model(tmp_path_factory.mktemp("small") / "small.safetensors"), device="cpu"
+    )
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize("input_size", [64, 192])
+def test_a_device_resizes_to_the_same_bytes(height: int, width: int, input_size: int) -> None:
+    own = photo(height, width)
+    scales = [Geometry.fit(height, width, input_size, scale) for scale in (1.0, 0.5)]
+    resized = resize_shipment(pack([own], [scales]))
+    for geometry, ours in zip(scales, resized, strict=True):
+        np.testing.assert_array_equal(ours[0].numpy(), images.resize(own, geometry))
+
+
+def test_photos_of_several_sizes_travel_together() -> None:
+    photos = [photo(100, 100), photo(64, 64), photo(333, 333)]
+    geometries = [[Geometry.fit(*own.shape[:2], 64, scale) for scale in (2.0, 1.0)] for own in photos]
+    for index, ours in enumerate(resize_shipment(pack(photos, geometries))):
+        expected = [images.resize(own, each[index]) for own, each in zip(photos, geometries, strict=True)]
+        np.testing.assert_array_equal(ours.numpy(), np.stack(expected))
+
+
+def test_photos_of_different_input_sizes_cannot() -> None:
+    photos = [photo(64, 64), photo(64, 200)]
+    with pytest.raises(ValueError, match="one input size"):
+        pack(photos, [[Geometry.fit(*own.shape[:2], 64)] for own in photos])
+
+
+def test_a_device_normalises_to_the_same_numbers() -> None:
+    resized = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+    ours = normalise(torch.from_numpy(resized))
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(ours, images.to_tensor(list(resized)), rtol=0, atol=0)
+
+
+def made_up_maps(batch: int, scales: Sequence[float], *, people: bool = True) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    maps = []
+    for scale in scales:
+        height, width = round(24 * scale), round(32 * scale)
+        heatmaps = torch.rand(batch, 6, height, width, generator=generator) - (0.0 if people else 2.0)
+        positions = torch.rand(batch, 10, height, width, generator=generator) * width * 1.2 - 2
+        maps.append((heatmaps, positions))
+    return maps
+
+
+@pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0, 2.0), (1.0, 1.5)])
+@pytest.mark.parametrize("people", [True, False])
+@pytest.mark.parametrize("match", [None, "paper"])
+def test_decoding_on_a_device_gives_the_same_poses(scales: tuple[float, ...], people: bool, match: str | None) -> None:
+    maps = made_up_maps(3, scales, people=people)
+    layout = layout_of([own for own, _ in maps], scales, max_centers=20, with_heatmaps=match is not None)
+    rows = answer(maps, layout)
+    for index, row in enumerate(rows):
+        own = [(heatmaps[index], positions[index]) for heatmaps, positions in maps]
+        options = {"max_people": 9, "nms_threshold": 0.3, "nms_min_keypoints": 1, "match": match}
+        expected = decode(own, scales, max_centers=20, **options)  # type: ignore[arg-type]
+        assert (len(expected[0]) > 0) == people
+        for ours, other in zip(finish(row, layout, **options), expected, strict=True):  # type: ignore[arg-type]
+            torch.testing.assert_close(ours, other, rtol=0, atol=0)
+
+
+def test_maps_of_fewer_pixels_than_centers_are_decoded() -> None:
+    maps = [(heatmaps[..., :3, :4], positions[..., :3, :4]) for heatmaps, positions in made_up_maps(1, (1.0,))]
+    layout = layout_of([maps[0][0]], (1.0,), max_centers=30)
+    expected = decode([(maps[0][0][0], maps[0][1][0])], max_centers=30)
+    for ours, other in zip(finish(answer(maps, layout)[0], layout), expected, strict=True):
+        torch.testing.assert_close(ours, other, rtol=0, atol=0)
+
+
+def test_matching_without_heatmaps_is_refused() -> None:
+    maps = made_up_maps(1, (1.0,))
+    layout = layout_of([maps[0][0]], (1.0,), max_centers=30)
+    with pytest.raises(ValueError, match="with_heatmaps"):
+        finish(answer(maps, layout)[0], layout, match="paper")
+
+
+class NothingWaits(TorchDispatchMode):
+    """Fails where the CPU would wait for the device: reading a value, or a shape that depends on values."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        name = func.__name__.split(".")[0]
+        masked = name == "index" and any(index is not None and index.dtype == torch.bool for index in args[1])
+        assert name not in self.WAITING, f"{name} waits for the device"
+        assert not masked, "indexing with a mask waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+def test_nothing_between_photo_and_answer_waits_for_the_device() -> None:
+    photos = [photo(100, 100), photo(64, 64)]
+    shipment = pack(photos, [[Geometry.fit(*own.shape[:2], 64, scale) for scale in (1.0, 0.5)] for own in photos])
+    maps = made_up_maps(2, (1.0, 0.5))
+    layout = layout_of([own for own, _ in maps], (1.0, 0.5), max_centers=30, with_heatmaps=True)
+    normalise(resize_shipment(shipment)[0])  # what is kept for later calls may wait once
+    with NothingWaits():
+        for resized in resize_shipment(shipment):
+            normalise(resized)
+        answer(maps, layout)
+
+
+def run(path: DevicePath, estimator: PoseEstimator, photos: Sequence[Pixels], **options: object) -> list[Tensor]:
+    checked = estimator._options(**options)
+    geometries = [[Geometry.fit(*own.shape[:2], checked.input_size, s) for s in checked.scales] for own in photos]
+
+    def maps(inputs: Tensor, flip_test: bool) -> tuple[Tensor, Tensor]:
+        return estimator._maps(inputs, flip_test, estimator.model)
+
+    found, timing = path.run(photos, geometries, maps, checked, estimator.config.decode, max_centers=MIN_CENTERS)
+    assert set(timing) == {"resize", "network", "decode"}
+    return [part for poses in found for part in poses]
+
+
+def expected(estimator: PoseEstimator, photos: Sequence[Pixels], **options: object) -> list[Tensor]:
+    parts: list[Tensor] = []
+    for own in photos:
+        checked = estimator._options(**options)
+        geometry = Geometry.fit(*own.shape[:2], checked.input_size)
+        keypoints, keypoint_scores, scores = estimator.estimate_raw(own, rescore=False, **options)
+        parts += [torch.from_numpy(part) for part in (geometry.to_input(keypoints), keypoint_scores, scores)]
+    return parts
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"flip_test": True}, {"scales": (1.0, 2.0)}, {"match_heatmap": "paper"}, {"max_people": 3}],
+    ids=str,
+)
+def test_a_device_finds_the_same_people(estimator: PoseEstimator, options: dict[str, object]) -> None:
+    photos = [photo(97, 97), photo(64, 64)]
+    ours = run(DevicePath(torch.device("cpu")), estimator, photos, **options)
+    others = expected(estimator, photos, **options)
+    assert len(others[0])
+    for own, other in zip(ours, others, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-2)  # input pixels, there and back
+
+
+def recorder(log: list[str]) -> Callable[..., Callable[[Sequence[Tensor]], Tensor]]:
+    """Records as CUDA graphs do: one place for inputs, one for the result."""
+
+    def record(
+        function: Callable[[Sequence[Tensor]], Tensor], inputs: Sequence[Tensor]
+    ) -> Callable[[Sequence[Tensor]], Tensor]:
+        log.append("record")
+        own = [tensor.clone() for tensor in inputs]
+
+        def replay(inputs: Sequence[Tensor]) -> Tensor:
+            log.append("replay")
+            for place, tensor in zip(own, inputs, strict=True):
+                place.copy_(tensor)
+            return function(own)
+
+        return replay
+
+    return record
+
+
+def double(inputs: Sequence[Tensor]) -> Tensor:
+    return 2 * inputs[0]
+
+
+def test_the_second_call_of_a_kind_records_and_later_ones_replay() -> None:
+    log: list[str] = []
+    recordings = Recordings(recorder(log))
+    for value in range(3):
+        assert recordings("double", double, [torch.full((2,), value)]).tolist() == [2 * value] * 2
+    assert log == ["record", "replay", "replay"]
+    recordings("double", double, [torch.zeros(3)])
+    recordings("other", double, [torch.zeros(2)])
+    assert log == ["record", "replay", "replay"]
+
+
+def test_the_recording_not_used_for_longest_is_forgotten() -> None:
+    log: list[str] = []
+    recordings = Recordings(recorder(log), limit=2)
+    for size in (1, 1, 2, 2, 1, 3, 3):
+        recordings("double", double, [torch.zeros(size)])
+    log.clear()
+    recordings("double", double, [torch.zeros(1)])
+    assert log == ["replay"]
+    recordings("double", double, [torch.zeros(2)])
+    assert log == ["replay"]
+
+
+def test_what_cannot_be_recorded_runs_as_it_is_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(function: object, inputs: object) -> Callable[[Sequence[Tensor]], Tensor]:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    recordings = Recordings(fail)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(4):
+            assert recordings("double", double, [torch.ones(1)]).tolist() == [2]
+    assert len(caplog.records) == 1
+    assert "not permitted" in caplog.text
+
+
+def test_copies_of_recordings_record_anew() -> None:
+    log: list[str] = []
+    recordings = Recordings(recorder(log))
+    for _ in range(2):
+        recordings("double", double, [torch.zeros(1)])
+    copy.deepcopy(recordings)("double", double, [torch.zeros(1)])
+    assert log == ["record", "replay"]
+
+
+def test_recorded_calls_find_the_same_people(estimator: PoseEstimator, monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+    path = DevicePath(torch.device("cpu"), Recordings(recorder(log)))
+    monkeypatch.setattr("dekrpose.device_path.graphs_wanted", lambda _: True)
+    for size in (64, 80, 90, 64):
+        photos = [photo(size, size)]
+        for own, other in zip(run(path, estimator, photos), expected(estimator, photos), strict=True):
+            torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-2)
+    assert log == ["record", "replay", "replay", "replay"]
+
+
+def test_graphs_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dekrpose.device_path import GRAPHS, graphs_wanted
+
+    assert not graphs_wanted(torch.device("cuda"))
+    monkeypatch.setenv(GRAPHS, "1")
+    assert graphs_wanted(torch.device("cuda"))
+    assert not graphs_wanted(torch.device("cpu"))
