@@ -65,6 +65,31 @@ def sample(features: Tensor, positions: Tensor) -> Tensor:
     return values.reshape(*values.shape[:2], *positions.shape[1:-1])
 
 
+def adaptive_product(features: Tensor, transforms: Tensor, weight: Tensor, pixels: Tensor | None = None) -> Tensor:
+    """Sample nine taps per pixel and multiply them by the kernel, G branches at once: all but the transform.
+
+    Args:
+        features: (B, G * C, h, w); zero outside.
+        transforms: (B, 6G, P), per pixel and branch the matrix A row by row (a b; c d) and then t_y, t_x.
+        weight: (G * C, C, 3, 3).
+        pixels: (B, P, 2) integer xy, heatmap pixels, whose result is wanted; None: all h * w, row by row.
+
+    Returns:
+        (B, G * C, P).
+    """
+    batch, _, height, width = features.shape
+    channels = weight.shape[1]
+    branches = weight.shape[0] // channels
+    grid = pixel_grid(height, width, features.device)
+    places = grid if pixels is None else pixels.repeat_interleave(branches, dim=0)
+    # positions stay in float32: half precision cannot tell neighbouring pixels of a large map apart
+    positions = tap_positions(transforms.float().reshape(batch * branches, 6, -1), places)
+    maps = features.reshape(batch * branches, channels, height, width).float()
+    taps = sample(maps, positions).reshape(batch, branches, channels * TAPS, -1)
+    kernel = weight.reshape(1, branches, channels, channels * TAPS)
+    return torch.matmul(kernel.to(features.dtype), taps.to(features.dtype)).reshape(batch, branches * channels, -1)
+
+
 class AdaptiveConv(nn.Module):
     """Adaptive 3x3 convolutions of G branches at once: (B, G * C, h, w) -> (B, G * C, h, w).
 
@@ -88,9 +113,7 @@ class AdaptiveConv(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, _, height, width = x.shape
-        out = self._at(x, self.transform(x).flatten(2), pixel_grid(height, width, x.device))
-        return out.reshape(batch, -1, height, width)
+        return adaptive_product(x, self.transform(x).flatten(2), self.weight).reshape(x.shape)
 
     def at(self, x: Tensor, pixels: Tensor) -> Tensor:
         """The same at some pixels only.
@@ -102,7 +125,7 @@ class AdaptiveConv(nn.Module):
         Returns:
             (B, G * C, P).
         """
-        return self._at(x, self._transform_at(x, pixels), pixels.repeat_interleave(self.branches, dim=0))
+        return adaptive_product(x, self._transform_at(x, pixels), self.weight, pixels)
 
     def _transform_at(self, x: Tensor, pixels: Tensor) -> Tensor:
         """The transform's (B, 6G, P) at some pixels, from their 3x3 neighbourhoods only."""
@@ -116,17 +139,6 @@ class AdaptiveConv(nn.Module):
         assert self.transform.bias is not None
         out = torch.baddbmm(self.transform.bias.reshape(self.branches, 1, 6), patches, weight)
         return out.reshape(self.branches, batch, -1, 6).permute(1, 0, 3, 2).flatten(1, 2)
-
-    def _at(self, x: Tensor, transforms: Tensor, pixels: Tensor) -> Tensor:
-        """(B, G * C, P) at pixels (P, 2) or (B * G, P, 2), transforms (B, 6G, P) given."""
-        batch, _, height, width = x.shape
-        branches, channels = self.branches, self.channels
-        # positions stay in float32: half precision cannot tell neighbouring pixels of a large map apart
-        positions = tap_positions(transforms.float().reshape(batch * branches, 6, -1), pixels)
-        features = x.reshape(batch * branches, channels, height, width).float()
-        taps = sample(features, positions).reshape(batch, branches, channels * TAPS, -1)
-        weight = self.weight.reshape(1, branches, channels, channels * TAPS)
-        return torch.matmul(weight.to(x.dtype), taps.to(x.dtype)).reshape(batch, branches * channels, -1)
 
 
 def gather_pixels(maps: Tensor, pixels: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ DEKR paper (Geng et al., CVPR 2021, arXiv 2104.02300), "Disentangled Keypoint Re
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import groupby
 from typing import cast
 
@@ -16,6 +17,7 @@ from dekrpose.config import BackboneConfig, Branches, EfficientNetLiteConfig, He
 from dekrpose.models.adaptive_conv import AdaptiveConv, gather_pixels
 from dekrpose.models.blocks import BasicBlock, conv_bn
 from dekrpose.models.efficientnet_lite import EfficientNetLite
+from dekrpose.models.fast import FastPath
 from dekrpose.models.hrnet import HRNet, concatenate
 
 _HEAD, _LEFT_ARM, _RIGHT_ARM, _LEFT_LEG, _RIGHT_LEG = (
@@ -166,8 +168,18 @@ class DEKR(nn.Module):
         self.heatmap_head = HeatmapHead(self.backbone.out_channels, keypoints, config.head)
         self.offset_head = OffsetHead(self.backbone.out_channels, keypoints, config.head)
         self.apply(_initialise)  # children first, so an adaptive convolution resets its transform last
+        self.fast_path: FastPath | None = None
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.running(images)(images)
+
+    def running(self, images: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """What computes the maps of these images here and now: the fast network where it can, ``plain`` elsewhere."""
+        fast = None if self.fast_path is None else self.fast_path.network(self, images)
+        return self.plain if fast is None else fast
+
+    def plain(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """``forward`` layer by layer, as the network is trained and exported."""
         features = self.features(images)
         heatmaps = self.heatmap_head(features)
         with torch.autocast(images.device.type, enabled=False):  # half precision would move keypoints by pixels

@@ -66,6 +66,7 @@ class EfficientNetLite(nn.Module):
         self.merges = nn.ModuleList(
             InvertedBottleneck(config.channels, config.channels, 3, 1, config.expansion) for _ in _LEVELS
         )
+        self.map_channels = [config.channels]
         self.out_channels = config.channels
 
     def forward(self, images: Tensor) -> list[Tensor]:

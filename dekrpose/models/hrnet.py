@@ -83,6 +83,7 @@ class HRNet(nn.Module):
             nn.ModuleList(HRModule(channels[: index + 2], config.blocks) for _ in range(modules))
             for index, modules in enumerate(config.modules)
         )
+        self.map_channels = channels
         self.out_channels = sum(channels)
 
     @staticmethod

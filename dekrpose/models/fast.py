@@ -1,0 +1,206 @@
+"""DEKR for inference on CPUs: the same maps up to rounding, in about half the time.
+
+Batch norm is folded into the convolutions, the heads' first convolutions run before the maps are upsampled
+(``upsampled_conv``), and adaptive convolutions gather their taps as rows of a table (``gathered_conv``).
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from dekrpose.models.adaptive_conv import AdaptiveConv
+from dekrpose.models.folding import fold_batch_norm
+from dekrpose.models.gathered_conv import GatheredBlock, frame, inside, padded_channels
+from dekrpose.models.hrnet import concatenate
+from dekrpose.models.upsampled_conv import UpsampledConv
+
+if TYPE_CHECKING:
+    from dekrpose.models.dekr import DEKR, BranchGroup, HeatmapHead, OffsetHead, RegressionBlock
+
+FAST_DTYPES = (torch.float32, torch.bfloat16)
+
+
+class FastHeatmapHead(nn.Module):
+    """The backbone's maps -> (B, K+1, h, w) heatmaps. The first convolution is float32, the rest in ``dtype``."""
+
+    def __init__(self, head: HeatmapHead, widths: list[int], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        weight, bias = _fused(head.transition)
+        self.transition = UpsampledConv(weight, bias, widths)
+        self.block, self.final = fold_batch_norm(head.block, dtype), fold_batch_norm(head.final, dtype)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        x = F.relu(self.transition(maps), inplace=True).permute(0, 3, 1, 2)
+        return cast(Tensor, self.final(self.block(x.to(self.dtype))))
+
+
+class FastOffsetHead(nn.Module):
+    """The backbone's maps -> (B, 2K, h, w) offsets, for adaptive heads; everything in float32."""
+
+    def __init__(self, head: OffsetHead, widths: list[int]) -> None:
+        super().__init__()
+        groups = [cast("BranchGroup", group) for group in head.groups]
+        self.blocks = [[_gathered(cast("RegressionBlock", block)) for block in group.blocks] for group in groups]
+        branches = [blocks[0].branches for blocks in self.blocks]
+        channels = [split // count for split, count in zip(head.splits, branches, strict=True)]
+        self.splits = [blocks[0].branches * blocks[0].channels for blocks in self.blocks]
+        weight, bias = (_with_padding(part, head.splits, branches, channels) for part in _fused(head.transition))
+        self.transition = UpsampledConv(weight, bias, widths)
+        self.finals = [_dense_final(group.final, count) for group, count in zip(groups, channels, strict=True)]
+        self.channel_order = head.channel_order
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        parts = torch.split(self.transition(maps), self.splits, dim=-1)
+        offsets = []
+        for part, blocks, (weight, bias) in zip(parts, self.blocks, self.finals, strict=True):
+            x, out = frame(*part.shape), frame(*part.shape)
+            torch.clamp(part, min=0, out=inside(x))
+            for block in blocks:
+                block(x, out)
+                x, out = out, x
+            framed = F.conv2d(x.permute(0, 3, 1, 2), weight, bias)
+            offsets.append(inside(framed.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        joined = offsets[0] if len(offsets) == 1 else torch.cat(offsets, dim=1)
+        return joined if self.channel_order is None else joined[:, self.channel_order]
+
+
+class JoinedMaps(nn.Module):
+    """Any other offset head, on the joined maps in float32."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        return cast(Tensor, self.head(concatenate(maps)))
+
+
+class FastDEKR(nn.Module):
+    """Normalised RGB (B, 3, H, W) -> heatmaps (B, K+1, H/4, W/4) and offsets (B, 2K, H/4, W/4), as ``DEKR`` gives them.
+
+    Args:
+        model: its weights are copied, but for an offset head of a foreign type.
+        dtype: of the backbone and the heatmap head, float32 or bfloat16; offsets are always computed in float32.
+    """
+
+    def __init__(self, model: DEKR, dtype: torch.dtype) -> None:
+        super().__init__()
+        from dekrpose.models.dekr import OffsetHead
+
+        self.dtype = dtype
+        self.backbone = fold_batch_norm(model.backbone, dtype)
+        widths = model.backbone.map_channels
+        self.heatmap_head = FastHeatmapHead(model.heatmap_head, widths, dtype)
+        head = model.offset_head
+        adaptive = isinstance(head, OffsetHead) and all(isinstance(m.conv, AdaptiveConv) for m in _blocks(head))
+        self.offset_head = FastOffsetHead(head, widths) if adaptive else JoinedMaps(head)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast("cpu", enabled=False):
+            images = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
+            maps = [x.float() for x in self.backbone(images)]
+            return self.heatmap_head(maps), self.offset_head(maps)
+
+
+class FastPath:
+    """Keeps a network's ``FastDEKR`` of each dtype, for as long as its weights stay what they are."""
+
+    def __init__(self) -> None:
+        self._networks: dict[torch.dtype, FastDEKR] = {}
+        self._tensors: list[Tensor] = []
+        self._norms: list[nn.BatchNorm2d] = []
+        self._hooks: list[object] = []
+        self._stamp: object = None
+
+    def __reduce__(self) -> tuple[type[FastPath], tuple[()]]:
+        return FastPath, ()  # copies and files of a network make their own
+
+    def network(self, model: DEKR, images: Tensor) -> FastDEKR | None:
+        """What to run in the network's place, or None where the network itself must run.
+
+        That is for training, gradients, tracing, other devices than CPUs, other dtypes than ``FAST_DTYPES``, and while
+        a part of the network has hooks. Weights changed in place are noticed, unless through ``.data``.
+        """
+        if model.training or type(images) is not Tensor or not images.is_cpu or _traced():
+            return None
+        dtype = torch.mm(images.new_ones(1, 1), images.new_ones(1, 1)).dtype  # what autocast makes of it
+        if dtype not in FAST_DTYPES or images.dtype != torch.float32:
+            return None
+        parts = (model.backbone, model.heatmap_head, model.offset_head)
+        if self._stamp != (*map(id, parts), *map(_state, self._tensors)) or not self._watches(model):
+            self._watch(model)
+            self._stamp = (*map(id, parts), *map(_state, self._tensors))
+        if any(self._hooks) or any(norm.training for norm in self._norms):
+            return None
+        if torch.is_grad_enabled() and (images.requires_grad or any(tensor.requires_grad for tensor in self._tensors)):
+            return None
+        if not all(tensor.is_cpu for tensor in self._tensors):
+            return None
+        if dtype not in self._networks:
+            with torch.inference_mode(False), torch.no_grad():
+                self._networks[dtype] = FastDEKR(model, dtype).eval().requires_grad_(False)
+        return self._networks[dtype]
+
+    def _watches(self, model: DEKR) -> bool:
+        return bool(self._tensors) and next(model.parameters()) is self._tensors[0]  # else they were all replaced
+
+    def _watch(self, model: DEKR) -> None:
+        self._networks.clear()
+        self._tensors = [tensor for tensor in chain(model.parameters(), model.buffers()) if tensor.is_floating_point()]
+        modules = [module for module in model.modules() if module is not model]
+        self._norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
+        self._hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
+
+
+def _state(tensor: Tensor) -> tuple[int, int]:
+    """Changes when a tensor moves or is written to."""
+    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+
+
+def _traced() -> bool:
+    return bool(torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]
+
+
+def _blocks(head: OffsetHead) -> list[RegressionBlock]:
+    return [cast("RegressionBlock", block) for group in head.groups for block in cast("BranchGroup", group).blocks]
+
+
+def _gathered(block: RegressionBlock) -> GatheredBlock:
+    return GatheredBlock(cast(AdaptiveConv, block.conv), block.bn)
+
+
+def _fused(transition: nn.Sequential) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a 1x1 convolution with its batch norm."""
+    conv, norm = transition[0], transition[1]
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    fused = fuse_conv_bn_eval(conv, norm)
+    assert fused.bias is not None
+    return fused.weight.detach(), fused.bias.detach()
+
+
+def _with_padding(rows: Tensor, splits: list[int], branches: list[int], channels: list[int]) -> Tensor:
+    """Zeros behind the rows of each branch, up to its padded channels."""
+    parts = []
+    for part, count, width in zip(torch.split(rows, splits), branches, channels, strict=True):
+        padded = part.new_zeros(count, padded_channels(width), *part.shape[1:])
+        padded[:, :width] = part.reshape(count, width, *part.shape[1:])
+        parts.append(padded.flatten(0, 1))
+    return torch.cat(parts)
+
+
+def _dense_final(final: nn.Conv2d, channels: int) -> tuple[Tensor, Tensor | None]:
+    """A grouped 1x1 convolution as one over all padded channels, which is faster: weight and bias."""
+    branches = final.groups
+    rows = final.weight.detach().reshape(branches, -1, channels)
+    weight = rows.new_zeros(branches, rows.shape[1], branches, padded_channels(channels))
+    for branch, own in enumerate(rows):
+        weight[branch, :, branch, :channels] = own
+    return weight.reshape(branches * rows.shape[1], -1, 1, 1), final.bias

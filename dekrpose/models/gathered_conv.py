@@ -1,0 +1,132 @@
+"""Adaptive convolution on CPUs: taps are read as weighted sums of table rows, which PyTorch does several times faster.
+
+A pixel's channels in one branch are one row of a table. A tap is the weighted sum of four rows, the pixels around it:
+what ``embedding_bag`` computes for word vectors, in one vectorised, parallel loop over contiguous memory.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dekrpose.models.adaptive_conv import TAPS, AdaptiveConv, regular_grid
+
+LANES = 8
+"""Branches are padded to a multiple of this many channels, so that rows of the table fill vector registers."""
+CHUNK_BYTES = 5 * 2**20
+"""Taps that are held at once: what fits the processor's nearest caches is written and read without going to memory."""
+MARGIN = 2
+"""Rows and columns of zeros around the map: where a position leaves the map its four pixels are among them."""
+
+
+def padded_channels(channels: int) -> int:
+    """Channels per branch with padding."""
+    return -(-channels // LANES) * LANES
+
+
+def frame(batch: int, height: int, width: int, channels: int) -> Tensor:
+    """Memory for maps (B, h + 4, w + 4, C) with a margin of zeros; see ``inside``."""
+    maps = torch.empty(batch, height + 2 * MARGIN, width + 2 * MARGIN, channels)
+    for side in (maps[:, :MARGIN], maps[:, -MARGIN:], maps[:, :, :MARGIN], maps[:, :, -MARGIN:]):
+        side.zero_()
+    return maps
+
+
+def inside(maps: Tensor) -> Tensor:
+    """The part of framed maps within the margin, (B, h, w, C): a view."""
+    return maps[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+
+
+class GatheredBlock:
+    """A block of the offset head: adaptive convolution, batch norm, shortcut, ReLU.
+
+    Args:
+        conv: its weights are copied.
+        norm: its batch norm.
+    """
+
+    def __init__(self, conv: AdaptiveConv, norm: nn.BatchNorm2d) -> None:
+        branches, channels, padded = conv.branches, conv.channels, padded_channels(conv.channels)
+        more = padded - channels
+        scale, shift = scale_and_shift(norm)
+        kernel = (conv.weight * scale[:, None, None, None]).reshape(branches, channels, channels, TAPS)
+        kernel = F.pad(kernel.transpose(2, 3), (0, more, 0, 0, 0, more))  # (G, C out, 9, C in)
+        self.weight = kernel.reshape(branches * padded, TAPS * padded, 1, 1).contiguous()
+        self.bias = F.pad(shift.reshape(branches, channels), (0, more)).flatten()
+        transform = F.pad(conv.transform.weight, (0, 0, 0, 0, 0, more))
+        self.transform_weight = transform.contiguous(memory_format=torch.channels_last)
+        self.transform_bias = conv.transform.bias
+        self.branches, self.channels = branches, padded
+        self.spread = _spread()
+
+    def __call__(self, x: Tensor, out: Tensor) -> None:
+        """Compute the block on framed maps (see ``frame``): from x (B, h + 4, w + 4, G * padded channels) into out."""
+        height, width = x.shape[1] - 2 * MARGIN, x.shape[2] - 2 * MARGIN
+        transforms = F.conv2d(x.permute(0, 3, 1, 2), self.transform_weight, self.transform_bias, groups=self.branches)
+        rows = max(1, CHUNK_BYTES // (4 * TAPS * x.shape[3] * width))
+        for image, steps, answer in zip(x, transforms.permute(0, 2, 3, 1), out, strict=True):
+            table = image.reshape(-1, self.channels)
+            for top in range(0, height, rows):
+                bottom = min(top + rows, height)
+                taps = self._taps(table, steps[top + 1 : bottom + 1, 1:-1], top, height)
+                product = F.conv2d(taps, self.weight, self.bias, groups=self.branches)[0].permute(1, 2, 0)
+                here = slice(top + MARGIN, bottom + MARGIN), slice(MARGIN, -MARGIN)
+                torch.clamp(product.add_(image[here]), min=0, out=answer[here])
+
+    def _taps(self, table: Tensor, transforms: Tensor, top: int, height: int) -> Tensor:
+        """The taps (1, G * 9 * C, rows, w) of some rows from ``top`` on; transforms (rows, w, 6 * G)."""
+        rows, width, _ = transforms.shape
+        shifts = torch.mm(transforms.reshape(-1, 6), self.spread)
+        floors = shifts.floor()
+        shifts -= floors
+        corners = self._corners(floors.int(), top, rows, height, width)
+        shares = _corner_shares(shifts[:, :TAPS], shifts[:, TAPS:])
+        ends = torch.arange(0, corners.numel() + 1, 4, dtype=torch.int32)
+        taps = F.embedding_bag(
+            corners.reshape(-1), table, ends, mode="sum", per_sample_weights=shares.reshape(-1),
+            include_last_offset=True,
+        )  # fmt: skip
+        return taps.reshape(1, rows, width, -1).permute(0, 3, 1, 2)
+
+    def _corners(self, steps: Tensor, top: int, rows: int, height: int, width: int) -> Tensor:
+        """Rows of the table that hold the four pixels around each tap: (N * G * 9, 4) from whole steps (N * G, 18)."""
+        stride = width + 2 * MARGIN
+        y = torch.arange(top + MARGIN, top + MARGIN + rows, dtype=torch.int32)
+        x = torch.arange(MARGIN, MARGIN + width, dtype=torch.int32)
+        here = torch.empty(rows, width, 1, 2 * TAPS, dtype=torch.int32)
+        here[..., :TAPS], here[..., TAPS:] = y[:, None, None, None], x[:, None, None]
+        steps.view(rows, width, self.branches, -1).add_(here)
+        last = torch.tensor([height + MARGIN] * TAPS + [width + MARGIN] * TAPS, dtype=torch.int32)
+        torch.clamp(steps, torch.zeros_like(last), last, out=steps)
+        pixel = torch.add(steps[:, TAPS:], steps[:, :TAPS], alpha=stride).view(-1, self.branches, TAPS)
+        branch = torch.arange(self.branches, dtype=torch.int32)[:, None]
+        around = torch.tensor([0, 1, stride, stride + 1], dtype=torch.int32) * self.branches
+        return torch.add(branch, pixel, alpha=self.branches).view(-1, 1) + around
+
+
+def _corner_shares(down: Tensor, right: Tensor) -> Tensor:
+    """Bilinear weights (..., 4) of the pixels upper left, upper right, lower left, lower right."""
+    shares = torch.empty(*down.shape, 4)
+    both = torch.mul(down, right, out=shares[..., 3])
+    low = torch.sub(down, both, out=shares[..., 2])
+    torch.sub(right, both, out=shares[..., 1])
+    torch.sub(1.0 - right, low, out=shares[..., 0])
+    return shares
+
+
+def _spread() -> Tensor:
+    """(6, 18): from A row by row and t to the taps' nine steps down and nine to the right."""
+    dy, dx = regular_grid()
+    zero, one = torch.zeros(TAPS), torch.ones(TAPS)
+    down = torch.stack([dy, dx, zero, zero, one, zero])
+    right = torch.stack([zero, zero, dy, dx, zero, one])
+    return torch.cat([down, right], dim=1)
+
+
+def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """What a batch norm multiplies by and adds in evaluation: two (C,)."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    return scale, norm.bias - norm.running_mean * scale
