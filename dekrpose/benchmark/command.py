@@ -15,7 +15,7 @@ from dekrpose.benchmark.curves import CURVES, PEOPLE, measure_curve
 from dekrpose.benchmark.report import Machine, Measured, comparison, ratios
 from dekrpose.benchmark.settings import BACKENDS, LOOP, Setting, compared, load
 from dekrpose.benchmark.stages import MATMUL, RUNS, WHOLE, Times, gmacs, matmul_job, measure, network_job, photo_job
-from dekrpose.estimator import PoseEstimator
+from dekrpose.estimator import PoseEstimator, pick_device
 
 PHOTO = "640x480"
 """The made-up photo of ``--curve`` and ``--first-pose``, unless another one is asked for."""
@@ -161,7 +161,7 @@ def _curve(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
         photo=options.photo, data=made_up.photo_file(options.photo), values=options.at,
         people=_people(options, setting), runs=options.runs or RUNS,
     )  # fmt: skip
-    machine = Machine.here(load(setting).device)
+    machine = Machine.here(pick_device(setting.device))
     print(f"{machine}\n\n{curve}")
     if options.svg:
         _write(options.svg, curve_svg(curve))
@@ -171,7 +171,7 @@ def _curve(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
 def _memory(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
     """Peak memory of named cases."""
     measured = memory.named_cases(setting, options.memory or list(memory.CASES))
-    machine = Machine.here(load(setting).device)
+    machine = Machine.here(pick_device(setting.device))
     print(f"{machine}\n\n{memory.memory_table(setting, measured)}")
     cases = {each.case: {**vars(each), "growth_mib": each.growth_mib} for each in measured}
     return {"machine": vars(machine), "model": setting.model, "label": setting.label(), "cases": cases}
