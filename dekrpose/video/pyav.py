@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
-import logging
 from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -15,8 +12,7 @@ import numpy as np
 from dekrpose.errors import DekrPoseError
 from dekrpose.images import Pixels
 from dekrpose.video.frames import Frame, Source, StreamInfo, broken, rational
-
-logger = logging.getLogger(__name__)
+from dekrpose.video.places import Place, Places
 
 TIMEOUT = 10.0
 """Seconds that an address may stay silent."""
@@ -61,7 +57,7 @@ def reason(error: Exception) -> str:
 
 
 class _Reader:
-    """Decodes the first video stream and keeps account of the packets, so that lost pictures keep their place."""
+    """Decodes the first video stream; lost pictures keep their place."""
 
     def __init__(self, av: Any, container: Any, start: float) -> None:
         self._av = av
@@ -70,10 +66,9 @@ class _Reader:
         self._tick = Fraction(self._stream.time_base)
         self._origin = start_ticks(container, self._tick)
         self._start = start
-        self._count = 0
-        self._last = -1.0  # timestamp
-        self._waiting: list[tuple[int, int]] = []  # packets whose picture has not come: (pts, duration), a heap
-        self._errors: dict[int, str] = {}  # by pts
+        nominal = 1 / (rational(self._stream.average_rate) or Fraction(25))
+        silent = self._stream.codec_context.name not in _HIDES_NOTHING
+        self._places = Places(self._tick, self._origin, nominal, silent)
         self.troubles: list[str] = []
 
     def info(self, name: str) -> StreamInfo:
@@ -98,8 +93,9 @@ class _Reader:
         """Every picture in the order of presentation; broken ones in their places."""
         try:
             for packet in self._from_start():
-                yield from self._decode(packet)
-            yield from self._lost(None)
+                self._decode(packet)
+                yield from map(_frame, self._places.settle(whole=False))
+            yield from map(_frame, self._places.settle(whole=True, end=self._end()))
             self._compare()
         finally:
             self._container.close()
@@ -112,7 +108,7 @@ class _Reader:
             time = packet.dts if packet.pts is None else packet.pts
             late = time is None or (time - self._origin) * self._tick >= self._start
             if packet.is_keyframe and not late:
-                self._count += sum(not held.is_discard for held in group)
+                self._places.count += sum(not held.is_discard for held in group)
                 group = []
             group.append(packet)
             if late:
@@ -137,70 +133,41 @@ class _Reader:
             except self._av.error.FFmpegError as error:
                 raise DekrPoseError(f"reading stopped: {reason(error)}") from error
 
-    def _decode(self, packet: Any) -> Iterator[Frame]:
-        pts = packet.dts if packet.pts is None else packet.pts
-        if packet.size and not packet.is_discard and pts is not None:
-            heapq.heappush(self._waiting, (pts, packet.duration or 0))
+    def _decode(self, packet: Any) -> None:
+        if packet.size and not packet.is_discard:
+            self._places.enter(packet.pts, packet.dts, packet.duration or 0)
         try:
-            pictures = self._stream.decode(packet)
+            for picture in self._stream.decode(packet):
+                self._places.arrive(picture.pts, picture)
         except self._av.error.EOFError:
             return
         except self._av.error.FFmpegError as error:
-            if pts is not None:
-                self._errors[pts] = reason(error)
-            return
-        for picture in pictures:
-            pts = picture.pts
-            if pts is None and self._waiting:
-                pts = self._waiting[0][0]
-            yield from self._lost(pts)
-            duration = heapq.heappop(self._waiting)[1] if self._waiting and self._waiting[0][0] == pts else 0
-            frame = self._next(pts, duration)
-            if picture.is_corrupt:
-                yield broken(frame.index, frame.timestamp, "the picture is damaged", frame.duration)
-            else:
-                yield replace(frame, read=partial(upright_pixels, picture))
+            self._places.fail(packet.dts if packet.pts is None else packet.pts, reason(error))
 
-    def _lost(self, before: int | None) -> Iterator[Frame]:
-        """Packets before a picture (None: all that wait) that gave none."""
-        while self._waiting and (before is None or self._waiting[0][0] < before):
-            pts, duration = heapq.heappop(self._waiting)
-            error = self._errors.pop(pts, None)
-            if error is None and self._stream.codec_context.name not in _HIDES_NOTHING:
-                continue
-            frame = self._next(pts, duration)
-            words = f"the frame cannot be decoded: {error or 'the decoder gave no picture'}"
-            yield broken(frame.index, frame.timestamp, words, frame.duration)
-
-    def _next(self, pts: int | None, duration: int) -> Frame:
-        """The next place in the stream; time never goes back, whatever a damaged container says."""
-        nominal = 1 / (rational(self._stream.average_rate) or Fraction(25))
-        timestamp = float((pts - self._origin) * self._tick) if pts is not None else float(self._count * nominal)
-        if timestamp <= self._last:
-            timestamp = self._last + float(nominal)
-        self._last = timestamp
+    def _end(self) -> int | None:
+        """Ticks at which the last picture ends: packets know the time to the next decoding only."""
         stream = self._stream
-        if pts is not None and stream.duration and self._count + 1 == stream.frames:
-            # durations of packets are those between decodings, which leaves the last picture's to the whole
-            duration = max((stream.start_time or 0) + stream.duration - pts, 1)
-        frame = Frame(self._count, timestamp, _no_pixels, float(duration * self._tick) or None)
-        self._count += 1
-        return frame
+        if not stream.duration or self._places.expected != stream.frames:
+            return None
+        return int((stream.start_time or 0) + stream.duration)
 
     def _compare(self) -> None:
         """Note an end that came before the container said."""
         promised, seconds = self._stream.frames, float((self._container.duration or 0) * _MICROSECOND)
         if promised:
-            if self._count < promised:
-                self.troubles.append(f"it says that it has {promised} frames, only {self._count} are there")
+            if self._places.count < promised:
+                self.troubles.append(f"it says that it has {promised} frames, only {self._places.count} are there")
             return
         slack = 0.1 * seconds if self._container.streams.audio else 0.0  # sound may go on for a while
-        if self._last + 1 + slack < seconds:
-            self.troubles.append(f"it says that it lasts {seconds:.1f} s, pictures end after {self._last:.1f} s")
+        if self._places.last + 1 + slack < seconds:
+            self.troubles.append(f"it says that it lasts {seconds:.1f} s, pictures end after {self._places.last:.1f} s")
 
 
-def _no_pixels() -> Pixels:
-    raise AssertionError("a place without a picture is never read")
+def _frame(place: Place) -> Frame:
+    if place.picture is None or place.picture.is_corrupt:
+        words = f"the frame cannot be decoded: {place.reason}" if place.picture is None else "the frame is damaged"
+        return broken(place.index, place.timestamp, words, place.duration)
+    return Frame(place.index, place.timestamp, partial(upright_pixels, place.picture), place.duration)
 
 
 def upright_pixels(picture: Any) -> Pixels:

@@ -14,6 +14,7 @@ from dekrpose.errors import ImageError
 from dekrpose.images import Pixels
 from dekrpose.results import Poses
 from dekrpose.smoothing import Smoother
+from dekrpose.temporal_state import StreamState
 from dekrpose.tracking import Tracker
 from dekrpose.video.frames import Frame, Source, StreamInfo
 from dekrpose.video.sources import open_source
@@ -30,6 +31,10 @@ class _Estimator(Protocol):
     def config(self) -> ModelConfig: ...
 
     def estimate_many(self, images: Sequence[Pixels], *, batch_size: int, **options: Any) -> Iterator[Poses]: ...
+
+    def estimate_frames(
+        self, frames: Sequence[Pixels], state: StreamState | None, *, timestamps: Sequence[float], **options: Any
+    ) -> tuple[list[Poses], StreamState | None]: ...
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ def open_stream(
     """Open a stream for ``PoseEstimator.estimate_video``; see there.
 
     Args:
-        estimator: whose ``estimate_many`` answers each batch.
+        estimator: whose ``estimate_many`` answers each batch, or ``estimate_frames`` when its model has a memory.
         source, stride, track, smooth, start, end, fps, batch_size, on_error, options: as there.
         every_frame: ``pairs`` gives the frames between the strides, too.
     """
@@ -139,7 +144,7 @@ def open_stream(
     opened = open_source(source, fps=fps, start=begin, color=color)
     if batch_size is None:
         # frames of an iterator may come one by one from somewhere that waits for the answer
-        batch_size = BATCH_SIZE if isinstance(source, (str, os.PathLike, list, tuple)) else 1
+        batch_size = _batch_size(estimator.config) if isinstance(source, (str, os.PathLike, list, tuple)) else 1
     plan = _Plan(
         estimator=estimator,
         options=options,
@@ -154,17 +159,24 @@ def open_stream(
     return PoseStream(opened, plan)
 
 
+def _batch_size(config: ModelConfig) -> int:
+    """Frames of a file that go through the network together; a flat GRU sees whole chunks."""
+    temporal = config.temporal
+    return temporal.chunk if temporal is not None and temporal.kind == "gru_offset_flat" else BATCH_SIZE
+
+
 def _pairs(source: Source, plan: _Plan) -> Generator[tuple[Frame, Poses | None], None, None]:
     """Frames and their poses, in order, never more than a batch of them in memory."""
     pending: list[tuple[Frame, bool]] = []
     frames = _section(source.frames, plan.start, plan.end)
     number = 0
+    state: StreamState | None = None
     try:
         while True:
             try:
                 frame = next(frames, None)
             except Exception:
-                yield from _answers(pending, source, plan)  # what was read before is not lost
+                yield from _answers(pending, source, plan, state)  # what was read before is not lost
                 raise
             if frame is None:
                 break
@@ -173,10 +185,10 @@ def _pairs(source: Source, plan: _Plan) -> Generator[tuple[Frame, Poses | None],
             if wanted or plan.every_frame:
                 pending.append((frame, wanted))
             if len(pending) == plan.batch_size:
-                yield from _answers(pending, source, plan)
+                state = yield from _answers(pending, source, plan, state)
                 pending = []
             del frame  # held by nobody while the caller works
-        yield from _answers(pending, source, plan)
+        yield from _answers(pending, source, plan, state)
     finally:
         source.close()
     for trouble in source.troubles:
@@ -191,8 +203,10 @@ def _section(frames: Iterator[Frame], start: float, end: float) -> Iterator[Fram
             yield frame
 
 
-def _answers(pending: list[tuple[Frame, bool]], source: Source, plan: _Plan) -> Iterator[tuple[Frame, Poses | None]]:
-    """One batch through the network, then one by one through what follows identities."""
+def _answers(
+    pending: list[tuple[Frame, bool]], source: Source, plan: _Plan, state: StreamState | None
+) -> Generator[tuple[Frame, Poses | None], None, StreamState | None]:
+    """One batch through the network, then one by one through what follows identities; returns the stream's state."""
     readable: list[Frame] = []
     failed: dict[int, Exception] = {}
     for frame, wanted in pending:
@@ -202,7 +216,8 @@ def _answers(pending: list[tuple[Frame, bool]], source: Source, plan: _Plan) -> 
                 readable.append(frame)
         except (ImageError, OSError) as error:
             failed[frame.index] = error
-    estimated = iter(_estimate(readable, plan))
+    answers, state = _estimate(readable, plan, state)
+    estimated = iter(answers)
     for frame, wanted in pending:
         place: dict[str, Any] = {"index": frame.index, "timestamp": frame.timestamp, "source": source.info.name}
         if frame.index in failed:
@@ -217,15 +232,15 @@ def _answers(pending: list[tuple[Frame, bool]], source: Source, plan: _Plan) -> 
             yield frame, poses
         else:
             yield frame, None
+    return state
 
 
-def _estimate(frames: list[Frame], plan: _Plan) -> list[Poses]:
-    """The only place where frames meet the network.
-
-    A network with a state would get it here, with the frames, and hand it on; it would begin anew where the resolution
-    changes, where time has a gap, and at a cut.
-    """
+def _estimate(frames: list[Frame], plan: _Plan, state: StreamState | None) -> tuple[list[Poses], StreamState | None]:
+    """The only place where frames meet the network; one with a memory gets the stream's state and hands it on."""
     if not frames:
-        return []
+        return [], state
     pixels = [frame.pixels for frame in frames]
-    return list(plan.estimator.estimate_many(pixels, batch_size=len(pixels), **plan.options))
+    if plan.estimator.config.temporal is None:
+        return list(plan.estimator.estimate_many(pixels, batch_size=len(pixels), **plan.options)), None
+    times = [frame.timestamp for frame in frames]
+    return plan.estimator.estimate_frames(pixels, state, timestamps=times, **plan.options)
