@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,9 +26,10 @@ from dekrpose.errors import CheckpointError, DekrPoseError, ImageError
 from dekrpose.images import Color, Geometry, Pixels
 from dekrpose.models.dekr import DEKR
 from dekrpose.models.oks_score import OKSScoreNet, rescore
-from dekrpose.models.temporal import build_model
+from dekrpose.models.temporal import Maps, TemporalDEKR, build_model
 from dekrpose.options import Options, resolve_options
 from dekrpose.results import Poses
+from dekrpose.temporal_state import Recall, StreamState
 
 if TYPE_CHECKING:
     from dekrpose.video.stream import PoseStream
@@ -301,6 +303,43 @@ class PoseEstimator:
             batch_size=batch_size, on_error=on_error, **options,
         )  # fmt: skip
 
+    def estimate_frames(
+        self,
+        frames: Sequence[Any],
+        state: StreamState | None = None,
+        *,
+        timestamps: Sequence[float] | None = None,
+        **options: Any,
+    ) -> tuple[list[Poses], StreamState | None]:
+        """Find everyone in the next frames of one stream, with what the model remembers of those before.
+
+        ``estimate_video`` does this for whole streams. Models without memory see the frames one by one.
+
+        Args:
+            frames: consecutive, whatever ``estimate`` takes; they go through the network together.
+            state: what the last call for this stream returned; None begins it anew.
+            timestamps: seconds from the start of the stream, for each frame; None takes no time for a gap.
+            options: as in ``estimate``.
+
+        Returns:
+            ``Poses`` of each frame, and the state for the next call: None for models without memory.
+        """
+        checked = self._options(**options)
+        items = [self._load(frame, checked) for frame in frames]
+        times = [None] * len(items) if timestamps is None else list(timestamps)
+        if len(times) != len(items):
+            raise ValueError(f"{len(items)} frames need as many timestamps, got {len(times)}")
+        done: list[Poses] = []
+        for _, pairs in groupby(zip(items, times, strict=True), key=lambda pair: pair[0].geometries[0].input_size):
+            run, seconds = zip(*pairs, strict=True)
+            recall = None
+            if isinstance(self.model, TemporalDEKR):
+                recall = Recall(self.model, state, [item.pixels for item in run], seconds)
+            raws = self._run(list(run), checked, recall)
+            done += [self._poses(item, raw, checked.score_threshold) for item, raw in zip(run, raws, strict=True)]
+            state = None if recall is None else recall.state()
+        return done, state
+
     def _stream(self, items: Iterable[Any], batch_size: int, skip: bool, options: Options) -> Iterator[Poses]:
         pending: list[tuple[int, _Loaded | Poses]] = []
         for index, item in enumerate(items):
@@ -391,16 +430,16 @@ class PoseEstimator:
         geometries = tuple(Geometry.fit(height, width, options.input_size, scale) for scale in options.scales)
         return _Loaded(pixels, source, geometries, timing)
 
-    def _run(self, batch: list[_Loaded], options: Options) -> list[_Raw]:
-        """Everything after reading, for images of equal input size."""
+    def _run(self, batch: list[_Loaded], options: Options, recall: Recall | None = None) -> list[_Raw]:
+        """Everything after reading, for images of equal input size; frames of a stream come with its memory."""
         timing: dict[str, float] = {}
         maps: list[tuple[Tensor, Tensor]] = []
-        for index in range(len(options.scales)):
+        for index, scale in enumerate(options.scales):
             with _timed(timing, "resize"):
                 resized = [images.resize(item.pixels, item.geometries[index]) for item in batch]
                 inputs = images.to_tensor(resized).to(self.device)
             with _timed(timing, "network"):
-                maps.append(self._maps(inputs, options.flip_test))
+                maps.append(self._maps(inputs, options.flip_test, self.model if recall is None else recall.at(scale)))
         share = {stage: value / len(batch) for stage, value in timing.items()}
         return [
             self._decode(item, share, [(heat[index], positions[index]) for heat, positions in maps], options)
@@ -408,14 +447,14 @@ class PoseEstimator:
         ]
 
     @torch.inference_mode()
-    def _maps(self, inputs: Tensor, flip_test: bool) -> tuple[Tensor, Tensor]:
+    def _maps(self, inputs: Tensor, flip_test: bool, network: Callable[[Tensor], Maps]) -> Maps:
         """Heatmaps (B, K+1, h, w) and positions (B, 2K, h, w), heatmap pixels, averaged over the mirror image."""
         count = len(inputs)
         if flip_test:
             inputs = torch.cat([inputs, flip_input(inputs)])
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         with self.autocast():
-            heatmaps, offsets = self.model(inputs)
+            heatmaps, offsets = network(inputs)
         heatmaps, positions = heatmaps.float(), pose_map(offsets)
         if flip_test:
             flip_indices = self.config.skeleton.flip_indices

@@ -49,11 +49,19 @@ class TemporalState:
         return TemporalState(self.heatmap.to(device), self.offset.to(device))
 
     def resized(self, size: tuple[int, int]) -> TemporalState:
-        """The state for maps of another (h, w) that show the same scene: resampled bilinearly."""
+        """The state for maps of another (h, w) that show the same scene, resampled bilinearly.
+
+        As photos lie in network inputs of other sizes: short sides fit, and long sides share their middle.
+        """
         if size == self.size:
             return self
+        factor = min(size) / min(self.size)
+        height, width = (max(1, round(side * factor)) for side in self.size)
+        top, left = (size[0] - height) // 2, (size[1] - width) // 2
+        border = (left, size[1] - width - left, top, size[0] - height - top)  # negative ones cut off
         heatmap, offset = (
-            F.interpolate(maps, size=size, mode="bilinear", align_corners=False) for maps in (self.heatmap, self.offset)
+            F.pad(F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False), border)
+            for maps in (self.heatmap, self.offset)
         )
         return TemporalState(heatmap, offset)
 

@@ -167,8 +167,12 @@ def test_a_state_of_another_size_is_resampled() -> None:
     assert after.size == (32, 48)
     by_hand, _ = model.step(clip(size=(128, 192))[:, 1], state.resized((32, 48)))
     assert torch.equal(maps[0], by_hand[0])
-    flat = TemporalState(torch.full((1, 1, 4, 4), 3.0), torch.zeros(1, 1, 4, 4)).resized((8, 2))
-    assert torch.equal(flat.heatmap, torch.full((1, 1, 8, 2), 3.0))
+    threes = TemporalState(torch.full((1, 1, 4, 6), 3.0), torch.zeros(1, 1, 4, 6))
+    assert torch.equal(threes.resized((8, 12)).heatmap, torch.full((1, 1, 8, 12), 3.0))
+    bordered = threes.resized((8, 16)).heatmap
+    assert bordered.sum() == 3 * 8 * 12
+    assert torch.equal(bordered, bordered.flip(-1))
+    assert torch.equal(threes.resized((4, 4)).heatmap, torch.full((1, 1, 4, 4), 3.0))
 
 
 def test_gradients_reach_the_memory_through_time() -> None:
