@@ -91,9 +91,9 @@ def _resize(photo: Tensor, table: Tensor, height: int, width: int) -> Tensor:
     """The sums of ``images.resize``, in integers that hold them."""
     top, bottom, top_weight, bottom_weight = table[: 4 * height].reshape(4, height)
     left, right, left_weight, right_weight = table[4 * height :].reshape(4, width)
-    rows = photo.index_select(0, top).to(torch.int16) * top_weight.to(torch.int16)[:, None, None]
+    rows: Tensor = photo.index_select(0, top).to(torch.int16) * top_weight.to(torch.int16)[:, None, None]
     rows += photo.index_select(0, bottom).to(torch.int16) * bottom_weight.to(torch.int16)[:, None, None]
-    total = rows.index_select(1, left).to(torch.int32) * left_weight[:, None]
+    total: Tensor = rows.index_select(1, left).to(torch.int32) * left_weight[:, None]
     total += rows.index_select(1, right).to(torch.int32) * right_weight[:, None]
     total += 512
     total >>= 10

@@ -6,6 +6,7 @@ Scales are ordered from large to small everywhere; the answer is in input pixels
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -56,13 +57,21 @@ def merge_flipped(
             f"{len(flip_indices)} flip indices do not fit {count} keypoint heatmaps and "
             f"{positions.shape[-3]} position channels"
         )
-    channels = torch.tensor([*flip_indices, count], device=heatmaps.device)
+    keep = _channels.__wrapped__ if torch.compiler.is_compiling() else _channels  # what a compiler passes is no data
+    channels = keep((*flip_indices, count), heatmaps.device)
     back = flipped_heatmaps.flip(-1).index_select(-3, channels)
     *batch, _, height, width = positions.shape
     mirrored = flipped_positions.flip(-1).reshape(*batch, count, 2, height, width).index_select(-4, channels[:-1])
     xs, ys = mirrored.unbind(-3)
     position_back = torch.stack([width - xs - 1, ys], dim=-3).reshape(positions.shape)
     return (heatmaps + back) / 2, (positions + position_back) / 2
+
+
+@lru_cache(maxsize=16)
+def _channels(indices: tuple[int, ...], device: torch.device) -> Tensor:
+    """Kept, because copying from the CPU waits for a GPU, and cannot be recorded in a CUDA graph."""
+    with torch.inference_mode(False):
+        return torch.tensor(indices, device=device)
 
 
 def upsample_aligned(maps: Tensor, size: tuple[int, int]) -> Tensor:

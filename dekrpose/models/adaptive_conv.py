@@ -19,7 +19,7 @@ TAPS = 9
 
 def regular_grid(device: torch.device | None = None) -> Tensor:
     """(2, 9): the rows are the taps' dy and dx, in pixels, as in the official code."""
-    step = torch.tensor([-1.0, 0.0, 1.0], device=device)
+    step = torch.arange(-1.0, 2.0, device=device)
     return torch.stack([step.repeat_interleave(3), step.repeat(3)])
 
 
@@ -57,8 +57,9 @@ def sample(features: Tensor, positions: Tensor) -> Tensor:
         (N, C, ...).
     """
     height, width = features.shape[-2:]
+    # filled where it lies, because a copy from the CPU would wait for a GPU
+    size = torch.cat([positions.new_full((1,), length) for length in (width, height)])
     # align_corners=False, because it stays finite for maps of one pixel
-    size = torch.tensor([width, height], dtype=positions.dtype, device=positions.device)
     grid = (2.0 * positions + 1.0) / size - 1.0
     flat = grid.reshape(grid.shape[0], -1, 1, 2)
     values = F.grid_sample(features, flat, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -77,6 +78,16 @@ def adaptive_product(features: Tensor, transforms: Tensor, weight: Tensor, pixel
     Returns:
         (B, G * C, P).
     """
+    if features.is_cuda:
+        from dekrpose.models import adaptive_triton  # late, because it takes the plain path from here
+
+        if adaptive_triton.available(features, weight.shape[1]):
+            return adaptive_triton.adaptive_conv_triton(features, transforms, weight, pixels)
+    return plain_product(features, transforms, weight, pixels)
+
+
+def plain_product(features: Tensor, transforms: Tensor, weight: Tensor, pixels: Tensor | None = None) -> Tensor:
+    """``adaptive_product`` in plain PyTorch, on any device."""
     batch, _, height, width = features.shape
     channels = weight.shape[1]
     branches = weight.shape[0] // channels

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dekrpose.models.adaptive_conv import pixel_grid, sample, tap_positions
+from dekrpose.models.adaptive_conv import plain_product
 
 logger = logging.getLogger(__name__)
 
@@ -61,14 +61,21 @@ def available(features: Tensor, channels: int) -> bool:
     """Whether ``adaptive_conv_triton`` can be used: on CUDA, with Triton, unless DEKRPOSE_TRITON=0.
 
     The first question about a device, dtype and width compiles the kernel, runs it on a small map and compares it with
-    the plain path; where that fails a warning is logged, once, and the answer is no.
+    the plain path; where that fails a warning is logged, once, and the answer is no. Networks that are being exported
+    take the plain path.
 
     Args:
         features: what shall be convolved.
         channels: C, of one branch.
     """
-    usable = features.is_cuda and features.dtype in _DTYPES and channels <= MAX_CHANNELS
+    usable = features.is_cuda and features.dtype in _DTYPES and channels <= MAX_CHANNELS and not _into_a_file()
     return usable and _probe(features.device, features.dtype, channels, torch.is_grad_enabled())
+
+
+def _into_a_file() -> bool:
+    """Whether the network is being exported: a file shall run where this library is not."""
+    exporting = getattr(torch.compiler, "is_exporting", None)  # from PyTorch 2.7 on
+    return torch.jit.is_tracing() or (exporting is not None and exporting())  # type: ignore[no-untyped-call, attr-defined]
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator, unused-ignore]
@@ -90,21 +97,6 @@ def _probe(device: torch.device, dtype: torch.dtype, channels: int, gradients: b
     return _probed[key]
 
 
-def plain(features: Tensor, transforms: Tensor, weight: Tensor, pixels: Tensor | None = None) -> Tensor:
-    """What ``adaptive_conv_triton`` computes, in plain PyTorch: the check of the kernel."""
-    batch, total, height, width = features.shape
-    branches = transforms.shape[1] // 6
-    if pixels is None:
-        where = pixel_grid(height, width, features.device)
-    else:
-        where = pixels.repeat_interleave(branches, dim=0).float()
-    positions = tap_positions(transforms.float().reshape(batch * branches, 6, -1), where)
-    values = sample(features.float().reshape(batch * branches, -1, height, width), positions)
-    values = values.to(features.dtype).reshape(batch, branches, 9 * total // branches, -1)
-    matrix = weight.to(features.dtype).reshape(1, branches, total // branches, -1)
-    return torch.matmul(matrix, values).reshape(batch, total, -1)
-
-
 @torch.inference_mode(False)
 def _agrees(device: torch.device, dtype: torch.dtype, channels: int, gradients: bool) -> bool:
     """Whether kernel and plain path give the same on a small map."""
@@ -120,7 +112,7 @@ def _agrees(device: torch.device, dtype: torch.dtype, channels: int, gradients: 
             draw(2 * channels, channels, 3, 3).to(dtype),
         )
         inputs = [tensor.requires_grad_(gradients) for tensor in drawn]
-        results = [function(*inputs) for function in (adaptive_conv_triton, plain)]
+        results = [function(*inputs) for function in (adaptive_conv_triton, plain_product)]
         pairs: list[Any] = [results]
         if gradients:
             pairs += zip(*(torch.autograd.grad(result.sum(), inputs) for result in results), strict=True)

@@ -19,7 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dekrpose.models import adaptive_triton
-from dekrpose.models.adaptive_triton import adaptive_conv_triton, plain
+from dekrpose.models.adaptive_conv import AdaptiveConv
+from dekrpose.models.adaptive_conv import plain_product as plain
+from dekrpose.models.adaptive_triton import adaptive_conv_triton
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="pip install triton")
@@ -309,3 +311,28 @@ def test_double_precision_is_refused() -> None:
     features, transforms, weight, _ = inputs()
     with pytest.raises(ValueError, match="plain path"):
         adaptive_conv_triton(features.double(), transforms, weight)
+
+
+@pytest.mark.parametrize("usable", [True, False])
+def test_a_network_on_a_gpu_takes_the_kernel_where_it_can(usable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def kernel(features: Tensor, transforms: Tensor, weight: Tensor, pixels: Tensor | None = None) -> Tensor:
+        calls.append(transforms.shape[-1])
+        return plain(features, transforms, weight, pixels)
+
+    monkeypatch.setattr(Tensor, "is_cuda", property(lambda _: True))
+    monkeypatch.setattr(adaptive_triton, "_probe", lambda *_: usable)
+    monkeypatch.setattr(adaptive_triton, "adaptive_conv_triton", kernel)
+    conv, x = AdaptiveConv(2, 4), torch.randn(1, 8, 5, 6)
+    whole = conv(x)
+    some = conv.at(x, torch.tensor([[[3, 2], [0, 4]]]))
+    assert calls == ([30, 2] if usable else [])
+    torch.testing.assert_close(some, whole[:, :, [2, 4], [3, 0]])
+
+
+def test_wide_branches_take_the_plain_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tensor, "is_cuda", property(lambda _: True))
+    monkeypatch.setattr(adaptive_triton, "_probe", lambda *_: True)
+    assert adaptive_triton.available(torch.zeros(1, 15, 4, 4), 15)
+    assert not adaptive_triton.available(torch.zeros(1, 75, 4, 4), 75)
