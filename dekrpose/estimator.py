@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from dekrpose.config import MatchMode, ModelConfig
 from dekrpose.decode.dekr import decode, pose_map
 from dekrpose.decode.multiscale import flip_input, merge_flipped
 from dekrpose.errors import CheckpointError, DekrPoseError, ImageError
+from dekrpose.exported import Exported, ExportedModel, exported_device, is_exported, read_exported
 from dekrpose.images import Color, Geometry, Pixels
 from dekrpose.models.dekr import DEKR
 from dekrpose.models.oks_score import OKSScoreNet, rescore
@@ -114,10 +115,11 @@ class PoseEstimator:
         Args:
             name_or_path: "tiny" (inside the package); a published name such as "dekr-w32-coco", fetched once;
                 "organisation/repository" on Hugging Face, in the format of ``save_pretrained``; a folder written by
-                that; or a weights file: our safetensors, official .pth, mmpose 0.x and 1.x .pth, recognised by their
-                tensors.
+                that; a weights file: our safetensors, official .pth, mmpose 0.x and 1.x .pth, recognised by their
+                tensors; or what ``export`` wrote: .onnx, .xml, .pt2, for the CPU.
             device: "auto" takes CUDA, then MPS, then the CPU.
-            dtype: "float32", "bfloat16" or "float16" for backbone and heatmap head; "auto" is float32.
+            dtype: "float32", "bfloat16" or "float16" for backbone and heatmap head; "auto" is float32. Of the exported
+                formats only OpenVINO has others than float32.
             rescoring_net: None uses the one inside the file, or the one that a published model names, if any; a path
                 or a published name loads one; True demands one; False uses, and fetches, none.
             revision: branch, tag or commit of a Hugging Face repository.
@@ -130,18 +132,24 @@ class PoseEstimator:
         Raises:
             CheckpointError: the file is broken, foreign, or does not fit.
             DekrPoseError: nothing has this name, or it cannot be fetched.
-            ValueError: an unknown device or dtype.
+            ImportError: what runs an exported file is missing.
+            ValueError: an unknown device or dtype, or one that the exported file does not run with.
         """
         where: dict[str, Any] = {
             "cache_dir": cache_dir, "local_files_only": local_files_only, "force_download": force_download,
         }  # fmt: skip
         path = hub.resolve(name_or_path, revision=revision, token=token, **where)
-        checkpoint = read_checkpoint(path)
-        config = checkpoint.config
-        with torch.device("meta"):
-            model = build_model(config)
-        model.load_state_dict({name: _single(value) for name, value in checkpoint.state_dict.items()}, assign=True)
-        rescoring = checkpoint.rescoring
+        if is_exported(path):
+            device = exported_device(device)
+            exported = read_exported(path, dtype=_dtype(dtype))
+            model, rescoring = cast(DEKR, exported.model), exported.rescoring
+        else:
+            checkpoint = read_checkpoint(path)
+            with torch.device("meta"):
+                model = build_model(checkpoint.config)
+            model.load_state_dict({name: _single(value) for name, value in checkpoint.state_dict.items()}, assign=True)
+            rescoring = checkpoint.rescoring
+        config = model.config
         if rescoring_net is False:
             rescoring = None
         elif isinstance(rescoring_net, (str, Path)):
@@ -382,7 +390,44 @@ class PoseEstimator:
         """Write model.safetensors, config.json and a model card, as ``from_pretrained`` reads them."""
         self._save(folder)
 
+    def export(
+        self,
+        format: Literal["onnx", "openvino", "pt2"],
+        path: str | Path,
+        *,
+        max_people: int = 30,
+        half: bool = False,
+        opset: int = 20,
+        sampling: Literal["deform_conv", "grid_sample"] | None = None,
+    ) -> Exported:
+        """Write the network, and what reads people from it, as a file that runs without dekrpose; docs/export.md.
+
+        ``from_pretrained`` takes such a file in place of weights. Before it appears it is run beside torch.
+
+        Args:
+            format: "onnx" (onnxruntime and others), "openvino" (.xml, with a .bin beside it) or "pt2" (torch.export).
+            path: ends in .onnx, .xml or .pt2.
+            max_people: places for people in the file's answer.
+            half: OpenVINO stores weights as float16: half the size, keypoints move a little.
+            opset: of ONNX.
+            sampling: how adaptive convolutions are written; None is the fastest for the format. "grid_sample" makes
+                ONNX files for runtimes without DeformConv.
+
+        Returns:
+            The files, and how far their answers are from torch's.
+
+        Raises:
+            DekrPoseError: the file answers differently from torch, or the model cannot be exported; nothing is left.
+            ImportError: a package is missing; the message says how to get it.
+            ValueError: an option is out of range.
+        """
+        from dekrpose.export import export
+
+        return export(self, format, path, max_people=max_people, half=half, opset=opset, sampling=sampling)
+
     def _save(self, folder: str | Path, repository: str | None = None) -> None:
+        if isinstance(self.model, ExportedModel):
+            raise self.model.refuse("saved as weights")
         rescoring = None if self.rescoring_net is None else self.rescoring_net.state_dict()
         hub.save_folder(folder, self.config, self.model.state_dict(), rescoring, repository)
 

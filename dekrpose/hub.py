@@ -26,7 +26,7 @@ from dekrpose.published import PUBLISHED, PublishedWeights, fetch
 from dekrpose.repositories.repository import CARD, CONFIG, WEIGHTS
 
 _TINY = Path(__file__).parent / "weights" / "tiny.safetensors"
-_SUFFIXES = {".safetensors", ".pth", ".pt", ".tar", ".ckpt", ".bin", ".onnx"}
+_SUFFIXES = {".safetensors", ".pth", ".pt", ".tar", ".ckpt", ".bin", ".onnx", ".xml", ".pt2"}
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 _MODEL_NAMES = ["tiny", *(entry.name for entry in PUBLISHED.values() if entry.kind == "model")]
 _KNOWN = f"Known names: {', '.join(_MODEL_NAMES)}"

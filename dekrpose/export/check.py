@@ -1,0 +1,87 @@
+"""Does an exported file answer as the network does? It is run beside it on made-up pictures of two sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dekrpose.config import OUTPUT_STRIDE
+from dekrpose.errors import DekrPoseError
+from dekrpose.export.poses import PoseOutputs
+from dekrpose.exported import OUTPUTS, Differences, open_exported
+from dekrpose.images import to_tensor
+
+LARGEST_SHIFT = 0.05
+"""Input pixels by which a keypoint may differ."""
+LARGEST_HEAT = 0.001
+"""By which heatmaps and scores may differ."""
+HALF_FACTOR = 10
+"""How many times more weights that were rounded to float16 may differ."""
+_SHAPES = ((1, 192, 256), (2, 128, 96))
+_CANDIDATES = 100
+
+
+def compare(model: nn.Module, poses: PoseOutputs, path: Path, *, half: bool) -> Differences:
+    """Run a new file and torch on the same pictures.
+
+    Args:
+        model: the network, normalised images -> heatmaps and offsets.
+        poses: reads people from maps.
+        path: the exported file.
+        half: whether the file's weights were rounded to float16.
+
+    Raises:
+        DekrPoseError: they differ by more than rounding; the message says how much.
+        ImportError: what runs the file is missing.
+    """
+    runner, _ = open_exported(path, outputs=OUTPUTS)
+    found = [_differences(model, poses, runner(pictures), pictures) for pictures in map(_pictures, _SHAPES)]
+    largest = Differences(*np.max(found, axis=0).tolist())
+    factor = HALF_FACTOR if half else 1
+    # not "larger than", which would let differences that are not a number pass
+    fits = largest.keypoints <= factor * LARGEST_SHIFT and largest.heatmaps <= factor * LARGEST_HEAT
+    if not (fits and largest.people <= LARGEST_SHIFT):
+        raise DekrPoseError(
+            f"{path.name} answered differently from torch, so it was not kept: keypoints by {largest.keypoints:.3g} "
+            f"input pixels (at most {factor * LARGEST_SHIFT:g}), heatmaps by {largest.heatmaps:.3g} (at most "
+            f"{factor * LARGEST_HEAT:g}), people by {largest.people:.3g} input pixels (at most {LARGEST_SHIFT:g})"
+        )
+    return largest
+
+
+def _pictures(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """(B, 3, H, W) smooth coloured noise, with light and dark places as large as people."""
+    batch, height, width = shape
+    noise = torch.rand(batch, 3, height // 16, width // 16, generator=torch.Generator().manual_seed(0))
+    smooth = nn.functional.interpolate(noise, size=(height, width), mode="bilinear")
+    return (255 * smooth).to(torch.uint8).numpy()
+
+
+@torch.inference_mode()
+def _differences(
+    model: nn.Module, poses: PoseOutputs, answer: tuple[NDArray[np.float32], ...], pictures: NDArray[np.uint8]
+) -> tuple[float, float, float]:
+    device = next(model.parameters()).device
+    heatmaps, offsets = (maps.cpu() for maps in model(to_tensor(pictures.transpose(0, 2, 3, 1)).to(device)))
+    own_heatmaps, own_offsets, *own_people = map(torch.from_numpy, answer)
+    likeliest = heatmaps[:, -1:].flatten(2).topk(min(_CANDIDATES, heatmaps[0, -1].numel())).indices
+    shifts = (offsets - own_offsets).abs().flatten(2).gather(2, likeliest.expand(-1, offsets.shape[1], -1))
+    people = _people_apart(poses(own_heatmaps, own_offsets), own_people)
+    return OUTPUT_STRIDE * float(shifts.max()), float((heatmaps - own_heatmaps).abs().max()), people
+
+
+def _people_apart(expected: tuple[Tensor, Tensor, Tensor], people: list[Tensor]) -> float:
+    """How far the farthest person is from the nearest in the other answer, input pixels."""
+    apart = 0.0
+    for poses, scores, own_poses, own_scores in zip(expected[0], expected[2], people[0], people[2], strict=True):
+        kept, own_kept = poses[scores != 0], own_poses[own_scores != 0]
+        if len(kept) != len(own_kept):
+            return float("inf")
+        if len(kept):
+            distances = (kept[:, None] - own_kept).abs().amax((2, 3))
+            apart = max(apart, float(distances.amin(1).max()), float(distances.amin(0).max()))
+    return apart

@@ -1,0 +1,124 @@
+"""From the network's maps to people inside an exported file: what ``decode`` does at one scale, without loops.
+
+Everything has a fixed number of places, so that it can be written down as a graph: places that hold nobody score 0.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dekrpose.config import OUTPUT_STRIDE, ModelConfig
+from dekrpose.export.network import ExportedNetwork
+from dekrpose.models.oks_score import OKSScoreNet, pose_features
+
+CENTER_THRESHOLD = 0.01
+"""Lower centers are nobody's, as in ``decode``."""
+
+
+class PoseOutputs(nn.Module):
+    """Heatmaps (B, K+1, h, w) and offsets (B, 2K, h, w) -> people, best first.
+
+    Returns keypoints (B, N, K, 2) xy in input pixels, keypoint scores (B, N, K), scores (B, N), 0 for nobody: all of
+    them as ``PoseEstimator.estimate`` has them with one scale and without flip test and matching to heatmaps.
+
+    Args:
+        config: skeleton and thresholds.
+        rescoring_net: predicts how good each pose is; its weights are shared, not copied.
+        max_people: N.
+    """
+
+    def __init__(self, config: ModelConfig, rescoring_net: OKSScoreNet | None, max_people: int) -> None:
+        super().__init__()
+        self.config, self.rescoring_net, self.max_people = config, rescoring_net, max_people
+
+    def forward(self, heatmaps: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        xy, values = self._centers(heatmaps[:, -1])
+        width = heatmaps.shape[-1]
+        place = (xy[..., 1] * width + xy[..., 0]).unsqueeze(1)
+        read = offsets.flatten(2).gather(2, place.expand(-1, offsets.shape[1], -1))
+        read = read.reshape(read.shape[0], -1, 2, self.max_people).permute(0, 3, 1, 2)
+        poses = (xy.unsqueeze(2) - read) * OUTPUT_STRIDE
+        heat = _heat_values(heatmaps[:, :-1], poses)
+        keypoint_scores = values.unsqueeze(2) * heat
+        kept = self._suppress(poses, heat.mean(2), values > CENTER_THRESHOLD)
+        scores = self._scores(poses, keypoint_scores) * kept
+        scores, order = scores.topk(self.max_people, dim=1)
+        keypoint_scores = keypoint_scores.gather(1, order.unsqueeze(2).expand_as(keypoint_scores))
+        poses = poses.gather(1, order[..., None, None].expand_as(poses))
+        return poses, keypoint_scores, scores
+
+    def _centers(self, center_map: Tensor) -> tuple[Tensor, Tensor]:
+        """The highest peaks (B, h, w) -> xy (B, N, 2), heatmap pixels, and values (B, N), 0 where there is none."""
+        height, width = center_map.shape[-2:]
+        maps = center_map.unsqueeze(1)
+        small = F.max_pool2d(maps, 3, stride=1, padding=1)
+        medium = F.max_pool2d(small, 3, stride=1, padding=1)
+        large = F.max_pool2d(medium, 3, stride=1, padding=1)
+        sides = torch.full((1,), 1.0) * height + torch.full((1,), 1.0) * width
+        highest = torch.where(sides > 600, large, torch.where(sides > 400, medium, small))
+        peaks = torch.where(maps == highest, maps, 0.0).flatten(1)
+        values, places = peaks.topk(self.max_people, dim=1)
+        rows = torch.div(places, width, rounding_mode="floor")
+        return torch.stack([places - rows * width, rows], dim=2), values
+
+    def _suppress(self, poses: Tensor, mean_heat: Tensor, valid: Tensor) -> Tensor:
+        """The walk of ``decode.nms.pose_nms``, a step for each place: (B, N), 1 for whom it keeps, else 0."""
+        decode, count = self.config.decode, self.max_people
+        diagonals = (poses.amax(2) - poses.amin(2)).square().sum(2).sqrt()
+        distances = (poses.unsqueeze(2) - poses.unsqueeze(1)).square().sum(4).sqrt()
+        near = (distances < (decode.nms_threshold * diagonals)[:, :, None, None]).float().sum(3)
+        near = (near > decode.nms_min_keypoints).float().maximum(torch.eye(count))
+        usable = (valid & (diagonals > 0)).float()
+        near = near * usable.unsqueeze(2) * usable.unsqueeze(1)
+        masked = torch.where(near > 0, mean_heat.unsqueeze(1), -torch.inf)
+        hottest = (torch.arange(count) == masked.argmax(2, keepdim=True)).float()
+        ignored, kept = torch.zeros_like(usable), torch.zeros_like(usable)
+        for place in range(count):
+            best = hottest[:, place]
+            takes = usable[:, place] * (1 - ignored[:, place]) * (1 - (ignored * best).amax(1))
+            kept = kept.maximum(best * takes.unsqueeze(1))
+            ignored = ignored.maximum(near[:, place] * takes.unsqueeze(1))
+        return kept
+
+    def _scores(self, poses: Tensor, keypoint_scores: Tensor) -> Tensor:
+        scores = keypoint_scores.mean(2)
+        if self.rescoring_net is None:
+            return scores
+        edges = self.config.skeleton.edges
+        features = pose_features(poses.flatten(0, 1), keypoint_scores.flatten(0, 1), edges)
+        rescored = scores * cast(Tensor, self.rescoring_net(features)).reshape(scores.shape)
+        return torch.where(rescored.isnan(), 0.0, rescored)
+
+
+def _heat_values(heatmaps: Tensor, poses: Tensor) -> Tensor:
+    """``decode.multiscale.heat_values`` at one scale, (B, K, h, w) at (B, N, K, 2) input pixels: (B, N, K)."""
+    height, width = heatmaps.shape[-2:]
+    x0, x1, x_share = _cells(poses[..., 0].transpose(1, 2), width)
+    y0, y1, y_share = _cells(poses[..., 1].transpose(1, 2), height)
+    flat = heatmaps.flatten(2)
+    top = flat.gather(2, y0 * width + x0) * (1 - x_share) + flat.gather(2, y0 * width + x1) * x_share
+    bottom = flat.gather(2, y1 * width + x0) * (1 - x_share) + flat.gather(2, y1 * width + x1) * x_share
+    return (top * (1 - y_share) + bottom * y_share).transpose(1, 2)
+
+
+def _cells(values: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The two cells around each coordinate and the share of the second; the last cell reaches to the border."""
+    places = values.clamp(min=0.0).floor().clamp(max=OUTPUT_STRIDE * (cells - 1)) / OUTPUT_STRIDE
+    lower = places.long()
+    return lower, (lower + 1).clamp(max=cells - 1), places - lower
+
+
+class ExportedPoses(nn.Module):
+    """The whole exported graph: pictures (B, 3, H, W) uint8 RGB -> heatmaps, offsets, and ``PoseOutputs``' three."""
+
+    def __init__(self, network: ExportedNetwork, poses: PoseOutputs) -> None:
+        super().__init__()
+        self.network, self.poses = network, poses
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        heatmaps, offsets = self.network(images)
+        return heatmaps, offsets, *self.poses(heatmaps, offsets)
