@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,6 +92,37 @@ def _with_network(stages: Times) -> dict[str, float]:
     return times
 
 
+class Clock:
+    """Marks moments of a device's work without making it wait, where that can be done.
+
+    Args:
+        device: CUDA devices mark moments themselves; Apple's are waited for at each.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def mark(self) -> Any:
+        """Now, as the device sees it."""
+        if self.device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event.record(torch.cuda.current_stream(self.device))
+            return event
+        self.wait()
+        return time.perf_counter()
+
+    def between(self, first: Any, second: Any) -> float:
+        """Milliseconds between two marks; the device must have been waited for."""
+        return float(first.elapsed_time(second) if self.device.type == "cuda" else 1000 * (second - first))
+
+    def wait(self) -> None:
+        """Until the device has done what it was asked for."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+
 class PartTimes:
     """Milliseconds of a network's parts, by hooks on the modules that carry them while it is watched.
 
@@ -98,20 +130,20 @@ class PartTimes:
 
     Args:
         network: what is called; parts that it does not have are not told apart.
-        synchronise: waits until the device has done what it was asked for.
+        clock: of the device.
     """
 
-    def __init__(self, network: object, synchronise: Callable[[], None]) -> None:
+    def __init__(self, network: object, clock: Clock) -> None:
         self._network = network
-        self._synchronise = synchronise
+        self._clock = clock
         self._handles: list[RemovableHandle] = []
-        self._times: dict[str, float] = {}
-        self._begun: dict[str, float] = {}
+        self._begun: dict[str, Any] = {}
+        self._spans: list[tuple[str, Any, Any]] = []
 
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Within this block the parts' times are taken."""
-        self._times, self._begun = {}, {}
+        self._begun, self._spans = {}, []
         if isinstance(self._network, nn.Module) and all(hasattr(self._network, name) for name in _ATTRIBUTES):
             self._handles = [self._network.register_forward_pre_hook(self._start)]
         try:
@@ -133,34 +165,23 @@ class PartTimes:
         self._begin(PARTS[0])
 
     def _begin(self, part: str) -> None:
-        self._synchronise()
-        now = time.perf_counter()
-        self._begun[part] = now
+        now = self._clock.mark()
         if part != PARTS[0] and PARTS[0] in self._begun:
-            self._add(PARTS[0], now - self._begun.pop(PARTS[0]))
+            self._spans.append((PARTS[0], self._begun.pop(PARTS[0]), now))
+        self._begun[part] = now
 
     def _end(self, part: str) -> None:
-        self._synchronise()
-        self._add(part, time.perf_counter() - self._begun[part])
-
-    def _add(self, part: str, seconds: float) -> None:
-        self._times[part] = self._times.get(part, 0.0) + 1000 * seconds
+        self._spans.append((part, self._begun.pop(part), self._clock.mark()))
 
     def split(self, network_ms: float) -> dict[str, float]:
         """The network's time as that of its parts and what they leave of it."""
-        ordered = {part: self._times[part] for part in PARTS if part in self._times}
-        if not ordered:
+        times: dict[str, float] = {}
+        for part, begin, end in self._spans:
+            times[part] = times.get(part, 0.0) + self._clock.between(begin, end)
+        if not times:
             return {NETWORK: network_ms}
+        ordered = {part: times[part] for part in PARTS if part in times}
         return {**ordered, NETWORK_REST: max(0.0, network_ms - sum(ordered.values()))}
-
-
-def synchroniser(device: torch.device) -> Callable[[], None]:
-    """What waits for a device; nothing to do on CPUs."""
-    if device.type == "cuda":
-        return lambda: torch.cuda.synchronize(device)
-    if device.type == "mps":
-        return torch.mps.synchronize
-    return lambda: None
 
 
 def network_job(estimator: PoseEstimator, setting: Setting) -> tuple[Callable[[], Times], tuple[int, int]]:
@@ -169,14 +190,14 @@ def network_job(estimator: PoseEstimator, setting: Setting) -> tuple[Callable[[]
     count = setting.batch * (2 if setting.flip else 1)
     values = np.random.default_rng(0).standard_normal((count, 3, size, size), dtype=np.float32)
     images = torch.from_numpy(values).to(estimator.device).contiguous(memory_format=torch.channels_last)
-    synchronise = synchroniser(estimator.device)
-    parts = _parts(estimator, setting, synchronise)
+    clock = Clock(estimator.device)
+    parts = PartTimes(_hookable(estimator, setting), clock)
 
     def forward() -> Times:
         start = time.perf_counter()
         with parts.watch(), torch.inference_mode(), estimator.autocast():
             estimator.model(images)
-            synchronise()
+            clock.wait()
         times = parts.split(1000 * (time.perf_counter() - start))
         return {stage: value for stage, value in times.items() if stage in PARTS}
 
@@ -195,7 +216,9 @@ def photo_job(
     """
     pixels = load(data)[0]
     size = setting.input_size or estimator.config.input_size
-    parts = _parts(estimator, setting, synchroniser(estimator.device))
+    # on other devices the network is recorded with what it calls, and hooks would be too
+    network = _hookable(estimator, setting) if estimator.device.type == "cpu" else None
+    parts = PartTimes(network, Clock(estimator.device))
     if people is not None:
         plant(estimator, people)
 
@@ -236,11 +259,11 @@ def matmul_job(device: torch.device, dtype: torch.dtype) -> Callable[[], Times]:
     """The product of two large matrices: what the machine can do at best."""
     generator = torch.Generator().manual_seed(0)
     first, second = (torch.randn(MATMUL, MATMUL, generator=generator).to(device, dtype) for _ in range(2))
-    synchronise = synchroniser(device)
+    clock = Clock(device)
 
     def multiply() -> Times:
         torch.mm(first, second)
-        synchronise()
+        clock.wait()
         return {}
 
     return multiply
@@ -253,9 +276,9 @@ def gmacs(estimator: PoseEstimator, setting: Setting, input_size: tuple[int, int
     return {part: factor * value for part, value in gmacs_by_part(estimator.config).items()}
 
 
-def _parts(estimator: PoseEstimator, setting: Setting, synchronise: Callable[[], None]) -> PartTimes:
-    # hooks would break a compiled network into pieces
-    return PartTimes(estimator.model if setting.backend in ("torch", LOOP) else None, synchronise)
+def _hookable(estimator: PoseEstimator, setting: Setting) -> object:
+    """The network, unless hooks would break it into pieces as they do a compiled one."""
+    return estimator.model if setting.backend in ("torch", LOOP) else None
 
 
 def _size(pixels: Pixels) -> tuple[int, int]:
