@@ -22,6 +22,7 @@ from dekrpose.checkpoints import read_checkpoint, read_rescoring_net
 from dekrpose.config import MatchMode, ModelConfig
 from dekrpose.decode.dekr import decode, pose_map
 from dekrpose.decode.multiscale import flip_input, merge_flipped
+from dekrpose.device_path import DevicePath
 from dekrpose.errors import CheckpointError, DekrPoseError, ImageError
 from dekrpose.exported import Exported, ExportedModel, exported_device, is_exported, read_exported
 from dekrpose.images import Color, Geometry, Pixels
@@ -95,6 +96,7 @@ class PoseEstimator:
         self.model = model.eval().requires_grad_(False)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.rescoring_net = rescoring_net.eval().requires_grad_(False) if rescoring_net is not None else None
+        self._device_path = DevicePath(self.device) if self.device.type == "cuda" else None
 
     @classmethod
     def from_pretrained(
@@ -477,6 +479,8 @@ class PoseEstimator:
 
     def _run(self, batch: list[_Loaded], options: Options, recall: Recall | None = None) -> list[_Raw]:
         """Everything after reading, for images of equal input size; frames of a stream come with its memory."""
+        if self._device_path is not None and recall is None:
+            return self._run_on_device(self._device_path, batch, options)
         timing: dict[str, float] = {}
         maps: list[tuple[Tensor, Tensor]] = []
         for index, scale in enumerate(options.scales):
@@ -490,6 +494,20 @@ class PoseEstimator:
             self._decode(item, share, [(heat[index], positions[index]) for heat, positions in maps], options)
             for index, item in enumerate(batch)
         ]
+
+    def _run_on_device(self, path: DevicePath, batch: list[_Loaded], options: Options) -> list[_Raw]:
+        """``_run`` with one transfer to the device and one back."""
+        found, timing = path.run(
+            [item.pixels for item in batch],
+            [item.geometries for item in batch],
+            lambda inputs, flip_test: self._maps(inputs, flip_test, self.model),
+            options,
+            self.config.decode,
+            max_centers=max(MIN_CENTERS, options.max_people),
+            key=(self.model, self.dtype),
+        )
+        share = {stage: value / len(batch) for stage, value in timing.items()}
+        return [self._raw(item, share, *poses, options) for item, poses in zip(batch, found, strict=True)]
 
     @torch.inference_mode()
     def _maps(self, inputs: Tensor, flip_test: bool, network: Callable[[Tensor], Maps]) -> Maps:
@@ -510,7 +528,7 @@ class PoseEstimator:
     def _decode(
         self, item: _Loaded, timing: dict[str, float], maps: list[tuple[Tensor, Tensor]], options: Options
     ) -> _Raw:
-        timing = {**item.timing, **timing}
+        timing = dict(timing)
         with _timed(timing, "decode"):
             keypoints, keypoint_scores, scores = decode(
                 [(heatmaps.cpu(), positions.cpu()) for heatmaps, positions in maps],
@@ -522,6 +540,21 @@ class PoseEstimator:
                 other_scale_factor=self.config.decode.other_scale_factor,
                 match=options.match,
             )
+        return self._raw(item, timing, keypoints, keypoint_scores, scores, options)
+
+    @torch.inference_mode()
+    def _raw(
+        self,
+        item: _Loaded,
+        timing: dict[str, float],
+        keypoints: Tensor,
+        keypoint_scores: Tensor,
+        scores: Tensor,
+        options: Options,
+    ) -> _Raw:
+        """Decoded poses, input pixels, as image pixels and with the scoring net's scores."""
+        timing = {**item.timing, **timing}
+        with _timed(timing, "decode"):
             points = item.geometries[0].to_image(keypoints.numpy())
             if options.rescore and self.rescoring_net is not None:
                 edges = self.config.skeleton.edges

@@ -256,3 +256,17 @@ def test_graphs_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(GRAPHS, "1")
     assert graphs_wanted(torch.device("cuda"))
     assert not graphs_wanted(torch.device("cpu"))
+
+
+def test_an_estimator_on_a_device_gives_the_same_poses(
+    estimator: PoseEstimator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = photo(97, 131)
+    plain = estimator.estimate(own)
+    monkeypatch.setattr(estimator, "_device_path", DevicePath(torch.device("cpu")))
+    ours = estimator.estimate(own)
+    np.testing.assert_allclose(ours.keypoints, plain.keypoints, rtol=0, atol=1e-2)
+    np.testing.assert_allclose(ours.scores, plain.scores, rtol=0, atol=1e-5)
+    assert set(ours.timing or {}) == set(plain.timing or {})
+    many = list(estimator.estimate_many([own, photo(64, 64), own]))
+    np.testing.assert_allclose(many[2].keypoints, plain.keypoints, rtol=0, atol=1e-2)

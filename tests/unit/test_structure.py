@@ -57,6 +57,7 @@ SIBLINGS = {
     ("config", "skeletons"): "a configuration holds its skeleton",
     ("images", "image_resize"): "one part in three files",
     ("image_device", "image_resize"): "one part in three files",
+    ("estimator", "device_path"): "CUDA",
     ("device_path", "graphs"): "CUDA graphs",
     ("device_path", "options"): "what estimate was asked to do",
     ("results", "draw"): "Poses.draw",
