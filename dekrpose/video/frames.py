@@ -76,7 +76,8 @@ class Source:
     Args:
         info: what it says about itself.
         frames: the frames; they are read when they are asked for.
-        close: ends reading; may be called twice.
+        close: ends reading; may be called twice, and from the thread that reads only.
+        cancel: asks a reader that waits for its camera to end; any thread may.
         troubles: what went wrong with the source as a whole, in words, as it is found.
         dropped: live sources: how many frames came while nobody was ready for them, until now.
     """
@@ -86,6 +87,7 @@ class Source:
     close: Callable[[], None]
     troubles: list[str] = field(default_factory=list)
     dropped: Callable[[], int] = lambda: 0
+    cancel: Callable[[], None] = lambda: None
 
 
 def rational(value: Any) -> Fraction | None:

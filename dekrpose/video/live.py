@@ -39,6 +39,7 @@ def newest(source: Source) -> Source:
         with slot.changed:
             slot.stop = True
             slot.changed.notify_all()
+        source.cancel()
         if thread is not threading.current_thread():
             thread.join(_JOIN)
 

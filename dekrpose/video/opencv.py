@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -31,13 +32,17 @@ def open_camera(number: int) -> Source:
             "(on Linux: ls -l /dev/video*), or pass another number"
         )
     troubles: list[str] = []
+    cancelled = threading.Event()
     info = StreamInfo(name=f"camera {number}", live=True, fps=capture.get(cv2.CAP_PROP_FPS) or None)
-    return Source(info, _camera_frames(capture, troubles), capture.release, troubles)
+    frames = _camera_frames(capture, cancelled, troubles)
+    return Source(info, frames, capture.release, troubles, cancel=cancelled.set)
 
 
-def _camera_frames(capture: cv2.VideoCapture, troubles: list[str]) -> Iterator[Frame]:
+def _camera_frames(capture: cv2.VideoCapture, cancelled: threading.Event, troubles: list[str]) -> Iterator[Frame]:
     began, index, misses = time.monotonic(), 0, 0
     while misses < _MISSES:
+        if cancelled.is_set():
+            return
         there, picture = capture.read()
         if there:
             yield Frame(index, time.monotonic() - began, _already(_rgb(picture)))
