@@ -139,11 +139,13 @@ class Smoother:
                 "reset() it, or use a smoother for each stream"
             )
         known = known[time - known.seen <= self.settings.max_gap]
+        self._people, self._timestamp = known, time
+        if not len(rows):
+            return poses
         # Who is new is filtered against themselves, which changes nothing.
         same = np.concatenate([fresh.ids[:, None] == known.ids[None], np.eye(len(fresh.ids), dtype=bool)], axis=1)
         now = _filtered(known.join(fresh)[same.argmax(axis=1)], fresh, self.settings)
         self._people = now.join(known[~np.isin(known.ids, now.ids)])
-        self._timestamp = time
         keypoints = poses.keypoints.copy()
         keypoints[rows] = now.keypoints
         return replace(poses, keypoints=keypoints)

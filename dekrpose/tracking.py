@@ -31,9 +31,13 @@ class TrackerSettings:
         confirm_hits: frames in a row after which others get theirs.
         max_gap: how long somebody may be out of sight and come back as the same.
         faint_gap: how long after the last sight somebody may be continued by a faint person.
-        minimum_similarity: OKS, from 0 to 1, below which two poses are never the same person.
-        duplicate_similarity: OKS above which a person without a track is somebody's double and starts none.
-        shape: how much the lengths of limbs count for people who were out of sight; 0 is not at all.
+        minimum_similarity: from 0 to 1, below which two poses are never the same person; it falls as the place
+            where somebody is expected becomes uncertain.
+        duplicate_similarity: above which a person without a track is somebody's double and starts none.
+        pose: how much the likeness of poses and places counts, against the two that follow.
+        shape: how much the lengths of limbs count for people who were out of sight, 0 is not at all.
+        doubt: how much is held against people whose place has become uncertain, 0 is nothing.
+        floor: natural logarithm of the likelihood, so weighted, below which somebody new is likelier.
         motion: how people move.
 
     Raises:
@@ -42,12 +46,15 @@ class TrackerSettings:
 
     strong: float = 0.35
     confident: float = 0.7
-    confirm_hits: int = 3
+    confirm_hits: int = 4
     max_gap: float = 2.0
     faint_gap: float = 0.5
-    minimum_similarity: float = 0.2
+    minimum_similarity: float = 0.3
     duplicate_similarity: float = 0.5
-    shape: float = 1.0
+    pose: float = 3.0
+    shape: float = 0.5
+    doubt: float = 0.5
+    floor: float = -7.0
     motion: Motion = field(default_factory=Motion)
 
     def __post_init__(self) -> None:
@@ -133,11 +140,10 @@ class Tracker:
         assert self._skeleton is not None
         sigmas = np.asarray(self._skeleton.sigmas, np.float64)
         gaps = time - tracks.seen
-        plain = similarities(people, tracks, time, sigmas, settings.motion)
-        trust = settings.shape * np.clip(gaps / 0.3, 0, 1)
-        rank = plain * shape_likeness(people, tracks) ** trust
-        rank = rank / (1 + np.square(settings.motion.growth * gaps / 0.3))
-        rank = np.where(plain >= settings.minimum_similarity, rank, 0.0)
+        plain, doubt = similarities(people, tracks, time, sigmas, settings.motion)
+        shape = settings.shape * np.clip(gaps / 0.3, 0, 1) * np.log(shape_likeness(people, tracks))
+        rank = settings.pose * np.log(np.maximum(plain, 1e-9)) + shape - settings.doubt * np.log(doubt)
+        rank = np.where(plain * doubt >= settings.minimum_similarity, np.maximum(rank - settings.floor, 0), 0.0)
         strong = people.scores >= settings.strong * self._typical
         known = tracks.ids >= 0
         recent = gaps <= settings.faint_gap
@@ -160,7 +166,9 @@ class Tracker:
         new = self._newcomers(people, assigned, time)
         now = followed.join(Tracks.start(_rows(people, new), time))
         owners = np.concatenate([seen, new])
-        sure = (now.hits >= settings.confirm_hits) | (people.scores[owners] >= settings.confident * self._typical)
+        sure = people.scores[owners] >= settings.confident * self._typical
+        # While somebody is out of sight, who comes up may be that person, half hidden still.
+        sure = (now.hits >= settings.confirm_hits) | (sure & (not waiting.any()))
         fresh = np.flatnonzero(sure & (now.ids < 0))
         given = now.ids.copy()
         given[fresh] = self._next_id + np.arange(len(fresh))
@@ -179,7 +187,7 @@ class Tracker:
         order = np.concatenate([np.flatnonzero(assigned >= 0), loose])
         sigmas = np.asarray(self._skeleton.sigmas, np.float64)
         others = Tracks.start(_rows(people, order), time)
-        alike = similarities(_rows(people, loose), others, time, sigmas, self.settings.motion)
+        alike, _ = similarities(_rows(people, loose), others, time, sigmas, self.settings.motion)
         doubles = alike >= self.settings.duplicate_similarity
         first = len(order) - len(loose)
         # Poses come best first: only those before a person can make it a double.

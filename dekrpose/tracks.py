@@ -17,6 +17,8 @@ _AREA_SHARE = 0.6  # of a person's box that the person fills
 _THINNEST = 0.3  # the square root of an area is at least this share of the box's longer side
 _BONE_SPREAD = 0.3  # how far the logarithm of a bone's length spreads before it was seen often
 _BONE_MEMORY = 30.0  # observations over which a bone's length is averaged
+_SIZE_SPREAD = 0.1  # how far a person's size is misjudged in one frame, as a logarithm
+_FIRST_SPEED = 2.0  # sizes per second at which somebody may move who was seen once, about a walk
 _SHORTEST_BONE = 0.02  # of the person's size: shorter ones are noise
 
 
@@ -137,15 +139,17 @@ class Motion:
         body_memory: time after which an unseen body has lost 63 % of its velocity.
         limb_memory: the same of the keypoints' own motion.
         response: time within which the velocities follow what is seen.
-        slack: how far keypoints lie from where they are expected, beyond OKS's falloff, in sizes.
-        growth: how much more that is for each second that somebody was not seen, in sizes per second.
+        slack: how far people and keypoints lie from where they are expected, beyond OKS's falloff, in sizes.
+        growth: how much more that is of a person for each second without sight, in sizes per second.
+        surprise: share of the distance walked out of sight by which people come out too early or too late.
     """
 
     body_memory: float = 1.5
     limb_memory: float = 0.1
     response: float = 0.2
     slack: float = 0.12
-    growth: float = 0.8
+    growth: float = 0.5
+    surprise: float = 0.5
 
 
 def bone_ends(skeleton: Skeleton) -> NDArray[np.intp]:
@@ -214,22 +218,65 @@ def predict(tracks: Tracks, timestamp: float, motion: Motion) -> Array:
     return np.asarray(tracks.keypoints + moved)
 
 
-def similarities(people: People, tracks: Tracks, timestamp: float, sigmas: Array, motion: Motion) -> Array:
-    """OKS between people and where tracks are expected, with a falloff that widens while somebody is not seen.
+def similarities(
+    people: People, tracks: Tracks, timestamp: float, sigmas: Array, motion: Motion
+) -> tuple[Array, Array]:
+    """How well people fit where tracks are expected.
 
-    Keypoints count by how far they are to be believed on both sides. The area is the larger of both: who is
-    half hidden looks small.
+    What all keypoints have in common is judged apart: a person as a whole may come out of hiding too early or
+    too late, on the line of walking more than beside it, and the longer unseen the more. The poses laid on each
+    other are compared by OKS. Keypoints count by how far they are to be believed on both sides. The area is
+    the larger of both: who is half hidden looks small.
 
     Returns:
-        (N, T) in [0, 1].
+        (N, T) OKS times the likeness of places, in [0, 1]; and (N, T) by how much the places' uncertainty has
+        grown, from 1 on: the likelihood of any one place falls by it.
     """
-    expected = predict(tracks, timestamp, motion)
-    squared = np.square(people.keypoints[:, None] - expected[None]).sum(axis=3)
+    error = people.keypoints[:, None] - predict(tracks, timestamp, motion)[None]
     areas = np.maximum(people.areas[:, None], tracks.areas[None])
-    spread = (2 * sigmas) ** 2 + motion.slack**2 + np.square(motion.growth * (timestamp - tracks.seen))[:, None]
     weights = people.weights[:, None] * np.maximum(tracks.weights, 0.1)[None]
-    likeness = np.exp(-squared / (2 * areas[..., None] * spread[None]))
-    return np.asarray((weights * likeness).sum(axis=2) / np.maximum(weights.sum(axis=2), 1e-9))
+    weights = weights / np.maximum(weights.sum(axis=2, keepdims=True), 1e-9)
+    falloff = 2 * areas[..., None] * ((2 * sigmas) ** 2 + motion.slack**2)
+    common = common_motion(error, weights, falloff)
+    likeness = np.einsum("ntk,ntk->nt", weights, np.exp(-_squared(error - common[:, :, None]) / falloff))
+    gaps = timestamp - tracks.seen
+    speed = np.linalg.norm(tracks.body_velocity, axis=1)
+    ahead = tracks.body_velocity / np.maximum(speed, 1e-9)[:, None]
+    walked = speed * motion.body_memory * -np.expm1(-gaps / motion.body_memory)
+    basic = areas * (motion.slack**2 + np.mean((2 * sigmas) ** 2))
+    across = basic + areas * np.square((motion.growth + _FIRST_SPEED / tracks.hits) * gaps)
+    along = across + np.square(motion.surprise * walked)
+    forward = np.square((common * ahead).sum(axis=2))
+    sideways = np.maximum(_squared(common) - forward, 0)
+    place = np.exp(-0.5 * (forward / along + sideways / across))
+    return likeness * place, np.sqrt(along * across) / basic
+
+
+def common_motion(error: Array, weights: Array, falloff: Array) -> Array:
+    """What the keypoints' errors have in common: their mean, then once more without those far from it.
+
+    Keypoints of somebody half hidden may be those of the person in front.
+
+    Args:
+        error: (..., K, 2) image pixels.
+        weights: (..., K) in [0, 1].
+        falloff: (..., K) square image pixels, over which a keypoint loses 63 % of its weight.
+
+    Returns:
+        (..., 2) image pixels.
+    """
+    common = _mean(error, weights)
+    return _mean(error, weights * np.exp(-_squared(error - common[..., None, :]) / falloff))
+
+
+def _mean(error: Array, weights: Array) -> Array:
+    total = np.maximum(weights.sum(axis=-1), 1e-9)
+    return np.asarray(np.einsum("...k,...kd->...d", weights, error) / total[..., None])
+
+
+def _squared(vectors: Array) -> Array:
+    """Squares of the lengths of (..., 2); a sum over so short an axis is slow."""
+    return np.asarray(np.square(vectors[..., 0]) + np.square(vectors[..., 1]))
 
 
 def shape_likeness(people: People, tracks: Tracks) -> Array:
@@ -240,11 +287,15 @@ def shape_likeness(people: People, tracks: Tracks) -> Array:
     Returns:
         (N, T) in (0, 1]; 1 where nothing can be compared.
     """
-    weights = people.bone_weights[:, None] * np.minimum(tracks.bone_count, 1.0)[None]
-    spread = np.square(tracks.bone_spread) + 0.1**2
-    apart = np.square(people.bones[:, None] - tracks.bones[None]) / spread[None]
-    mean = (weights * np.minimum(apart, 9.0)).sum(axis=2) / np.maximum(weights.sum(axis=2), 1e-9)
-    return np.asarray(np.exp(-0.5 * mean))
+    certainty = np.minimum(tracks.bone_count, 1.0) / (np.square(tracks.bone_spread) + 0.1**2)
+    weights = people.bone_weights[:, None] * certainty[None]
+    total = np.maximum(weights.sum(axis=2), 1e-9)
+    apart = people.bones[:, None] - tracks.bones[None]
+    size = np.einsum("nte,nte->nt", weights, apart) / total
+    rest = np.minimum(np.square(apart - size[..., None]) * certainty[None], 4.0)
+    shape = np.einsum("ne,nte->nt", people.bone_weights, rest) / max(apart.shape[2], 1)
+    taller = np.minimum(np.square(size) * np.minimum(total, 1 / _SIZE_SPREAD**2), 9.0)
+    return np.asarray(np.exp(-0.5 * (taller + shape)))
 
 
 def follow(tracks: Tracks, people: People, timestamp: float, motion: Motion) -> Tracks:
@@ -258,9 +309,10 @@ def follow(tracks: Tracks, people: People, timestamp: float, motion: Motion) -> 
     reach = np.sqrt(tracks.areas)[:, None, None]
     error = np.clip(people.keypoints - expected, -reach, reach)
     weights = people.weights[..., None]
-    common = (error * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-9)
-    # The second observation is the first to say anything about velocity.
+    common = common_motion(error, people.weights, 2 * motion.slack**2 * tracks.areas[:, None])
+    # The second observation is the first to say anything about velocity; who is half hidden says little.
     response = np.maximum(-np.expm1(-gaps / motion.response), 1.0 / tracks.hits)[:, None]
+    response = response * np.square(people.weights.mean(axis=1, keepdims=True))
     body = tracks.body_velocity * np.exp(-gaps / motion.body_memory)[:, None] + response * common / gaps[:, None]
     own = weights * (error - common[:, None]) / gaps[:, None, None]
     limb = tracks.limb_velocity * np.exp(-gaps / motion.limb_memory)[:, None, None] + response[..., None] * own
