@@ -94,9 +94,8 @@ class TemporalDEKR(DEKR):
         if self.temporal.kind == "gru_offset_flat":
             self.offset_gru = FlatGRU(self.temporal.hidden)
             return
-        branches = [cast(BranchGroup, group).final.groups for group in self.offset_head.groups]
         self.heatmap_memory = MapMemory([(config.head.heatmap_channels, 1)])
-        self.offset_memory = MapMemory(list(zip(self.offset_head.splits, branches, strict=True)))
+        self.offset_memory = MapMemory(list(zip(self.offset_head.splits, self._branches(), strict=True)))
 
     def step(self, images: Tensor, state: TemporalState | None = None) -> tuple[Maps, TemporalState | None]:
         """The next frame of B streams.
@@ -132,10 +131,10 @@ class TemporalDEKR(DEKR):
             heatmaps, offsets = self(images.flatten(0, 1))
             flat = self._flat(self.offset_gru, _split(offsets.float(), clip), reset)
             return (_split(heatmaps, clip), flat), None
-        (heatmap_maps, offset_maps), state = self.transitions(images, reset, state)
-        heatmaps = self.heatmap_head.from_transition(heatmap_maps)
+        maps, state = self.transitions(images, reset, state)
+        heatmaps = self.heatmap_head.from_transition(maps[0])
         with torch.autocast(images.device.type, enabled=False):  # as in DEKR.forward
-            offsets = self.offset_head.from_transition(offset_maps)
+            offsets = self.offset_head.from_transition(maps[1])
         return (_split(heatmaps, clip), _split(offsets, clip)), state
 
     def transitions(
@@ -153,22 +152,37 @@ class TemporalDEKR(DEKR):
         Raises:
             ValueError: the network has a flat GRU, which stands behind the heads.
         """
-        if self.heatmap_memory is None or self.offset_memory is None:
-            raise ValueError("a flat GRU stands behind the heads; use forward_clip")
-        clip = images.shape[:2]
         reset = _resets(images, reset)
         features = self.features(images.flatten(0, 1))
+        with torch.autocast(images.device.type, enabled=False):
+            offsets = self.offset_head.transition(features.float())
+        return self.remember((self.heatmap_head.transition(features), offsets), reset, state)
+
+    def remember(self, maps: Maps, reset: Tensor, state: TemporalState | None) -> tuple[Maps, TemporalState]:
+        """What the memory makes of both transitions' maps.
+
+        Args:
+            maps: (B * T, C, h, w) of the heatmap head and of the offset head, the latter float32.
+            reset, state: as in ``forward_clip``, reset on the CPU.
+
+        Returns:
+            The maps with what earlier frames add, and the state after the last frame.
+
+        Raises:
+            ValueError: the network has a flat GRU.
+        """
+        if self.heatmap_memory is None or self.offset_memory is None:
+            raise ValueError("a flat GRU stands behind the heads; use forward_clip")
+        heatmaps, offsets = (_split(part, reset.shape) for part in maps)
         if state is not None:
-            state = state.resized((features.shape[-2], features.shape[-1]))
-        heatmaps, heatmap_hidden = self.heatmap_memory(
-            _split(self.heatmap_head.transition(features), clip), state and state.heatmap, reset
-        )
-        with torch.autocast(images.device.type, enabled=False):  # as in DEKR.forward
-            offsets, offset_hidden = self.offset_memory(
-                _split(self.offset_head.transition(features.float()), clip), state and state.offset, reset
-            )
-        maps = heatmaps.flatten(0, 1), offsets.flatten(0, 1)
-        return maps, TemporalState(heatmap_hidden, offset_hidden)
+            state = state.resized((heatmaps.shape[-2], heatmaps.shape[-1]))
+        heatmaps, heatmap_hidden = self.heatmap_memory(heatmaps, state and state.heatmap, reset)
+        with torch.autocast(offsets.device.type, enabled=False):
+            offsets, offset_hidden = self.offset_memory(offsets, state and state.offset, reset)
+        return (heatmaps.flatten(0, 1), offsets.flatten(0, 1)), TemporalState(heatmap_hidden, offset_hidden)
+
+    def _branches(self) -> list[int]:
+        return [cast(BranchGroup, group).final.groups for group in self.offset_head.groups]
 
     def memory_parameters(self) -> Iterable[nn.Parameter]:
         """The parameters that the image model does not have."""

@@ -17,8 +17,8 @@ class ConvGRU(nn.Module):
     """A 3x3 convolutional GRU over maps of G branches that never mix, and the way of its memory back into them.
 
     z = sigmoid(Wz [x, h]), r = sigmoid(Wr [x, h]), n = tanh(Wn [x, r h]), h' = (1 - z) h + z n, y = x + Wo h'.
-    The part of a convolution that reads x and the part that reads h are layers of their own, so that the first runs on
-    all frames of a clip at once. Wo is 1x1 and starts at zero: what is built onto a network changes nothing at first.
+    The part of a convolution that reads x and the part that reads h are layers of their own: without history the second
+    are left out. Wo is 1x1 and starts at zero, so what is built onto a network changes nothing at first.
 
     Args:
         channels: width of the maps, all branches together.
@@ -35,24 +35,25 @@ class ConvGRU(nn.Module):
         self.out = nn.Conv2d(channels, channels, 1, groups=groups, bias=False)
         nn.init.zeros_(self.out.weight)
 
-    def step(self, inputs: Tensor, hidden: Tensor | None) -> Tensor:
+    def step(self, maps: Tensor, hidden: Tensor | None) -> Tensor:
         """The memory after a frame.
 
         Args:
-            inputs: ``self.inputs`` of the frame's maps, (B, 3C, h, w).
-            hidden: the memory before it, (B, C, h, w); None is one of zeros.
+            maps: of the frame, (B, C, h, w).
+            hidden: the memory before it, (B, C, h, w) float32; None is one of zeros.
 
         Returns:
             (B, C, h, w), always float32: half precision would lose what changes slowly.
         """
-        parts = self._by_branch(inputs, 3)
+        parts = self._by_branch(self.inputs(maps), 3)
         if hidden is None:
             return (parts[:, :, 0].sigmoid() * parts[:, :, 2].tanh()).flatten(1, 2).float()
-        z, r = (parts[:, :, :2] + self._by_branch(self.gates(hidden), 2)).sigmoid().unbind(2)
+        # in place, on results that nobody else has: half of the time goes into such passes over the maps
+        gates = self._by_branch(self.gates(hidden), 2).add_(parts[:, :, :2]).sigmoid_()
+        z, r = gates.to(hidden.dtype).unbind(2)
         before = self._by_branch(hidden, 1)[:, :, 0]
-        candidate = self.candidate((r * before).flatten(1, 2))
-        n = (parts[:, :, 2] + self._by_branch(candidate, 1)[:, :, 0]).tanh()
-        return (before + z * (n - before)).flatten(1, 2).float()
+        n = self._by_branch(self.candidate((r * before).flatten(1, 2)), 1)[:, :, 0].add_(parts[:, :, 2]).tanh_()
+        return torch.lerp(before, n.to(hidden.dtype), z).flatten(1, 2)
 
     def _by_branch(self, maps: Tensor, kinds: int) -> Tensor:
         """(B, G * kinds * c, h, w) -> (B, G, kinds, c, h, w)."""
@@ -96,23 +97,25 @@ class MapMemory(nn.Module):
 
 def _recur(gru: ConvGRU, maps: Tensor, hidden: Tensor | None, reset: Tensor) -> tuple[Tensor, Tensor]:
     batch, frames = maps.shape[:2]
-    inputs = cast(Tensor, gru.inputs(maps.flatten(0, 1)))
-    inputs = inputs.reshape(batch, frames, *inputs.shape[1:])
     outs: list[Tensor] = []
     for index in range(frames):
+        now = maps[:, index]
+        if now.is_cpu:  # grouped convolutions take about half the time so
+            now = now.contiguous(memory_format=torch.channels_last)
         forget = reset[:, index]
         mixed = forget.to(maps.device).reshape(-1, 1, 1, 1) if forget.any() else None
         before = None if hidden is None or forget.all() else hidden
         if before is not None and mixed is not None:
             before = before.masked_fill(mixed, 0)
-        hidden = gru.step(inputs[:, index], before)
+        hidden = gru.step(now, before)
         if before is None:
-            outs.append(maps[:, index])
+            outs.append(now)
         else:
             added = gru.out(hidden)
-            outs.append(maps[:, index] + (added if mixed is None else added.masked_fill(mixed, 0)))
+            outs.append(now + (added if mixed is None else added.masked_fill(mixed, 0)))
     assert hidden is not None
-    return torch.stack(outs, dim=1), hidden
+    # joined along the first axis, which keeps the order in memory
+    return torch.cat(outs).reshape(frames, batch, *maps.shape[2:]).transpose(0, 1), hidden
 
 
 class FlatGRU(nn.Module):
