@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -84,7 +85,8 @@ class DevicePath:
             self._layouts[kind] = layout
             return answer(found, layout)
 
-        values = _to_host(self.recordings(kind, call, inputs) if graphs_wanted(self.device) else call(inputs))
+        with single_precision(self.device):
+            values = _to_host(self.recordings(kind, call, inputs) if graphs_wanted(self.device) else call(inputs))
         answered = time.perf_counter()
         poses = [
             finish(
@@ -103,6 +105,26 @@ class DevicePath:
         moments = (start, sent, answered, time.perf_counter())
         stages = zip(("resize", "network", "decode"), moments, moments[1:], strict=False)
         return poses, {stage: 1000 * (end - begin) for stage, begin, end in stages}
+
+
+@contextmanager
+def single_precision(device: torch.device) -> Iterator[None]:
+    """Within this block convolutions of float32 numbers are float32.
+
+    Otherwise cuDNN rounds them to the 10 bits of TF32, which moves the positions where the offset head looks.
+    """
+    switches = torch.backends.cudnn
+    try:
+        before = switches.allow_tf32 if device.type == "cuda" else False
+    except RuntimeError:  # somebody chose by operator, with PyTorch's newer switches: that stays
+        before = False
+    if before:
+        switches.allow_tf32 = False
+    try:
+        yield
+    finally:
+        if before:
+            switches.allow_tf32 = True
 
 
 def graphs_wanted(device: torch.device) -> bool:

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dekrpose import PoseEstimator, images
 from dekrpose.decode.candidates import answer, finish, layout_of
 from dekrpose.decode.dekr import decode
-from dekrpose.device_path import DevicePath
+from dekrpose.device_path import GRAPHS, DevicePath, graphs_wanted, single_precision
 from dekrpose.estimator import MIN_CENTERS
 from dekrpose.graphs import Recordings
 from dekrpose.image_device import normalise, pack, resize_shipment
@@ -249,9 +249,17 @@ def test_recorded_calls_find_the_same_people(estimator: PoseEstimator, monkeypat
     assert log == ["record", "replay", "replay", "replay"]
 
 
-def test_graphs_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dekrpose.device_path import GRAPHS, graphs_wanted
+def test_convolutions_are_not_rounded_to_tf32_meanwhile() -> None:
+    switches = torch.backends.cudnn
+    before = switches.allow_tf32
+    with single_precision(torch.device("cuda")):
+        assert not switches.allow_tf32
+    assert switches.allow_tf32 == before
+    with single_precision(torch.device("cpu")):
+        assert switches.allow_tf32 == before
 
+
+def test_graphs_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not graphs_wanted(torch.device("cuda"))
     monkeypatch.setenv(GRAPHS, "1")
     assert graphs_wanted(torch.device("cuda"))
