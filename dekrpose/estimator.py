@@ -27,6 +27,7 @@ from dekrpose.errors import CheckpointError, DekrPoseError, ImageError
 from dekrpose.exported import Exported, ExportedModel, exported_device, is_exported, read_exported
 from dekrpose.images import Color, Geometry, Pixels
 from dekrpose.models.dekr import DEKR
+from dekrpose.models.fast import FastPath
 from dekrpose.models.oks_score import OKSScoreNet, rescore
 from dekrpose.models.temporal import Maps, TemporalDEKR, build_model
 from dekrpose.options import Options, resolve_options
@@ -94,7 +95,10 @@ class PoseEstimator:
         self.device = pick_device(device)
         self.dtype = _dtype(dtype)
         self.model = model.eval().requires_grad_(False)
-        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.device.type == "cpu":
+            self.model.to(self.device).fast_path = FastPath()  # has weights of its own, in the order that suits CPUs
+        else:
+            self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.rescoring_net = rescoring_net.eval().requires_grad_(False) if rescoring_net is not None else None
         self._device_path = DevicePath(self.device) if self.device.type == "cuda" else None
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dekrpose.errors import DekrPoseError
+from dekrpose.evaluation.video.command import add_arguments as add_video_arguments
+from dekrpose.evaluation.video.command import run as run_on_clips
 
 if TYPE_CHECKING:
     from dekrpose.estimator import PoseEstimator
@@ -26,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "and false people at one score threshold."
     )
     parser.add_argument("model", metavar="MODEL", help="a model's name, folder or weights file")
-    parser.add_argument("data", metavar="DATA.json", type=Path, help="COCO keypoints file, .json or .json.gz")
+    parser.add_argument(
+        "data", metavar="DATA.json", type=Path, nargs="?", help="COCO keypoints file, .json or .json.gz"
+    )
     parser.add_argument(
         "--images", metavar="PLACE", type=Path, nargs="+", help="folders, .tar or .zip files; default: beside DATA.json"
     )
@@ -50,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--score-threshold", metavar="T", type=float, help="for all but AP; default: the model's")
     parser.add_argument("--limit", metavar="N", type=int, help="only the first N photos")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, ...")
+    parser.add_argument("--dtype", default="auto", help="float32, bfloat16 or float16 for backbone and heatmap head")
     parser.add_argument(
         "--crowd-limits", metavar=("EASY", "MEDIUM"), type=float, nargs=2,
         help="highest crowdIndex of CrowdPose's easy and medium photos; 0.1 0.8 as in its paper, its code has 0.2 0.8",
@@ -67,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--record", action="store_true", help="write the measures into MODEL, a folder or file of yours, and its card"
     )
+    add_video_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -76,6 +82,10 @@ def run(options: argparse.Namespace) -> int:
         DekrPoseError: the dataset, a photo or the model cannot be read, or the measures cannot be recorded.
         ImportError: faster-coco-eval is missing.
     """
+    if options.video:
+        return run_on_clips(options)
+    if options.data is None:
+        raise DekrPoseError("DATA.json is missing: expected annotated photos to measure on, or --video for clips")
     from dekrpose.evaluation.coco_ap import load_evaluator
     from dekrpose.evaluation.dataset import KeypointDataset
     from dekrpose.evaluation.evaluate import own_threshold, predictor, report
@@ -122,7 +132,7 @@ def _estimator(options: argparse.Namespace) -> PoseEstimator:
     rescoring: dict[str, Any] = {"rescoring_net": options.rescoring_net} if options.rescoring_net else {}
     if options.no_rescore:
         rescoring = {"rescoring_net": False}
-    estimator = PoseEstimator.from_pretrained(options.model, device=options.device, **rescoring)
+    estimator = PoseEstimator.from_pretrained(options.model, device=options.device, dtype=options.dtype, **rescoring)
     if options.random_weights:
         randomise(estimator)
     return estimator
@@ -185,6 +195,8 @@ def command_line(options: argparse.Namespace) -> str:
         words += ["--rescoring-net", _name(options.rescoring_net)]
     if options.input_size is not None:
         words += ["--input-size", str(options.input_size)]
+    if options.dtype != "auto":
+        words += ["--dtype", options.dtype]
     if options.score_threshold is not None:
         words += ["--score-threshold", f"{options.score_threshold:g}"]
     if options.crowd_limits is not None:

@@ -42,7 +42,8 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = self.bn2(self.conv2(out))
-        return F.relu(out + x, inplace=True)
+        out += x
+        return F.relu(out, inplace=True)
 
 
 class Bottleneck(nn.Module):
@@ -65,5 +66,5 @@ class Bottleneck(nn.Module):
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = F.relu(self.bn2(self.conv2(out)), inplace=True)
         out = self.bn3(self.conv3(out))
-        shortcut = x if self.downsample is None else cast(Tensor, self.downsample(x))
-        return F.relu(out + shortcut, inplace=True)
+        out += x if self.downsample is None else cast(Tensor, self.downsample(x))
+        return F.relu(out, inplace=True)

@@ -40,7 +40,7 @@ class InvertedBottleneck(nn.Module):
         inner = cast(Tensor, self.expand(x))
         inner = self._thinned(inner) if self.training and self.stride > 1 else self.depthwise(inner)
         out = cast(Tensor, self.project(inner))
-        return out + x if self.shortcut else out
+        return out.add_(x) if self.shortcut else out
 
     def _thinned(self, x: Tensor) -> Tensor:
         """The strided convolution as every second pixel of one without stride: its gradient is far faster on CPUs."""

@@ -23,6 +23,8 @@ from dekrpose.models.upsampled_conv import UpsampledConv
 if TYPE_CHECKING:
     from dekrpose.models.dekr import DEKR, BranchGroup, HeatmapHead, OffsetHead, RegressionBlock
 
+SPARE_BYTES = 64 * 2**20
+"""Most memory that a width of branches keeps between images."""
 FAST_DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -33,12 +35,14 @@ class FastHeatmapHead(nn.Module):
         super().__init__()
         self.dtype = dtype
         weight, bias = _fused(head.transition)
-        self.transition = UpsampledConv(weight, bias, widths)
+        self.transition, self.channels = UpsampledConv(weight, bias, widths), len(bias)
         self.block, self.final = fold_batch_norm(head.block, dtype), fold_batch_norm(head.final, dtype)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        x = F.relu(self.transition(maps), inplace=True).permute(0, 3, 1, 2)
-        return cast(Tensor, self.final(self.block(x.to(self.dtype))))
+        batch, _, height, width = maps[0].shape
+        x = torch.empty(batch, height, width, self.channels)
+        self.transition(maps, x)
+        return cast(Tensor, self.final(self.block(x.permute(0, 3, 1, 2).to(self.dtype))))
 
 
 class FastOffsetHead(nn.Module):
@@ -50,25 +54,40 @@ class FastOffsetHead(nn.Module):
         self.blocks = [[_gathered(cast("RegressionBlock", block)) for block in group.blocks] for group in groups]
         branches = [blocks[0].branches for blocks in self.blocks]
         channels = [split // count for split, count in zip(head.splits, branches, strict=True)]
-        self.splits = [blocks[0].branches * blocks[0].channels for blocks in self.blocks]
-        weight, bias = (_with_padding(part, head.splits, branches, channels) for part in _fused(head.transition))
-        self.transition = UpsampledConv(weight, bias, widths)
-        self.finals = [_dense_final(group.final, count) for group, count in zip(groups, channels, strict=True)]
+        weight, bias = _fused(head.transition)
+        self.transitions = [
+            UpsampledConv(_with_padding(rows, count, width), _with_padding(shifts, count, width), widths)
+            for rows, shifts, count, width in zip(
+                torch.split(weight, head.splits), torch.split(bias, head.splits), branches, channels, strict=True
+            )
+        ]
+        self.finals = [_dense_final(group.final, width) for group, width in zip(groups, channels, strict=True)]
         self.channel_order = head.channel_order
+        self._spare: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        parts = torch.split(self.transition(maps), self.splits, dim=-1)
+        batch, _, height, width = maps[0].shape
         offsets = []
-        for part, blocks, (weight, bias) in zip(parts, self.blocks, self.finals, strict=True):
-            x, out = frame(*part.shape), frame(*part.shape)
-            torch.clamp(part, min=0, out=inside(x))
+        for transition, blocks, (weight, bias) in zip(self.transitions, self.blocks, self.finals, strict=True):
+            size = batch, height, width, blocks[0].branches * blocks[0].channels
+            frames = self._spare.pop(size, None) or (frame(*size), frame(*size))  # popped: nobody else has them
+            x, out = frames
+            transition(maps, inside(x))
             for block in blocks:
                 block(x, out)
                 x, out = out, x
             framed = F.conv2d(x.permute(0, 3, 1, 2), weight, bias)
             offsets.append(inside(framed.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+            self._keep(size, frames)
         joined = offsets[0] if len(offsets) == 1 else torch.cat(offsets, dim=1)
         return joined if self.channel_order is None else joined[:, self.channel_order]
+
+    def _keep(self, size: tuple[int, ...], frames: tuple[Tensor, Tensor]) -> None:
+        """Memory for the next images of this size, because fresh memory costs as much time as filling it."""
+        if 2 * frames[0].nbytes <= SPARE_BYTES:
+            if len(self._spare) >= len(self.blocks):
+                self._spare.clear()
+            self._spare[size] = frames
 
 
 class JoinedMaps(nn.Module):
@@ -186,14 +205,11 @@ def _fused(transition: nn.Sequential) -> tuple[Tensor, Tensor]:
     return fused.weight.detach(), fused.bias.detach()
 
 
-def _with_padding(rows: Tensor, splits: list[int], branches: list[int], channels: list[int]) -> Tensor:
+def _with_padding(rows: Tensor, branches: int, channels: int) -> Tensor:
     """Zeros behind the rows of each branch, up to its padded channels."""
-    parts = []
-    for part, count, width in zip(torch.split(rows, splits), branches, channels, strict=True):
-        padded = part.new_zeros(count, padded_channels(width), *part.shape[1:])
-        padded[:, :width] = part.reshape(count, width, *part.shape[1:])
-        parts.append(padded.flatten(0, 1))
-    return torch.cat(parts)
+    padded = rows.new_zeros(branches, padded_channels(channels), *rows.shape[1:])
+    padded[:, :channels] = rows.reshape(branches, channels, *rows.shape[1:])
+    return padded.flatten(0, 1)
 
 
 def _dense_final(final: nn.Conv2d, channels: int) -> tuple[Tensor, Tensor | None]:

@@ -6,6 +6,9 @@ what ``embedding_bag`` computes for word vectors, in one vectorised, parallel lo
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,7 +30,8 @@ def padded_channels(channels: int) -> int:
 
 def frame(batch: int, height: int, width: int, channels: int) -> Tensor:
     """Memory for maps (B, h + 4, w + 4, C) with a margin of zeros; see ``inside``."""
-    maps = torch.empty(batch, height + 2 * MARGIN, width + 2 * MARGIN, channels)
+    with torch.inference_mode(False):  # else it could not be written to outside of inference mode
+        maps = torch.empty(batch, height + 2 * MARGIN, width + 2 * MARGIN, channels)
     for side in (maps[:, :MARGIN], maps[:, -MARGIN:], maps[:, :, :MARGIN], maps[:, :, -MARGIN:]):
         side.zero_()
     return maps
@@ -63,46 +67,76 @@ class GatheredBlock:
     def __call__(self, x: Tensor, out: Tensor) -> None:
         """Compute the block on framed maps (see ``frame``): from x (B, h + 4, w + 4, G * padded channels) into out."""
         height, width = x.shape[1] - 2 * MARGIN, x.shape[2] - 2 * MARGIN
-        transforms = F.conv2d(x.permute(0, 3, 1, 2), self.transform_weight, self.transform_bias, groups=self.branches)
-        rows = max(1, CHUNK_BYTES // (4 * TAPS * x.shape[3] * width))
-        for image, steps, answer in zip(x, transforms.permute(0, 2, 3, 1), out, strict=True):
+        rows = min(height, max(1, CHUNK_BYTES // (4 * TAPS * x.shape[3] * width)))
+        layout = _layout(height, width, self.branches, rows)
+        for image, answer in zip(x, out, strict=True):
             table = image.reshape(-1, self.channels)
             for top in range(0, height, rows):
                 bottom = min(top + rows, height)
-                taps = self._taps(table, steps[top + 1 : bottom + 1, 1:-1], top, height)
+                around = image[None, top + MARGIN - 1 : bottom + MARGIN + 1].permute(0, 3, 1, 2)
+                steps = F.conv2d(around, self.transform_weight, self.transform_bias, groups=self.branches)
+                taps = self._taps(table, steps[0, :, :, 1:-1].permute(1, 2, 0), layout, top)
                 product = F.conv2d(taps, self.weight, self.bias, groups=self.branches)[0].permute(1, 2, 0)
                 here = slice(top + MARGIN, bottom + MARGIN), slice(MARGIN, -MARGIN)
                 torch.clamp(product.add_(image[here]), min=0, out=answer[here])
 
-    def _taps(self, table: Tensor, transforms: Tensor, top: int, height: int) -> Tensor:
+    def _taps(self, table: Tensor, transforms: Tensor, layout: _Layout, top: int) -> Tensor:
         """The taps (1, G * 9 * C, rows, w) of some rows from ``top`` on; transforms (rows, w, 6 * G)."""
         rows, width, _ = transforms.shape
         shifts = torch.mm(transforms.reshape(-1, 6), self.spread)
         floors = shifts.floor()
         shifts -= floors
-        corners = self._corners(floors.int(), top, rows, height, width)
+        corners = self._corners(floors.int(), layout, top)
         shares = _corner_shares(shifts[:, :TAPS], shifts[:, TAPS:])
-        ends = torch.arange(0, corners.numel() + 1, 4, dtype=torch.int32)
         taps = F.embedding_bag(
-            corners.reshape(-1), table, ends, mode="sum", per_sample_weights=shares.reshape(-1),
+            corners.flatten(), table, layout.ends[: len(corners) + 1], mode="sum", per_sample_weights=shares.flatten(),
             include_last_offset=True,
         )  # fmt: skip
         return taps.reshape(1, rows, width, -1).permute(0, 3, 1, 2)
 
-    def _corners(self, steps: Tensor, top: int, rows: int, height: int, width: int) -> Tensor:
+    def _corners(self, steps: Tensor, layout: _Layout, top: int) -> Tensor:
         """Rows of the table that hold the four pixels around each tap: (N * G * 9, 4) from whole steps (N * G, 18)."""
-        stride = width + 2 * MARGIN
-        y = torch.arange(top + MARGIN, top + MARGIN + rows, dtype=torch.int32)
-        x = torch.arange(MARGIN, MARGIN + width, dtype=torch.int32)
-        here = torch.empty(rows, width, 1, 2 * TAPS, dtype=torch.int32)
-        here[..., :TAPS], here[..., TAPS:] = y[:, None, None, None], x[:, None, None]
-        steps.view(rows, width, self.branches, -1).add_(here)
-        last = torch.tensor([height + MARGIN] * TAPS + [width + MARGIN] * TAPS, dtype=torch.int32)
-        torch.clamp(steps, torch.zeros_like(last), last, out=steps)
+        rows = len(steps) // (layout.width * self.branches)
+        steps.view(rows, layout.width, self.branches, -1).add_(layout.pixels[top : top + rows])
+        torch.clamp(steps, layout.first, layout.last, out=steps)
+        stride = layout.width + 2 * MARGIN
         pixel = torch.add(steps[:, TAPS:], steps[:, :TAPS], alpha=stride).view(-1, self.branches, TAPS)
-        branch = torch.arange(self.branches, dtype=torch.int32)[:, None]
-        around = torch.tensor([0, 1, stride, stride + 1], dtype=torch.int32) * self.branches
-        return torch.add(branch, pixel, alpha=self.branches).view(-1, 1) + around
+        upper_left = torch.add(layout.branches, pixel, alpha=self.branches).flatten()
+        lower_left = upper_left + stride * self.branches
+        around = [upper_left, upper_left + self.branches, lower_left, lower_left + self.branches]
+        return torch.stack(around, dim=-1)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What depends on the map's size alone, all int32.
+
+    Attributes:
+        width: of the map within its frame.
+        pixels: (h, w, 1, 18), each pixel's y nine times and its x nine times, in the frame.
+        first, last: (18,), the range of upper left corners.
+        branches: (G, 1), numbers from 0.
+        ends: where the corners of each tap begin in a chunk, and where the last ones end.
+    """
+
+    width: int
+    pixels: Tensor
+    first: Tensor
+    last: Tensor
+    branches: Tensor
+    ends: Tensor
+
+
+@lru_cache(maxsize=16)
+def _layout(height: int, width: int, branches: int, rows: int) -> _Layout:
+    with torch.inference_mode(False):
+        pixels = torch.empty(height, width, 1, 2 * TAPS, dtype=torch.int32)
+        pixels[..., :TAPS] = torch.arange(height).reshape(-1, 1, 1, 1) + MARGIN
+        pixels[..., TAPS:] = torch.arange(width).reshape(-1, 1, 1) + MARGIN
+        last = torch.tensor([height + MARGIN] * TAPS + [width + MARGIN] * TAPS, dtype=torch.int32)
+        ends = torch.arange(0, 4 * (rows * width * branches * TAPS + 1), 4, dtype=torch.int32)
+        numbers = torch.arange(branches, dtype=torch.int32)[:, None]
+        return _Layout(width, pixels, torch.zeros_like(last), last, numbers, ends)
 
 
 def _corner_shares(down: Tensor, right: Tensor) -> Tensor:

@@ -53,9 +53,10 @@ class HRModule(nn.Module):
             part = layer(maps[source])
             if source > target:
                 part = F.interpolate(part, size=(height, width), mode="nearest")
-            total = part if total is None else total + part
+            # the first part may be a map that others need, the sum of two is nobody else's
+            total = part if total is None else total + part if source == 1 else total.add_(part)
         assert total is not None
-        return F.relu(total)
+        return F.relu(total, inplace=True)
 
 
 class HRNet(nn.Module):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+BAND_BYTES = 2 * 2**20
+"""Of the result, what is computed at once: it stays in the processor's nearest caches."""
+
 
 class UpsampledConv:
-    """A 1x1 convolution of maps that ``hrnet.concatenate`` would join at the size of the first.
+    """A 1x1 convolution and ReLU of maps that ``hrnet.concatenate`` would join at the size of the first.
 
     Both upsampling and a 1x1 convolution are linear, so each map is convolved at its own size, and the results are
     upsampled and added by matrix products: first the rows of each, then the columns of all at once.
@@ -22,28 +25,35 @@ class UpsampledConv:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, widths: list[int]) -> None:
-        ends = list(accumulate(widths))
+        ends = list(accumulate(widths, initial=0))
         self.weights = [
-            weight[:, end - width : end].contiguous(memory_format=torch.channels_last)
-            for end, width in zip(ends, widths, strict=True)
+            weight[:, start:end].contiguous(memory_format=torch.channels_last) for start, end in pairwise(ends)
         ]
         self.bias = bias
 
-    def __call__(self, maps: list[Tensor]) -> Tensor:
-        """Float32 maps (B, C1, h, w), (B, C2, h2, w2), ... -> (B, h, w, O)."""
-        finest = maps[0]
-        batch, _, height, width = finest.shape
-        out = F.conv2d(finest, self.weights[0], self.bias).permute(0, 2, 3, 1).contiguous()
-        if len(maps) > 1:
-            rows, shares = [], []
-            for x, weight in zip(maps[1:], self.weights[1:], strict=True):
-                small = F.conv2d(x, weight).permute(0, 2, 3, 1).contiguous()
-                tall = torch.matmul(upsampling(x.shape[2], height), small.flatten(2))
-                rows.append(tall.reshape(batch * height, x.shape[3], -1))
-                shares.append(upsampling(x.shape[3], width))
-            columns = torch.cat(shares, dim=1).expand(batch * height, -1, -1)
-            out = out.reshape(batch * height, width, -1).baddbmm_(columns, torch.cat(rows, dim=1))
-        return out.reshape(batch, height, width, -1)
+    def __call__(self, maps: list[Tensor], out: Tensor) -> None:
+        """From float32 maps (B, C1, h, w), (B, C2, h2, w2), ... to ``out``, (B, h, w, O)."""
+        _, height, width, channels = out.shape
+        smaller = [F.conv2d(x, weight) for x, weight in zip(maps[1:], self.weights[1:], strict=True)]
+        tall = [upsampling(x.shape[2], height) for x in smaller]
+        wide = torch.cat([upsampling(x.shape[3], width) for x in smaller], dim=1) if smaller else None
+        rows = max(1, BAND_BYTES // (4 * width * channels))
+        for index, (finest, answer) in enumerate(zip(maps[0], out, strict=True)):
+            flat = [x[index].permute(1, 2, 0).flatten(1) for x in smaller]
+            for top in range(0, height, rows):
+                band = slice(top, top + rows)
+                total = F.conv2d(finest[None, :, band], self.weights[0], self.bias)[0].permute(1, 2, 0)
+                if wide is not None:
+                    total = total.contiguous().baddbmm_(
+                        wide.expand(len(total), -1, -1), _columns(tall, flat, band, channels)
+                    )
+                torch.clamp(total, min=0, out=answer[band])
+
+
+def _columns(tall: list[Tensor], flat: list[Tensor], band: slice, channels: int) -> Tensor:
+    """Some upsampled rows of all maps, one map's columns after the other's: (rows, w2 + w3 + ..., O)."""
+    parts = [torch.mm(shares[band], x) for shares, x in zip(tall, flat, strict=True)]
+    return torch.cat(parts, dim=1).reshape(len(parts[0]), -1, channels)
 
 
 def upsampling(before: int, after: int) -> Tensor:

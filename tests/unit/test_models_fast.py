@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dekrpose.config import Branches, EfficientNetLiteConfig, ModelConfig
-from dekrpose.models import gathered_conv
+from dekrpose.models import gathered_conv, upsampled_conv
 from dekrpose.models.dekr import DEKR, RegressionBlock
 from dekrpose.models.fast import FastDEKR, FastPath
 from dekrpose.models.folding import fold_batch_norm
@@ -148,12 +148,15 @@ def test_broken_numbers_stay_in_their_picture_and_do_not_crash() -> None:
     assert torch.equal(broken[1], whole[1])
 
 
-def test_a_convolution_before_upsampling_is_one_behind_it() -> None:
+def test_a_convolution_before_upsampling_is_one_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
     maps = [pictures(2, 4 * 2**level, 16 >> level, 24 >> level) for level in range(4)]
     conv = nn.Conv2d(60, 7, 1).requires_grad_(False)
     assert conv.bias is not None
-    found = UpsampledConv(conv.weight, conv.bias, [4, 8, 16, 32])(maps)
-    assert_near(found.permute(0, 3, 1, 2), conv(concatenate(maps)))
+    for rows in (1, 5, 16):
+        monkeypatch.setattr(upsampled_conv, "BAND_BYTES", 4 * 24 * 7 * rows)
+        found = torch.empty(2, 16, 24, 7)
+        UpsampledConv(conv.weight, conv.bias, [4, 8, 16, 32])(maps, found)
+        assert_near(found.permute(0, 3, 1, 2), conv(concatenate(maps)).relu())
 
 
 def test_a_folded_copy_leaves_the_original_as_it_is() -> None:
