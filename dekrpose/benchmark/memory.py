@@ -15,7 +15,7 @@ import torch
 from dekrpose import startup
 from dekrpose.benchmark import made_up
 from dekrpose.benchmark.report import number, table
-from dekrpose.benchmark.settings import Setting, load
+from dekrpose.benchmark.settings import Setting, as_file, load
 from dekrpose.benchmark.stages import network_job, photo_job
 from dekrpose.estimator import PoseEstimator
 
@@ -135,7 +135,7 @@ def memory_table(setting: Setting, measured: Sequence[Memory]) -> str:
 
 
 def _measured(setting: Setting, case: str, **options: Any) -> Memory:
-    asked = {"path": sys.path, "setting": asdict(setting), "case": case, **options}
+    asked = {"path": sys.path, "setting": asdict(as_file(setting)), "case": case, **options}
     return Memory(case, **startup.in_fresh_process(_PROBE, asked))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -119,14 +120,12 @@ def load(setting: Setting) -> PoseEstimator:
     Raises:
         DekrPoseError: there is no such model, or the backend cannot run here.
     """
-    estimator = _pretrained(setting)
+    estimator = _pretrained(as_file(setting))
     if setting.backend == LOOP:
         naive = NaiveDEKR(_plain(setting.model)).eval().requires_grad_(False)
         estimator.model = naive.to(estimator.device)  # type: ignore[assignment]
     elif setting.backend == "compile":
         estimator.model.compile()
-    elif setting.backend in _EXPORTED:
-        estimator = _exported(estimator, setting)
     return estimator
 
 
@@ -141,17 +140,20 @@ def _pretrained(setting: Setting) -> PoseEstimator:
     return PoseEstimator(_random(setting.model), **options)
 
 
-def _exported(estimator: PoseEstimator, setting: Setting) -> PoseEstimator:
-    """The same model from a file that it was exported to; the file lives as long as the estimator."""
-    export = getattr(estimator, "export", None)
-    if export is None:
-        raise DekrPoseError(f"this version of dekrpose cannot export, so backend={setting.backend} is not possible")
-    folder = TemporaryDirectory(prefix="dekrpose-benchmark-")
-    path = Path(folder.name) / _EXPORTED[setting.backend]
-    export(setting.backend, path)
-    exported = PoseEstimator.from_pretrained(path, device=setting.device, dtype=setting.dtype)
-    exported._benchmark_folder = folder  # type: ignore[attr-defined]
-    return exported
+def as_file(setting: Setting) -> Setting:
+    """The same with the file that the backend wants in the model's place, where it wants one."""
+    if setting.backend not in _EXPORTED:
+        return setting
+    folder, name = _exported(setting.model, setting.backend)
+    return replace(setting, model=str(Path(folder.name) / name), backend="torch")
+
+
+@cache
+def _exported(model: str, backend: str) -> tuple[TemporaryDirectory[str], str]:
+    """A model exported for a backend: a folder, which lasts as long as this process, and the file in it."""
+    folder, name = TemporaryDirectory(prefix="dekrpose-benchmark-"), _EXPORTED[backend]
+    _pretrained(Setting(model, device="cpu")).export(cast(Any, backend), Path(folder.name) / name)
+    return folder, name
 
 
 def _plain(name: str) -> DEKR:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dekrpose.benchmark import made_up
@@ -211,6 +212,22 @@ def test_a_compiled_network_is_one_stage(small: str, monkeypatch: pytest.MonkeyP
     estimator = load(setting)
     assert len(compiled) == 1
     assert list(photo_job(estimator, setting, made_up.photo_file("80x64"), 1)[0]())[2] == "network"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_an_exported_network_finds_the_same_people(backend: str) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip({"onnx": "onnxruntime"}.get(backend, backend))
+    photo = (Path(__file__).parents[2] / "examples" / "astronaut.jpg").read_bytes()
+    expected = load(Setting("tiny", device="cpu")).estimate(photo)
+    setting = Setting("tiny", device="cpu", backend=backend)
+    estimator = load(setting)
+    found = estimator.estimate(photo)
+    assert len(found) > 0
+    np.testing.assert_allclose(found.keypoints, expected.keypoints, atol=0.1)
+    job, _ = photo_job(estimator, setting, photo, 2)
+    assert list(job()) == ["read", "resize", "network", "decode", "draw"]
 
 
 def test_columns_stand_under_each_other() -> None:
