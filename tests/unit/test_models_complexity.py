@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from dekrpose.config import ARCHITECTURES
+from dekrpose.config import ARCHITECTURES, TemporalConfig
 from dekrpose.models.adaptive_conv import AdaptiveConv
-from dekrpose.models.complexity import complexity, variants
+from dekrpose.models.complexity import MEMORY, complexity, gmacs_by_part, variants
 from dekrpose.models.dekr import DEKR
 
 PUBLISHED = {
@@ -21,6 +23,7 @@ PUBLISHED = {
     "dekr-w48-coco": (65_684_590, 141.53),
     "dekr-w32-crowdpose": (29_522_071, 44.75),
 }
+MEMORIES = {"dekr-w32-coco": (267_556, 4.37), "tiny": (116_664, 0.27)}
 OFFSET_HEADS = {
     "dekr-w32-coco-baseline": (1.31, 21.48),
     "dekr-w32-coco-adaptive": (1.34, 21.94),
@@ -45,6 +48,18 @@ def test_offset_heads_are_as_large_as_in_the_ablation_table(name: str) -> None:
     parameters, gmacs = OFFSET_HEADS[name]
     assert sum(value.numel() for value in head.parameters()) / 1e6 == pytest.approx(parameters, abs=0.006)
     assert weights * 128 * 128 / 1e9 == pytest.approx(gmacs, abs=0.006)  # every layer runs on the 128 x 128 map
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_a_memory_is_counted_for_a_frame_that_has_one_before_it(name: str) -> None:
+    parameters, gmacs = MEMORIES[name]
+    alone, video = complexity(variants()[name]), complexity(variants()[f"{name}-video"])
+    assert video.parameters - alone.parameters == parameters
+    assert video.gmacs - alone.gmacs == pytest.approx(gmacs, abs=0.006)
+    assert gmacs_by_part(variants()[f"{name}-video"])[MEMORY] == pytest.approx(gmacs, abs=0.006)
+    flat = replace(variants()[name], temporal=TemporalConfig(kind="gru_offset_flat"))
+    with pytest.raises(ValueError, match="only convolutional GRUs"):
+        gmacs_by_part(flat)
 
 
 def test_every_architecture_is_counted_at_its_own_input_size() -> None:

@@ -40,7 +40,7 @@ SHORTER = {
     "eval": ["--limit", "2", "--input-size", "64"],
     "benchmark": ["--runs", "1"],
 }
-PARSED = {"dekrpose models --complexity": "counts ten networks; the tests of the command line run it on one"}
+PARSED = {"dekrpose models --complexity": "counts twelve networks; the tests of the command line run it on one"}
 INSTALLS = "python3 -m venv .venv && "
 
 
