@@ -6,6 +6,7 @@ what ``embedding_bag`` computes for word vectors, in one vectorised, parallel lo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,6 +20,8 @@ LANES = 8
 """Branches are padded to a multiple of this many channels, so that rows of the table fill vector registers."""
 CHUNK_BYTES = 5 * 2**20
 """Taps that are held at once: what fits the processor's nearest caches is written and read without going to memory."""
+CONVOLVED_CHUNKS = 8
+"""Chunks whose transforms are convolved at once, because convolutions of a few rows are slow."""
 MARGIN = 2
 """Rows and columns of zeros around the map: where a position leaves the map its four pixels are among them."""
 
@@ -71,14 +74,19 @@ class GatheredBlock:
         layout = _layout(height, width, self.branches, rows)
         for image, answer in zip(x, out, strict=True):
             table = image.reshape(-1, self.channels)
-            for top in range(0, height, rows):
-                bottom = min(top + rows, height)
-                around = image[None, top + MARGIN - 1 : bottom + MARGIN + 1].permute(0, 3, 1, 2)
-                steps = F.conv2d(around, self.transform_weight, self.transform_bias, groups=self.branches)
-                taps = self._taps(table, steps[0, :, :, 1:-1].permute(1, 2, 0), layout, top)
+            for top, steps in zip(range(0, height, rows), self._transforms(image, height, rows), strict=True):
+                taps = self._taps(table, steps, layout, top)
                 product = F.conv2d(taps, self.weight, self.bias, groups=self.branches)[0].permute(1, 2, 0)
-                here = slice(top + MARGIN, bottom + MARGIN), slice(MARGIN, -MARGIN)
+                here = slice(top + MARGIN, top + len(steps) + MARGIN), slice(MARGIN, -MARGIN)
                 torch.clamp(product.add_(image[here]), min=0, out=answer[here])
+
+    def _transforms(self, image: Tensor, height: int, rows: int) -> Iterator[Tensor]:
+        """(rows, w, 6 * G) of a framed image, chunk by chunk."""
+        band = rows * CONVOLVED_CHUNKS
+        for top in range(0, height, band):
+            around = image[None, top + MARGIN - 1 : min(top + band, height) + MARGIN + 1].permute(0, 3, 1, 2)
+            steps = F.conv2d(around, self.transform_weight, self.transform_bias, groups=self.branches)
+            yield from torch.split(steps[0, :, :, 1:-1].permute(1, 2, 0), rows)
 
     def _taps(self, table: Tensor, transforms: Tensor, layout: _Layout, top: int) -> Tensor:
         """The taps (1, G * 9 * C, rows, w) of some rows from ``top`` on; transforms (rows, w, 6 * G)."""
