@@ -6,6 +6,7 @@ Batch norm is folded into the convolutions, the heads' first convolutions run be
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import chain
 from typing import TYPE_CHECKING, cast
 
@@ -27,6 +28,10 @@ SPARE_BYTES = 64 * 2**20
 """Most memory that a width of branches keeps between images."""
 FAST_DTYPES = (torch.float32, torch.bfloat16)
 
+Between = Callable[[int | None, Tensor], None]
+"""Changes maps (B, h, w, channels) behind a head's first convolution in place: None stands for those of the heatmap
+head, a number for those of the offset head's branches of one width, whose channels are padded."""
+
 
 class FastHeatmapHead(nn.Module):
     """The backbone's maps -> (B, K+1, h, w) heatmaps. The first convolution is float32, the rest in ``dtype``."""
@@ -38,10 +43,12 @@ class FastHeatmapHead(nn.Module):
         self.transition, self.channels = UpsampledConv(weight, bias, widths), len(bias)
         self.block, self.final = fold_batch_norm(head.block, dtype), fold_batch_norm(head.final, dtype)
 
-    def forward(self, maps: list[Tensor]) -> Tensor:
+    def forward(self, maps: list[Tensor], between: Between | None = None) -> Tensor:
         batch, _, height, width = maps[0].shape
         x = torch.empty(batch, height, width, self.channels)
         self.transition(maps, x)
+        if between is not None:
+            between(None, x)
         return cast(Tensor, self.final(self.block(x.permute(0, 3, 1, 2).to(self.dtype))))
 
 
@@ -65,14 +72,16 @@ class FastOffsetHead(nn.Module):
         self.channel_order = head.channel_order
         self._spare: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
 
-    def forward(self, maps: list[Tensor]) -> Tensor:
+    def forward(self, maps: list[Tensor], between: Between | None = None) -> Tensor:
         batch, _, height, width = maps[0].shape
-        offsets = []
+        offsets: list[Tensor] = []
         for transition, blocks, (weight, bias) in zip(self.transitions, self.blocks, self.finals, strict=True):
             size = batch, height, width, blocks[0].branches * blocks[0].channels
             frames = self._spare.pop(size, None) or (frame(*size), frame(*size))  # popped: nobody else has them
             x, out = frames
             transition(maps, inside(x))
+            if between is not None:
+                between(len(offsets), inside(x))
             for block in blocks:
                 block(x, out)
                 x, out = out, x
@@ -121,11 +130,14 @@ class FastDEKR(nn.Module):
         adaptive = isinstance(head, OffsetHead) and all(isinstance(m.conv, AdaptiveConv) for m in _blocks(head))
         self.offset_head = FastOffsetHead(head, widths) if adaptive else JoinedMaps(head)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, between: Between | None = None) -> tuple[Tensor, Tensor]:
+        """The maps, with the heads' maps changed on the way, which wants adaptive convolutions."""
         with torch.autocast("cpu", enabled=False):
             images = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
             maps = [x.float() for x in self.backbone(images)]
-            return self.heatmap_head(maps), self.offset_head(maps)
+            if between is None:
+                return self.heatmap_head(maps), self.offset_head(maps)
+            return self.heatmap_head(maps, between), self.offset_head(maps, between)
 
 
 class FastPath:

@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dekrpose.config import ModelConfig, TemporalConfig
+from dekrpose.config import OUTPUT_STRIDE, ModelConfig, TemporalConfig
 from dekrpose.models.dekr import DEKR, BranchGroup
+from dekrpose.models.fast import FastDEKR, FastOffsetHead
+from dekrpose.models.temporal_fast import MemoryBetween
 from dekrpose.models.temporal_memory import FlatGRU, MapMemory
 
 Maps = tuple[Tensor, Tensor]
@@ -131,6 +133,10 @@ class TemporalDEKR(DEKR):
             heatmaps, offsets = self(images.flatten(0, 1))
             flat = self._flat(self.offset_gru, _split(offsets.float(), clip), reset)
             return (_split(heatmaps, clip), flat), None
+        network = self.running(images.flatten(0, 1))
+        if isinstance(network, FastDEKR) and isinstance(network.offset_head, FastOffsetHead):
+            (heatmaps, offsets), state = self._fast(network, images, reset, state)
+            return (_split(heatmaps, clip), _split(offsets, clip)), state
         maps, state = self.transitions(images, reset, state)
         heatmaps = self.heatmap_head.from_transition(maps[0])
         with torch.autocast(images.device.type, enabled=False):  # as in DEKR.forward
@@ -180,6 +186,20 @@ class TemporalDEKR(DEKR):
         with torch.autocast(offsets.device.type, enabled=False):
             offsets, offset_hidden = self.offset_memory(offsets, state and state.offset, reset)
         return (heatmaps.flatten(0, 1), offsets.flatten(0, 1)), TemporalState(heatmap_hidden, offset_hidden)
+
+    def _fast(
+        self, network: FastDEKR, images: Tensor, reset: Tensor, state: TemporalState | None
+    ) -> tuple[Maps, TemporalState]:
+        """Maps of B * T frames by the fast network."""
+        assert self.heatmap_memory is not None
+        assert self.offset_memory is not None
+        hidden = None
+        if state is not None:
+            state = state.resized((images.shape[-2] // OUTPUT_STRIDE, images.shape[-1] // OUTPUT_STRIDE))
+            hidden = state.heatmap, state.offset
+        between = MemoryBetween(self.heatmap_memory, self.offset_memory, hidden, reset)
+        maps = network(images.flatten(0, 1), between)
+        return maps, TemporalState(*between.hidden())
 
     def _branches(self) -> list[int]:
         return [cast(BranchGroup, group).final.groups for group in self.offset_head.groups]

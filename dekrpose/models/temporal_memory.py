@@ -71,6 +71,7 @@ class MapMemory(nn.Module):
     def __init__(self, runs: Sequence[tuple[int, int]]) -> None:
         super().__init__()
         self.splits = [channels for channels, _ in runs]
+        self.branches = [groups for _, groups in runs]
         self.grus = nn.ModuleList(ConvGRU(channels, groups) for channels, groups in runs)
 
     def forward(self, maps: Tensor, hidden: Tensor | None, reset: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,12 +88,16 @@ class MapMemory(nn.Module):
         """
         before = [None] * len(self.splits) if hidden is None else torch.split(hidden, self.splits, dim=1)
         done = [
-            _recur(cast(ConvGRU, gru), part, state, reset)
-            for gru, part, state in zip(self.grus, torch.split(maps, self.splits, dim=2), before, strict=True)
+            self.recur(index, part, state, reset)
+            for index, (part, state) in enumerate(zip(torch.split(maps, self.splits, dim=2), before, strict=True))
         ]
         if len(done) == 1:
             return done[0]
         return torch.cat([out for out, _ in done], dim=2), torch.cat([state for _, state in done], dim=1)
+
+    def recur(self, index: int, maps: Tensor, hidden: Tensor | None, reset: Tensor) -> tuple[Tensor, Tensor]:
+        """``forward`` for the channels of one run."""
+        return _recur(cast(ConvGRU, self.grus[index]), maps, hidden, reset)
 
 
 def _recur(gru: ConvGRU, maps: Tensor, hidden: Tensor | None, reset: Tensor) -> tuple[Tensor, Tensor]:

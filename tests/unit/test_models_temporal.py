@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dekrpose.config import ARCHITECTURES, Branches, ModelConfig, TemporalConfig, with_head
 from dekrpose.models.dekr import DEKR
+from dekrpose.models.fast import FastPath
 from dekrpose.models.temporal import TemporalDEKR, TemporalState, build_model, with_memory
 from tests.small_model import SMALL
 
@@ -207,6 +208,25 @@ def test_half_precision_leaves_the_offset_stream_alone() -> None:
     assert offsets.dtype == torch.float32
     assert state is not None
     assert state.heatmap.dtype == state.offset.dtype == torch.float32
+
+
+@pytest.mark.parametrize("branches", ["per_keypoint", "grouped_13"])
+def test_the_fast_network_remembers_as_well(branches: Branches) -> None:
+    model, images = small(with_head(CONV, "small", branches=branches, blocks=2), trained=True), clip()
+    with torch.inference_mode():
+        plain, state = model.forward_clip(images)
+        alone = model(images[:, 0])
+        model.fast_path = FastPath()
+        assert model.running(images[:, 0]) != model.plain
+        fast, fast_state = model.forward_clip(images)
+        assert_close(model(images[:, 0]), alone)
+        first, _ = model.step(images[:, 0])
+        assert torch.equal(first[1], model(images[:, 0])[1])
+    for ours, theirs in zip(fast, plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()))
+    assert state is not None
+    assert fast_state is not None
+    torch.testing.assert_close(fast_state.offset, state.offset, rtol=1e-3, atol=1e-3)
 
 
 def test_an_image_model_gets_a_memory() -> None:
