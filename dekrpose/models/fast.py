@@ -1,4 +1,4 @@
-"""DEKR for inference on CPUs: the same maps up to rounding, in about half the time.
+"""DEKR for inference on CPUs: the same maps up to rounding, in less time.
 
 Batch norm is folded into the convolutions, the heads' first convolutions run before the maps are upsampled
 (``upsampled_conv``), and adaptive convolutions gather their taps as rows of a table (``gathered_conv``).
