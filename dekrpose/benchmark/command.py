@@ -15,6 +15,7 @@ from dekrpose.benchmark.curves import CURVES, PEOPLE, measure_curve
 from dekrpose.benchmark.report import Machine, Measured, comparison, ratios
 from dekrpose.benchmark.settings import BACKENDS, LOOP, Setting, compared, load
 from dekrpose.benchmark.stages import MATMUL, RUNS, WHOLE, Times, gmacs, matmul_job, measure, network_job, photo_job
+from dekrpose.benchmark.streaming import measure_streaming
 from dekrpose.estimator import PoseEstimator, pick_device
 
 PHOTO = "640x480"
@@ -52,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--first-pose", action="store_true",
         help="time fresh processes from their first import to their second estimate",
     )  # fmt: skip
+    modes.add_argument(
+        "--stream", action="store_true", help="frames through the network with a memory of earlier ones, and without"
+    )
     parser.add_argument("--at", type=int, nargs="+", metavar="N", help="with --curve: where to measure it")
     parser.add_argument("--svg", type=Path, metavar="OUT.svg", help="with --curve: draw it here")
     parser.add_argument(
@@ -76,6 +80,8 @@ def run(options: argparse.Namespace) -> int:
         found = _memory(options, setting)
     elif options.curve:
         found = _curve(options, setting)
+    elif options.stream:
+        found = _stream(options, setting)
     else:
         found = _stages(options, setting)
     if options.json:
@@ -92,7 +98,11 @@ def _check(options: argparse.Namespace) -> None:
     for name, owner in (("cold", "first_pose"), ("at", "curve"), ("svg", "curve")):
         if getattr(options, name) and not getattr(options, owner):
             raise ValueError(f"--{name} belongs to --{owner.replace('_', '-')}; give both")
-    mode = "first-pose" if options.first_pose else "memory" if options.memory is not None else options.curve and "curve"
+    given = {
+        "first-pose": options.first_pose, "memory": options.memory is not None, "curve": options.curve,
+        "stream": options.stream,
+    }  # fmt: skip
+    mode = next((name for name, value in given.items() if value), None)
     if mode and options.compare is not None:
         raise ValueError(f"--{mode} measures one model; leave out --compare")
     if options.people is not None and not (options.photo or options.curve):
@@ -166,6 +176,14 @@ def _curve(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
     if options.svg:
         _write(options.svg, curve_svg(curve))
     return {"machine": vars(machine), **curve.to_dict()}
+
+
+def _stream(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
+    """What a memory of earlier frames costs."""
+    streaming = measure_streaming(setting, load, runs=options.runs or RUNS)
+    machine = Machine.here(pick_device(setting.device))
+    print(f"{machine}\n\n{streaming}")
+    return {"machine": vars(machine), **streaming.to_dict()}
 
 
 def _memory(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:

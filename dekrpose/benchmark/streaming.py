@@ -1,0 +1,100 @@
+"""What a memory of earlier frames costs: a network with one, frame by frame, beside the same network without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from dekrpose.benchmark.report import number, plural, table
+from dekrpose.benchmark.settings import Setting
+from dekrpose.benchmark.stages import WHOLE, Clock, Times, Timing, measure
+from dekrpose.estimator import PoseEstimator
+from dekrpose.models.temporal import TemporalDEKR, TemporalState, with_memory
+
+ALONE, STREAM = "per frame", "with memory"
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """Times of one square frame through the network.
+
+    Attributes:
+        setting: what was run.
+        input_size: side of the input, pixels.
+        fresh: the model is an image model; the memory is a fresh one, which takes the same time as a trained one.
+        alone: without history.
+        stream: with a memory, of a frame that has one before it.
+    """
+
+    setting: Setting
+    input_size: int
+    fresh: bool
+    alone: Timing
+    stream: Timing
+
+    @property
+    def ratio(self) -> float:
+        """Of the medians, with memory to without."""
+        return self.stream.median_ms / self.alone.median_ms
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "ratio": self.ratio}
+
+    def __str__(self) -> str:
+        head = f"network alone, frames of a stream: {self.setting.label()}, {self.input_size} x {self.input_size}, "
+        head += f"{plural(self.alone.runs, 'run')} each" + (", a fresh memory" if self.fresh else "")
+        rows = [
+            [name, *(number(value) for value in (timing.median_ms, timing.fastest_ms, timing.slowest_ms))]
+            for name, timing in ((ALONE, self.alone), (STREAM, self.stream))
+        ]
+        words = f"ratio of medians: {self.ratio:.2f}"
+        return "\n".join([head, table(["", "median ms", "fastest", "slowest"], rows), words])
+
+
+def measure_streaming(setting: Setting, load: Callable[[Setting], PoseEstimator], *, runs: int) -> Streaming:
+    """Run a frame with and without memory in turn.
+
+    Args:
+        setting: the model, its input size, device and dtype; ``batch`` streams at once.
+        load: makes the estimator; an image model gets a fresh memory.
+        runs: of each.
+
+    Raises:
+        ValueError: another backend than torch, a flip test, or a network with a flat GRU, which has no state.
+    """
+    if setting.backend != "torch" or setting.flip:
+        raise ValueError("--stream measures the network's own frames; leave out --backend and --flip")
+    estimator = load(setting)
+    model = estimator.model
+    fresh = not isinstance(model, TemporalDEKR)
+    if not isinstance(model, TemporalDEKR):
+        model = with_memory(estimator.config, model.state_dict())
+        estimator = PoseEstimator(model, device=estimator.device, dtype=estimator.dtype)
+    if model.temporal.kind != "convgru":
+        raise ValueError("--stream measures convolutional GRUs; a flat GRU sees whole chunks of a clip")
+    size = setting.input_size or estimator.config.input_size
+    values = np.random.default_rng(0).standard_normal((setting.batch, 3, size, size), dtype=np.float32)
+    images = torch.from_numpy(values).to(estimator.device).contiguous(memory_format=torch.channels_last)
+    clock = Clock(estimator.device)
+    state: TemporalState | None = None
+
+    def alone() -> Times:
+        with torch.inference_mode(), estimator.autocast():
+            model(images)
+            clock.wait()
+        return {}
+
+    def stream() -> Times:
+        nonlocal state
+        with torch.inference_mode(), estimator.autocast():
+            _, state = model.step(images, state)
+            clock.wait()
+        return {}
+
+    found = measure({ALONE: alone, STREAM: stream}, runs)  # the first runs, which begin the stream, do not count
+    return Streaming(setting, size, fresh, found[ALONE][WHOLE], found[STREAM][WHOLE])
