@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dekrpose.config import ARCHITECTURES, DecodeConfig
 from dekrpose.decode.dekr import decode, decode_poses, find_centers
-from dekrpose.decode.matching import move_to_peaks
+from dekrpose.decode.matching import find_peaks, move_to_peaks
 from dekrpose.decode.multiscale import average_heatmaps
 from dekrpose.images import Geometry
 from tests.golden.seeded_weights import scene
@@ -91,7 +91,7 @@ def _final_rows(
     suppressed = torch.cat([poses, keypoint_scores[..., None]], dim=2)
     yield from pose_rows(case, "after NMS", suppressed, arrays["nms_poses"], stable, matched=False)
     if "absorbed_poses" in arrays and poses.shape[:2] == stable.shape:
-        moved = torch.cat([move_to_peaks(poses, average), keypoint_scores[..., None]], dim=2)
+        moved = torch.cat([move_to_peaks(poses, *find_peaks(average)), keypoint_scores[..., None]], dim=2)
         yield from pose_rows(case, "moved to peaks", moved, arrays["absorbed_poses"], stable, matched=matched)
 
     poses, keypoint_scores, scores = decode(maps, scales, **arguments)
