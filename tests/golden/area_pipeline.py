@@ -52,10 +52,12 @@ def _estimator(folder: Path, arch: str, seed: int, rescoring_seed: int) -> PoseE
 def _run(case: Case, estimator: PoseEstimator, image: np.ndarray, options: dict[str, Any]) -> _Run:
     heat: list[Tensor] = []
     offsets: list[Tensor] = []
-    handles = [
-        estimator.model.heatmap_head.register_forward_hook(lambda _module, _inputs, output: heat.append(output)),
-        estimator.model.offset_head.register_forward_hook(lambda _module, _inputs, output: offsets.append(output)),
-    ]
+
+    def keep(_module: object, _inputs: object, maps: tuple[Tensor, Tensor]) -> None:
+        heat.append(maps[0])
+        offsets.append(maps[1])
+
+    handle = estimator.model.register_forward_hook(keep)
     scales = [float(entry["scale"]) for entry in case.info["scales"]]
     size = options.get("DATASET.INPUT_SIZE", estimator.config.input_size)
     try:
@@ -71,8 +73,7 @@ def _run(case: Case, estimator: PoseEstimator, image: np.ndarray, options: dict[
             rescore=options.get("RESCORE.VALID", False),
         )
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
     flip_indices = estimator.config.skeleton.flip_indices
     maps = []
     for heatmaps, positions in zip(heat, map(pose_map, offsets), strict=True):
