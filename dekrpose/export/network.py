@@ -114,20 +114,22 @@ class _AdaptiveBlock(nn.Module):
         pixels = torch.stack([columns, rows], dim=-1).reshape(height, 2 * width) * scale + scale / 2 - 1.0
         dy, dx = regular_grid().reshape(2, TAPS, 1, 1)
         transforms = self.transform(x).reshape(batch * self.branches * 3, 2, height * width).transpose(1, 2)
-        by_dy, by_dx, shift = (transforms.reshape(batch * self.branches, 3, height, 2 * width) * scale).split(1, dim=1)
+        rows_of = transforms.reshape(batch * self.branches, 3, height, 2 * width) * scale
+        by_dy, by_dx, shift = torch.split(rows_of, 1, dim=1)
         grid = by_dy * dy + by_dx * dx + (shift + pixels)
-        grid = grid.reshape(batch, self.branches, TAPS * height, width, 2)
         # branch by branch, so that its taps are still in the cache when they are multiplied
-        maps = x.reshape(batch, self.branches, self.channels, height, width)
-        out = [
-            self._product(index, maps[:, index], grid[:, index]).reshape(batch, self.channels, height, width)
-            for index in range(self.branches)
-        ]
-        return torch.cat(out, dim=1) + self.bias.reshape(1, -1, 1, 1)
+        parts = zip(
+            self.weight.reshape(self.branches, self.channels, -1).unbind(),
+            torch.split(x, self.channels, dim=1),
+            grid.reshape(batch, self.branches, TAPS * height, width, 2).unbind(1),
+            strict=True,
+        )
+        out = [self._product(weight, maps, places) for weight, maps, places in parts]
+        return torch.cat(out, dim=1).reshape(x.shape) + self.bias.reshape(1, -1, 1, 1)
 
-    def _product(self, branch: int, maps: Tensor, grid: Tensor) -> Tensor:
+    def _product(self, weight: Tensor, maps: Tensor, grid: Tensor) -> Tensor:
+        """Taps (B, C, 9 * h, w) of one branch, multiplied: (B, C, h * w)."""
         taps = F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        weight = self.weight.reshape(self.branches, self.channels, -1)[branch]
         return torch.matmul(weight, taps.reshape(maps.shape[0], self.channels * TAPS, -1))
 
 

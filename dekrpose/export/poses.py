@@ -76,13 +76,15 @@ class PoseOutputs(nn.Module):
         near = near * usable.unsqueeze(2) * usable.unsqueeze(1)
         masked = torch.where(near > 0, mean_heat.unsqueeze(1), -torch.inf)
         hottest = (torch.arange(count) == masked.argmax(2, keepdim=True)).float()
-        ignored, kept = torch.zeros_like(usable), torch.zeros_like(usable)
-        for place in range(count):
-            best = hottest[:, place]
-            takes = usable[:, place] * (1 - ignored[:, place]) * (1 - (ignored * best).amax(1))
-            kept = kept.maximum(best * takes.unsqueeze(1))
-            ignored = ignored.maximum(near[:, place] * takes.unsqueeze(1))
-        return kept
+        # nobody is kept at a place that was ignored before, or whose hottest neighbour was
+        blocking = torch.split(hottest + torch.eye(count), 1, dim=1)
+        ignored, taken = torch.zeros_like(near[:, :1]), []
+        for free, blocks, neighbours in zip(
+            torch.split(usable.unsqueeze(2), 1, dim=1), blocking, torch.split(near, 1, dim=1), strict=True
+        ):
+            taken.append(F.relu(free - (ignored * blocks).sum(2, keepdim=True)))
+            ignored = ignored.maximum(taken[-1] * neighbours)
+        return torch.matmul(torch.cat(taken, dim=2), hottest).squeeze(1)
 
     def _scores(self, poses: Tensor, keypoint_scores: Tensor) -> Tensor:
         scores = keypoint_scores.mean(2)
