@@ -47,14 +47,17 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     _add_late(
         commands, arguments, "train-scoring", "train the net that judges poses", "dekrpose.training.scoring_command"
     )
+    _add_late(
+        commands, arguments, "train-temporal", "give a model a memory for video", "dekrpose.training.temporal_command"
+    )
     _add_late(commands, arguments, "eval", "measure a model on annotated photos", "dekrpose.evaluation.command")
-    _add_late(commands, arguments, "benchmark", "measure speed, alone or against another", "dekrpose.benchmark")
-    _add_convert(commands)
-    _add_late(commands, arguments, "export", "write an ONNX, OpenVINO or torch file", "dekrpose.export.command")
     _add_late(
         commands, arguments, "eval-tracking", "measure identities and smoothing on made clips",
         "dekrpose.evaluation.tracking_command",
     )  # fmt: skip
+    _add_late(commands, arguments, "benchmark", "measure speed, alone or against another", "dekrpose.benchmark")
+    _add_convert(commands)
+    _add_late(commands, arguments, "export", "write an ONNX, OpenVINO or torch file", "dekrpose.export.command")
     _add_late(commands, arguments, "models", "list models, check and clean the cache", "dekrpose.catalogue")
     _add_late(commands, arguments, "doctor", "find what is wrong with this installation", "dekrpose.doctor")
     return parser

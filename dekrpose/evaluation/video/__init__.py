@@ -1,0 +1,1 @@
+"""Clips whose truth is known, and how good a model is on them: accuracy, smoothness, lag."""

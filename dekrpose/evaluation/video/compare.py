@@ -1,0 +1,192 @@
+"""A model with and without its memory on the same clips, with intervals from clips that are drawn again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from dekrpose.estimator import PoseEstimator
+from dekrpose.evaluation.video.clips import ClipShape, ClipSource, Floats
+from dekrpose.evaluation.video.corruption import corrupt
+from dekrpose.evaluation.video.measures import ClipMeasures, lag, mean_of, measure
+from dekrpose.evaluation.video.precision import AveragePrecision
+from dekrpose.evaluation.video.runs import has_memory, run_model, run_shuffled, smoothed
+
+PER_FRAME, ONE_EURO, TEMPORAL = "per frame", "per frame + One-Euro", "temporal"
+RESET, SHUFFLED = "temporal, reset at every frame", "temporal, shuffled order"
+METHODS = (PER_FRAME, ONE_EURO, TEMPORAL, RESET, SHUFFLED)
+MEASURES = ("local_nms_score", "OKS", "AP", "acceleration", "lag")
+DRAWS = 1000
+_TEST = 9173
+"""Begins every seed of test clips, so that none is one of training."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One method on the clips of one seed under one condition."""
+
+    clips: Sequence[ClipMeasures]
+
+    @property
+    def precision(self) -> AveragePrecision:
+        """AP over these clips."""
+        return AveragePrecision([clip.detections for clip in self.clips])
+
+
+Results = Mapping[tuple[str, str, int], Cell]
+"""By condition, method and seed."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and the middle 95 % of what it is when clips are drawn again."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def above(self) -> bool:
+        """Whether it is surely more than 0."""
+        return self.low > 0
+
+    @property
+    def below(self) -> bool:
+        """Whether it is surely less than 0."""
+        return self.high < 0
+
+
+def compare(
+    estimator: PoseEstimator,
+    source: ClipSource,
+    shape: ClipShape,
+    *,
+    seeds: Sequence[int],
+    clips: int,
+    conditions: Sequence[str],
+    controls: bool = True,
+    input_size: int | None = None,
+    progress: bool = True,
+) -> dict[tuple[str, str, int], Cell]:
+    """Run a model over clips, every method on the same frames.
+
+    Args:
+        estimator: with a memory, or without: then only the two methods without one are run.
+        source: where clips come from.
+        shape: how they are cut.
+        seeds: each draws clips of its own.
+        clips: of each seed, under each condition.
+        conditions: "clean" and kinds of corruption.
+        controls: run the two negative controls, too.
+        input_size: short side of the network's input; None is the model's own.
+        progress: show a bar.
+    """
+    cells: dict[tuple[str, str, int], list[ClipMeasures]] = {}
+    jobs = [(seed, number, condition) for seed in seeds for number in range(clips) for condition in conditions]
+    threshold = estimator.config.decode.score_threshold
+    for seed, number, condition in tqdm(jobs, desc="evaluate", unit="clip", disable=not progress):
+        rng = np.random.default_rng([_TEST, seed, number])
+        clean = source.draw(int(rng.integers(len(source))), rng, shape)
+        clip, _ = corrupt(clean, condition, np.random.default_rng([_TEST, seed, number, 1]))
+        found = {PER_FRAME: run_model(estimator, clip, input_size=input_size)}
+        found[ONE_EURO] = smoothed(estimator, clip, found[PER_FRAME])
+        if has_memory(estimator):
+            found[TEMPORAL] = run_model(estimator, clip, "kept", input_size=input_size)
+            if controls:
+                found[RESET] = run_model(estimator, clip, "reset", input_size=input_size)
+                order = np.random.default_rng([_TEST, seed, number, 2])
+                found[SHUFFLED] = run_shuffled(estimator, clip, order, input_size=input_size)
+        for method, people in found.items():
+            cells.setdefault((condition, method, seed), []).append(measure(clip, people, threshold))
+    return {key: Cell(values) for key, values in cells.items()}
+
+
+def summary(results: Results, condition: str, method: str) -> dict[str, float]:
+    """The measures of a method under a condition, means over seeds; acceleration in percent of a person's size."""
+    cells = [
+        cell
+        for (its_condition, its_method, _), cell in results.items()
+        if (its_condition, its_method) == (condition, method)
+    ]
+    values = [
+        (
+            float(np.mean([clip.local_nms_score for clip in cell.clips])),
+            100 * mean_of(np.concatenate([clip.oks for clip in cell.clips])),
+            100 * cell.precision(),
+            100 * mean_of(np.concatenate([clip.acceleration.ravel() for clip in cell.clips])),
+            lag(np.sum([clip.products for clip in cell.clips], axis=0)),
+        )
+        for cell in cells
+    ]
+    return dict(zip(MEASURES, np.mean(values, axis=0).tolist(), strict=True))
+
+
+class Bootstrap:
+    """Differences between two methods, and how far they would be others on other clips.
+
+    Clips are drawn again with replacement within each seed, the same ones for all methods and conditions; a difference
+    is the mean over seeds and the conditions that are asked for.
+
+    Args:
+        results: see ``compare``.
+        draws: how often.
+    """
+
+    def __init__(self, results: Results, draws: int = DRAWS) -> None:
+        self.results = results
+        self.seeds = sorted({seed for _, _, seed in results})
+        rng = np.random.default_rng(0)
+        self._weights: dict[int, Floats] = {}
+        for seed in self.seeds:
+            count = len(next(cell for key, cell in results.items() if key[2] == seed).clips)
+            chosen = rng.multinomial(count, np.full(count, 1 / count), draws).astype(np.float64)
+            self._weights[seed] = np.concatenate([np.ones((1, count)), chosen])
+
+    def precision(self, first: str, second: str, conditions: Sequence[str]) -> Interval:
+        """AP of the first method less that of the second, points of 100."""
+
+        def difference(condition: str, seed: int) -> Callable[[Floats], float]:
+            one, two = (self.results[condition, method, seed].precision for method in (first, second))
+            return lambda weights: 100 * (one(weights) - two(weights))
+
+        return self._interval(difference, conditions)
+
+    def acceleration(self, first: str, second: str, conditions: Sequence[str]) -> Interval:
+        """The same of acceleration errors, percent of a size, over people whom both methods found."""
+
+        def difference(condition: str, seed: int) -> Callable[[Floats], float]:
+            pairs = zip(*(self.results[condition, method, seed].clips for method in (first, second)), strict=True)
+            apart = [one.acceleration - two.acceleration for one, two in pairs]
+            sums, counts = (
+                np.array([f(values) for values in apart]) for f in (np.nansum, lambda v: np.isfinite(v).sum())
+            )
+            return lambda weights: float(100 * (weights @ sums) / max(weights @ counts, 1))
+
+        return self._interval(difference, conditions)
+
+    def lag(self, first: str, second: str, conditions: Sequence[str]) -> Interval:
+        """The same of lags, frames."""
+
+        def difference(condition: str, seed: int) -> Callable[[Floats], float]:
+            one, two = (
+                np.stack([clip.products for clip in self.results[condition, method, seed].clips])
+                for method in (first, second)
+            )
+            return lambda weights: lag(np.einsum("c,clk->lk", weights, one)) - lag(np.einsum("c,clk->lk", weights, two))
+
+        return self._interval(difference, conditions)
+
+    def _interval(
+        self, difference: Callable[[str, int], Callable[[Floats], float]], conditions: Sequence[str]
+    ) -> Interval:
+        values = []
+        for condition in conditions:
+            for seed in self.seeds:
+                of_weights = difference(condition, seed)
+                values.append([of_weights(weights) for weights in self._weights[seed]])
+        means = np.mean(values, axis=0)
+        low, high = np.nanpercentile(means[1:], [2.5, 97.5])
+        return Interval(float(means[0]), float(low), float(high))

@@ -1,0 +1,130 @@
+"""Clips in which people cut out of photos move over other photos, whose camera moves too."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dekrpose.evaluation.dataset import KeypointDataset, Person
+from dekrpose.evaluation.video.clips import Clip, ClipShape, Floats, through_camera, wander
+from dekrpose.evaluation.video.photos import PhotoClips, filmed
+from dekrpose.skeletons import COCO_17
+from dekrpose.training.person_mask import long_bone, person_mask
+
+MOST_PEOPLE = 2
+"""That move over one clip."""
+COVERED = 0.6
+"""Who has a larger share of its labels behind somebody is no longer taught in that frame."""
+_LABELS = 12  # that a person needs, or parts of its body would be missing
+_SIZES = (0.35, 0.8)  # of a person, in sides of the frame
+_PACE = 0.25  # sides a second, about
+_ATTEMPTS = 8
+
+
+class CutoutClips:
+    """Clips of photos (see ``PhotoClips``) with one or two cut-out people who move across them.
+
+    Args:
+        dataset: as for ``PhotoClips``.
+    """
+
+    def __init__(self, dataset: KeypointDataset) -> None:
+        self.scenes, self.dataset = PhotoClips(dataset), dataset
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def draw(self, index: int, rng: np.random.Generator, shape: ClipShape) -> Clip:
+        """A clip over the photo of this index."""
+        clip = self.scenes.draw(index, rng, shape)
+        for _ in range(int(rng.integers(1, MOST_PEOPLE + 1))):
+            chosen = self._somebody(rng)
+            if chosen is not None:
+                clip = self._pasted(clip, *chosen, rng)
+        return clip
+
+    def _somebody(self, rng: np.random.Generator) -> tuple[int, Person] | None:
+        for _ in range(_ATTEMPTS):
+            photo = self.scenes.indices[rng.integers(len(self.scenes.indices))]
+            people = [
+                person
+                for person in self.dataset.photos[photo].people
+                if not person.ignored and (person.keypoints[:, 2] > 0).sum() >= _LABELS
+            ]
+            if people:
+                return photo, people[rng.integers(len(people))]
+        return None
+
+    def _pasted(self, clip: Clip, photo: int, person: Person, rng: np.random.Generator) -> Clip:
+        """The clip with one more person in front."""
+        size, image = clip.frames.shape[1], self.dataset.read(photo)
+        matrices, mirrored = _path(person, clip.times, size, rng)
+        still = np.broadcast_to(person.keypoints, (len(clip), 1, *person.keypoints.shape))
+        moved = through_camera(still, matrices, size, mirrored)
+        frames, keypoints, ignored = clip.frames.copy(), clip.keypoints.copy(), clip.ignored.copy()
+        for time, matrix in enumerate(matrices):
+            alpha, inside = _mask(person, matrix, image.shape[:2], size)
+            frames[time] = np.rint(
+                frames[time] + alpha * (filmed(image, matrix, size).astype(np.float32) - frames[time])
+            )
+            ignored[time] &= ~inside
+            _cover(keypoints[time], inside, ignored[time])
+        return Clip(
+            frames=frames,
+            keypoints=np.concatenate([keypoints, moved], axis=1),
+            labelled=clip.labelled,
+            ignored=ignored,
+            times=clip.times,
+            name=f"{clip.name} and {self.dataset.photos[photo].file_name}",
+        )
+
+
+def _path(person: Person, times: Floats, size: int, rng: np.random.Generator) -> tuple[Floats, bool]:
+    """(T, 2, 3) image pixels of the person's photo to frame pixels, and whether it is mirrored."""
+    xy = person.keypoints[person.keypoints[:, 2] > 0, :2].astype(np.float64)
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    wanted = size * float(np.exp(rng.uniform(*np.log(_SIZES))))
+    zoom = wanted / max(float((high - low).max()), 1.0) * np.exp(wander(rng, times, 1, 0.1)[:, 0])
+    angle = wander(rng, times, 1, 0.2)[:, 0] + rng.uniform(-0.2, 0.2)
+    linear = np.stack([np.cos(angle), np.sin(angle), -np.sin(angle), np.cos(angle)], -1).reshape(-1, 2, 2)
+    linear = linear * zoom[:, None, None]
+    mirrored = bool(rng.random() < 0.5)
+    if mirrored:
+        linear[..., 0] *= -1
+    pace = rng.normal(0, _PACE, 2) * (1.0, 0.4)
+    way = rng.uniform(0.25, 0.75, 2) + pace * (times - times.mean())[:, None] + wander(rng, times, 2, 0.08)
+    return np.concatenate([linear, (size * way - linear @ ((low + high) / 2))[..., None]], axis=2), mirrored
+
+
+def _mask(
+    person: Person, matrix: Floats, photo: tuple[int, int], size: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Soft (size, size, 1) and hard (size, size) masks of a person, where its photo is."""
+    placed = person.keypoints.astype(np.float64)
+    placed[:, :2] = placed[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+    height, width = photo
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]]) - 0.5
+    outlines = person.segmentation if isinstance(person.segmentation, list) else []
+    polygons = [np.reshape(outline, (-1, 2)) for outline in outlines]
+    if not any(len(polygon) > 4 for polygon in polygons):
+        polygons = []  # nothing, or a box
+    corners, *outline = (points @ matrix[:, :2].T + matrix[:, 2] for points in (corners, *polygons))
+    mask = person_mask(placed, COCO_17, (size, size), outline) & person_mask(placed, COCO_17, (size, size), [corners])
+    soft = cv2.GaussianBlur(mask, (0, 0), 0.6 + 0.03 * long_bone(placed, COCO_17))
+    return np.asarray(soft[..., None] / np.float32(255), np.float32), mask > 127
+
+
+def _cover(keypoints: NDArray[np.float32], inside: NDArray[np.bool_], ignored: NDArray[np.bool_]) -> None:
+    """Mark keypoints behind somebody as hidden, and forget people of whom too little is left, in place."""
+    side = len(inside)
+    x, y = np.rint(keypoints[..., :2]).astype(int).clip(0, side - 1).transpose(2, 0, 1)
+    labelled = keypoints[..., 2] > 0
+    hidden = labelled & inside[y, x]
+    keypoints[..., 2] = np.where(hidden, 1, keypoints[..., 2])
+    for person in np.flatnonzero(hidden.sum(axis=1) > COVERED * np.maximum(labelled.sum(axis=1), 1)):
+        xy = keypoints[person, labelled[person], :2]
+        left, top = np.floor(xy.min(axis=0)).astype(int).clip(0)
+        right, bottom = np.ceil(xy.max(axis=0)).astype(int) + 1
+        ignored[top:bottom, left:right] = True
+        keypoints[person, :, 2] = 0

@@ -1,0 +1,231 @@
+"""Training a network for video on clips: the loop of photos with clips, a frozen backbone whose maps are kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from dekrpose.config import IMAGE_MEAN, IMAGE_STD, ModelConfig
+from dekrpose.errors import DekrPoseError
+from dekrpose.evaluation.video.clips import ClipSource
+from dekrpose.models.temporal import TemporalDEKR
+from dekrpose.training.clips import ClipBatch, ClipRecipe, ClipSamples, collate_clips, one_thread
+from dekrpose.training.distributed import Processes
+from dekrpose.training.loop import Trainer
+from dekrpose.training.losses import heatmap_loss, offset_loss
+from dekrpose.training.optimizers import make_optimizer
+from dekrpose.training.order import EpochOrder
+from dekrpose.training.recipes import TrainConfig
+from dekrpose.training.run_state import Progress
+
+logger = logging.getLogger(__name__)
+
+CLIPS = "clips.json"
+"""The file in a run's folder that says what clips it is trained on, and which parts of the network."""
+Parts = Literal["heads", "memory", "memory+heads", "all"]
+"""What is trained. "heads": what is behind the memory, without it, as a start and as a baseline for the others."""
+_HEADS = ("heatmap_head.block.", "heatmap_head.final.", "offset_head.groups.")
+
+
+@dataclass(frozen=True)
+class KeptClip:
+    """What a frozen network sees of a clip.
+
+    Attributes:
+        maps: of both heads' transitions, (T, C, h, w), half precision.
+        clip: its targets; the images are not kept.
+    """
+
+    maps: tuple[Tensor, Tensor]
+    clip: ClipBatch
+
+
+@dataclass(frozen=True)
+class MapBatch:
+    """B clips as a frozen network sees them.
+
+    Attributes:
+        maps: of both heads' transitions, (B * T, C, h, w).
+        clips: targets and resets.
+    """
+
+    maps: tuple[Tensor, Tensor]
+    clips: ClipBatch
+
+    def to(self, device: torch.device) -> MapBatch:
+        """The same batch on another device."""
+        heatmaps, offsets = (maps.to(device, non_blocking=True) for maps in self.maps)
+        return MapBatch((heatmaps, offsets), self.clips.to(device))
+
+
+class TemporalTrainer(Trainer):
+    """Trains a network for video; ``run`` goes on where the folder's checkpoint ended.
+
+    Batch norm stays as it is in the image model. While the backbone and the transitions behind it are not trained, what
+    they see of the clips is kept in memory and every epoch shows the same clips; otherwise clips are drawn anew.
+
+    Args:
+        model: with what it starts from; its configuration goes into the weights file.
+        config: the run; ``epochs`` and ``batch_size`` count clips. ``augment`` and ``keep_early_layers`` mean nothing.
+        recipe: the clips.
+        source: where they come from.
+        parts: what is trained.
+        folder: gets what ``Trainer`` writes, and ``clips.json``.
+        device: where to train.
+
+    Raises:
+        DekrPoseError: the folder holds another run, or there are fewer clips than one batch needs.
+    """
+
+    def __init__(
+        self,
+        model: TemporalDEKR,
+        config: TrainConfig,
+        recipe: ClipRecipe,
+        source: ClipSource,
+        parts: Parts,
+        folder: str | Path,
+        device: str | torch.device = "cpu",
+        tensorboard: bool = False,
+    ) -> None:
+        if parts not in get_args(Parts):
+            raise ValueError(f"parts must be one of {get_args(Parts)}, got {parts!r}")
+        if model.heatmap_memory is None:
+            raise DekrPoseError("a flat GRU is not trained by this command; take a model with convolutional GRUs")
+        self.config, self.recipe, self.parts = config, recipe, parts
+        self.model_config: ModelConfig = model.config.without_numbers()
+        self.folder, self.device, self.tensorboard = Path(folder), torch.device(device), tensorboard
+        self.processes = Processes()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._check_clips()
+        torch.manual_seed(config.seed)
+        self.model: TemporalDEKR = model.to(self.device)
+        self._kept = [self.model]  # batch norm keeps its statistics
+        for name, value in self.model.named_parameters():
+            value.requires_grad_(_is_trained(name, parts))
+        self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.optimizer = make_optimizer(self.model, config)
+        self.order = EpochOrder(recipe.clips, config.batch_size, config.seed)
+        if len(self.order) == 0:
+            raise DekrPoseError(f"{recipe.clips} clips do not fill one batch of {config.batch_size}")
+        samples = ClipSamples(source, recipe, config.targets, config.seed, repeat=self.is_frozen)
+        kept = KeptMaps(self.model, samples, self.order, self.device) if self.is_frozen else None
+        self.loader = _loader(samples, self) if kept is None else kept  # type: ignore[assignment]
+        self.progress = Progress()
+        self._resume()
+        self._begun, self._clock = replace(self.progress), time.monotonic()
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether nothing before the memory is trained."""
+        return self.parts != "all"
+
+    def losses(self, batch: ClipBatch | MapBatch) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Heatmap loss and weighted offset loss of a batch on the device, over its labelled frames."""
+        clips = batch.clips if isinstance(batch, MapBatch) else batch
+        maps = batch.maps if isinstance(batch, MapBatch) else transition_maps(self.model, batch.frames.images)
+        if self.parts != "heads":
+            maps = remembered(self.model, maps, clips.resets)
+        frames = clips.frames
+        heatmaps = self.model.heatmap_head.from_transition(maps[0].float())
+        heat = heatmap_loss(heatmaps, frames.heatmaps, frames.heatmap_weights)
+        head = self.model.offset_head
+        offsets = (
+            head.from_transition(maps[1].float())
+            if frames.pixels is None
+            else head.at_transition(maps[1].float(), frames.pixels)
+        )
+        return heat, self.config.offset_factor * offset_loss(offsets, frames.offsets, frames.offset_weights)
+
+    def _check_clips(self) -> None:
+        """Write what the run is made of, or compare it with what the folder's run was made of."""
+        path = self.folder / CLIPS
+        wanted = json.loads(json.dumps({"parts": self.parts, **asdict(self.recipe)}))
+        if not path.exists():
+            temporary = path.with_name(f"{CLIPS}.tmp")
+            temporary.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+            temporary.replace(path)
+        elif json.loads(path.read_text(encoding="utf-8")) != wanted:
+            raise DekrPoseError(f"{path} belongs to a run on other clips or of other parts; use another folder")
+
+
+class KeptMaps:
+    """Batches of what a frozen network sees; every clip goes through it once."""
+
+    def __init__(self, model: TemporalDEKR, samples: ClipSamples, order: EpochOrder, device: torch.device) -> None:
+        self.model, self.samples, self.order, self.device = model, samples, order, device
+        self._clips: list[KeptClip] = []
+
+    def __iter__(self) -> Iterator[MapBatch]:
+        if not self._clips:
+            count = self.samples.recipe.clips
+            bar = tqdm(range(count), desc="looking at clips", unit="clip")
+            self._clips = [self._keep(index) for index in bar]
+        for batch in self.order:
+            kept = [self._clips[index[2]] for index in batch]
+            clips = [
+                replace(clip.clip, resets=self.samples.resets(index)[None])
+                for clip, index in zip(kept, batch, strict=True)
+            ]
+            heatmaps, offsets = (torch.cat([clip.maps[head] for clip in kept]) for head in (0, 1))
+            yield MapBatch((heatmaps, offsets), collate_clips(clips))
+
+    @torch.no_grad()
+    def _keep(self, index: int) -> KeptClip:
+        clip = self.samples[0, 0, index]
+        was_training = self.model.training
+        heatmaps, offsets = (
+            maps.half().cpu() for maps in transition_maps(self.model.eval(), clip.frames.images.to(self.device))
+        )
+        self.model.train(was_training)
+        empty = clip.frames.images[:0]
+        return KeptClip((heatmaps, offsets), replace(clip, frames=replace(clip.frames, images=empty)))
+
+
+def transition_maps(model: TemporalDEKR, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps (N, C, h, w) of both heads' transitions, before any memory, from (N, 3, H, W) uint8 RGB."""
+    mean, deviation = (
+        torch.tensor(values, device=images.device).view(1, 3, 1, 1) * 255 for values in (IMAGE_MEAN, IMAGE_STD)
+    )
+    features = model.features(((images.float() - mean) / deviation).contiguous(memory_format=torch.channels_last))
+    return model.heatmap_head.transition(features), model.offset_head.transition(features)
+
+
+def remembered(model: TemporalDEKR, maps: tuple[Tensor, Tensor], resets: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps of B * T frames with what the frames before each add; resets is (B, T) bool on the CPU."""
+    assert model.heatmap_memory is not None
+    assert model.offset_memory is not None
+    batch, frames = resets.shape
+    heatmaps, offsets = (
+        memory(part.float().reshape(batch, frames, *part.shape[1:]), None, resets)[0].flatten(0, 1)
+        for memory, part in zip((model.heatmap_memory, model.offset_memory), maps, strict=True)
+    )
+    return heatmaps, offsets
+
+
+def _is_trained(name: str, parts: Parts) -> bool:
+    memory = "_memory." in name
+    heads = name.startswith(_HEADS)
+    return {"heads": heads, "memory": memory, "memory+heads": memory or heads, "all": True}[parts]
+
+
+def _loader(samples: ClipSamples, trainer: TemporalTrainer) -> DataLoader[ClipBatch]:
+    workers = trainer.config.workers
+    return DataLoader(
+        samples,
+        batch_sampler=trainer.order,
+        num_workers=workers,
+        collate_fn=collate_clips,
+        worker_init_fn=one_thread,
+        multiprocessing_context="fork" if workers else None,
+    )
