@@ -37,7 +37,8 @@ BUNDLED = hub._TINY.is_file()
 SHORTER = {
     "train": ["--epochs", "1", "--limit", "2", "--batch-size", "2", "--size", "64", "--workers", "0"],
     "train-scoring": ["--minimum-steps", "10"],
-    "eval": ["--limit", "2", "--input-size", "64"],
+    "train-temporal": ["--clips", "2", "--frames", "2", "--size", "64", "--epochs", "1", "--batch-size", "2"],
+    "eval": ["--limit", "2", "--input-size", "64", "--clips", "1", "--frames", "3", "--seeds", "0"],
     "benchmark": ["--runs", "1"],
 }
 PARSED = {"dekrpose models --complexity": "counts twelve networks; the tests of the command line run it on one"}

@@ -111,7 +111,7 @@ def body(rng: np.random.Generator, times: Floats, motion: Motion, cycles: tuple[
 
 def _angles(rng: np.random.Generator, times: Floats, cycle: Floats, motion: Motion) -> Floats:
     """(T, 2 sides, joints), left first."""
-    angles = np.broadcast_to(_REST, (len(times), 2, len(JOINTS))) + 0.15 * wander(
+    angles: Floats = np.broadcast_to(_REST, (len(times), 2, len(JOINTS))) + 0.15 * wander(
         rng, times, 2 * len(JOINTS), 1
     ).reshape(len(times), 2, len(JOINTS))
     lead = int(rng.integers(2))

@@ -147,7 +147,7 @@ def _paint(
 ) -> NDArray[np.bool_]:
     """Fill a convex polygon with cloth that runs along an axis, darker towards the rim; tell where."""
     covered = np.zeros(frame.shape[:2], bool)
-    height, width = covered.shape
+    height, width = frame.shape[0], frame.shape[1]
     low, high = polygon.min(axis=0), polygon.max(axis=0)
     left, top = (max(int(np.floor(value)) - 1, 0) for value in low.tolist())
     right, bottom = (
