@@ -30,8 +30,8 @@ Pass = tuple[float, int]
 class ResetRules:
     """When a stream does not go on where it was.
 
-    Two photos of different scenes differ by 0.19 or more in 95 of 100 pairs; a view that moves by 3 % of its width
-    between frames by less than 0.12.
+    Two photos of different scenes differ by more than 0.18 in 95 of 100 pairs; a view that moves by 3 % of its width
+    between frames by 0.15 at most.
 
     Args:
         cut: mean difference of luma, in [0, 1], between a frame and the one before it, from which on the scene is
