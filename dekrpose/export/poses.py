@@ -66,7 +66,7 @@ class PoseOutputs(nn.Module):
         return torch.stack([places - rows * width, rows], dim=2), values
 
     def _suppress(self, poses: Tensor, mean_heat: Tensor, valid: Tensor) -> Tensor:
-        """The walk of ``decode.nms.pose_nms``, a step for each place: (B, N), 1 for whom it keeps, else 0."""
+        """The walk of ``decode.nms.pose_nms`` over all places at once: (B, N), 1 for whom it keeps, else 0."""
         decode, count = self.config.decode, self.max_people
         diagonals = (poses.amax(2) - poses.amin(2)).square().sum(2).sqrt()
         distances = (poses.unsqueeze(2) - poses.unsqueeze(1)).square().sum(4).sqrt()
@@ -76,15 +76,13 @@ class PoseOutputs(nn.Module):
         near = near * usable.unsqueeze(2) * usable.unsqueeze(1)
         masked = torch.where(near > 0, mean_heat.unsqueeze(1), -torch.inf)
         hottest = (torch.arange(count) == masked.argmax(2, keepdim=True)).float()
-        # nobody is kept at a place that was ignored before, or whose hottest neighbour was
-        blocking = torch.split(hottest + torch.eye(count), 1, dim=1)
-        ignored, taken = torch.zeros_like(near[:, :1]), []
-        for free, blocks, neighbours in zip(
-            torch.split(usable.unsqueeze(2), 1, dim=1), blocking, torch.split(near, 1, dim=1), strict=True
-        ):
-            taken.append(F.relu(free - (ignored * blocks).sum(2, keepdim=True)))
-            ignored = ignored.maximum(taken[-1] * neighbours)
-        return torch.matmul(torch.cat(taken, dim=2), hottest).squeeze(1)
+        # place p takes nobody when an earlier place that does has made p, or p's hottest neighbour, its own
+        blocked = torch.matmul(hottest + torch.eye(count), near.transpose(1, 2)).clamp(max=1.0).tril(-1)
+        free = usable.unsqueeze(2)
+        takes = free
+        for _ in range(count - 1):  # after n rounds the first n + 1 places are right
+            takes = F.relu(free - torch.matmul(blocked, takes))
+        return torch.matmul(takes.transpose(1, 2), hottest).squeeze(1)
 
     def _scores(self, poses: Tensor, keypoint_scores: Tensor) -> Tensor:
         scores = keypoint_scores.mean(2)
