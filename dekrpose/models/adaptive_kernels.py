@@ -71,6 +71,7 @@ def _read(image, y, x, f_y, f_x, column, real, height, width, live):
 
 @triton.jit
 def _read_four(image, y, x, f_y, f_x, column, real, height, width, live):
+    """Upper left, upper right, lower left and lower right of the four pixels around a position."""
     top_left = _read(image, y, x, f_y, f_x, column, real, height, width, live)
     top_right = _read(image, y, x + 1, f_y, f_x, column, real, height, width, live)
     low_left = _read(image, y + 1, x, f_y, f_x, column, real, height, width, live)
@@ -79,9 +80,9 @@ def _read_four(image, y, x, f_y, f_x, column, real, height, width, live):
 
 
 @triton.jit
-def _blend(four, low, right):
-    top = four[0] * (1.0 - right)[:, None] + four[1] * right[:, None]
-    bottom = four[2] * (1.0 - right)[:, None] + four[3] * right[:, None]
+def _blend(top_left, top_right, low_left, low_right, low, right):
+    top = top_left * (1.0 - right)[:, None] + top_right * right[:, None]
+    bottom = low_left * (1.0 - right)[:, None] + low_right * right[:, None]
     return top * (1.0 - low)[:, None] + bottom * low[:, None]
 
 
@@ -111,8 +112,8 @@ def forward_kernel(
         top, left, low, right = _corner(
             y + a * (tap // 3 - 1) + b * (tap % 3 - 1), x + c * (tap // 3 - 1) + d * (tap % 3 - 1), height, width
         )
-        four = _read_four(own, top, left, f_y, f_x, channel * f_c, real, height, width, live)
-        values = _blend(four, low, right).to(features.dtype.element_ty)
+        p, q, r, s = _read_four(own, top, left, f_y, f_x, channel * f_c, real, height, width, live)
+        values = _blend(p, q, r, s, low, right).to(features.dtype.element_ty)
         matrix = tl.load(kernel + tap, mask=both, other=0.0).to(features.dtype.element_ty)
         total = tl.dot(values, matrix, total, input_precision="ieee")
     target = out + image * o_b + branch * channels * o_c + channel[None, :] * o_c + place[:, None] * o_p
@@ -161,9 +162,9 @@ def backward_kernel(
         matrix = tl.load(kernel + tap, mask=both, other=0.0).to(outer.dtype)
         by_value = tl.dot(outer, matrix, input_precision="ieee")
         if want_transforms:
-            four = _read_four(own, top, left, f_y, f_x, channel * f_c, real, height, width, live)
-            across = (four[1] - four[0]) * (1.0 - low)[:, None] + (four[3] - four[2]) * low[:, None]
-            down = (four[2] - four[0]) * (1.0 - right)[:, None] + (four[3] - four[1]) * right[:, None]
+            p, q, r, s = _read_four(own, top, left, f_y, f_x, channel * f_c, real, height, width, live)
+            across = (q - p) * (1.0 - low)[:, None] + (s - r) * low[:, None]
+            down = (r - p) * (1.0 - right)[:, None] + (s - q) * right[:, None]
             tap_x, tap_y = tl.sum(by_value * across, axis=1), tl.sum(by_value * down, axis=1)
             by_a += tap_y * (tap // 3 - 1)
             by_b += tap_y * (tap % 3 - 1)
@@ -222,10 +223,10 @@ def weight_kernel(
         )
         top, left, low, right = _corner(y + a * down + b * across, x + c * down + d * across, height, width)
         own = features + image * f_b + branch * channels * f_c
-        four = _read_four(own, top, left, f_y, f_x, channel * f_c, real, height, width, live)
+        p, q, r, s = _read_four(own, top, left, f_y, f_x, channel * f_c, real, height, width, live)
         source = gradient + image * o_b + branch * channels * o_c + channel[None, :] * o_c + place[:, None] * o_p
         outer = tl.load(source, mask=live[:, None] & real[None, :], other=0.0)
-        values = _blend(four, low, right).to(outer.dtype)
+        values = _blend(p, q, r, s, low, right).to(outer.dtype)
         total = tl.dot(tl.trans(outer), values, total, input_precision="ieee")
     start = parts + ((split * 9 + tap) * branches + branch) * (padded * padded)
     tl.store(start + channel[:, None] * padded + channel[None, :], total)

@@ -60,10 +60,10 @@ def test_the_kernel_in_the_interpreter() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="nothing is compiled in the interpreter")
-@pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize(("dtype", "capability"), [("fp32", 80), ("fp16", 80), ("bf16", 90)])
+@pytest.mark.parametrize("ones", ["f_c o_c g_c", "t_p f_x branches images height width count splits"])
 @pytest.mark.parametrize("name", ["forward_kernel", "backward_kernel", "weight_kernel"])
-def test_the_kernels_compile_for_gpus_that_are_not_here(name: str, dtype: str, capability: int) -> None:
+def test_the_kernels_compile_for_gpus_that_are_not_here(name: str, ones: str, dtype: str, capability: int) -> None:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -76,6 +76,8 @@ def test_the_kernels_compile_for_gpus_that_are_not_here(name: str, dtype: str, c
     single = ("transforms", "transform_gradient", "feature_gradient", "parts")
     types = dict.fromkeys(single, "*fp32") | {"pixels": "*i64"}
     types |= dict.fromkeys(("features", "weight", "gradient", "out"), f"*{dtype}")
+    # numbers that are 1 are compiled in: strides of channels-last maps, sizes of tiny ones
+    constants |= dict.fromkeys(ones.split(), 1)
     types |= dict.fromkeys(constants, "constexpr")
     signature = {argument: types.get(argument, "i32") for argument in kernel.arg_names}
     source = ASTSource(kernel, signature, {key: value for key, value in constants.items() if key in signature})
@@ -284,6 +286,16 @@ def test_the_switch_turns_the_kernel_off_without_a_word(
     monkeypatch.setenv(adaptive_triton.SWITCH, "0")
     assert not probe()
     assert not caplog.records
+
+
+@pytest.mark.usefixtures("nothing_probed")
+def test_compilers_take_the_probe_for_a_constant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adaptive_triton, "adaptive_conv_triton", plain)
+
+    def ask(x: Tensor) -> Tensor:
+        return 2 * x if adaptive_triton._probe(x.device, x.dtype, 15, torch.is_grad_enabled()) else x
+
+    assert torch.compile(ask, backend="eager", fullgraph=True)(torch.ones(1)).item() == 2
 
 
 def test_cpus_take_the_plain_path() -> None:
