@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dekrpose.errors import DekrPoseError
 from dekrpose.images import Pixels
@@ -47,8 +48,15 @@ def open_pyav(av: Any, address: str, start: float = 0.0) -> Source:
 
 
 def start_ticks(container: Any, tick: Fraction) -> int:
-    """Where the clock of a container begins, in ticks of one of its streams."""
-    return round(Fraction(container.start_time or 0) * _MICROSECOND / tick)
+    """Where the clock of a container begins, in ticks of one of its streams.
+
+    Sound may begin a little before 0, to warm its decoder up; that is not when the film begins.
+    """
+    begin = Fraction(container.start_time or 0) * _MICROSECOND
+    if begin < 0:
+        pictures = container.streams.video[0]
+        begin = min(Fraction(0), (pictures.start_time or 0) * Fraction(pictures.time_base))
+    return round(begin / tick)
 
 
 def reason(error: Exception) -> str:
@@ -69,6 +77,8 @@ class _Reader:
         nominal = 1 / (rational(self._stream.average_rate) or Fraction(25))
         silent = self._stream.codec_context.name not in _HIDES_NOTHING
         self._places = Places(self._tick, self._origin, nominal, silent)
+        self._turned: tuple[int, int] | None = None  # size of the pictures that the matrix is for
+        self._matrix: NDArray[np.int32] | None = None
         self.troubles: list[str] = []
 
     def info(self, name: str) -> StreamInfo:
@@ -94,8 +104,8 @@ class _Reader:
         try:
             for packet in self._from_start():
                 self._decode(packet)
-                yield from map(_frame, self._places.settle(whole=False))
-            yield from map(_frame, self._places.settle(whole=True, end=self._end()))
+                yield from map(self._frame, self._places.settle(whole=False))
+            yield from map(self._frame, self._places.settle(whole=True, end=self._end()))
             self._compare()
         finally:
             self._container.close()
@@ -144,6 +154,16 @@ class _Reader:
         except self._av.error.FFmpegError as error:
             self._places.fail(packet.dts if packet.pts is None else packet.pts, reason(error))
 
+    def _frame(self, place: Place) -> Frame:
+        picture = place.picture
+        if picture is None or picture.is_corrupt:
+            words = f"the frame cannot be decoded: {place.reason}" if picture is None else "the frame is damaged"
+            return broken(place.index, place.timestamp, words, place.duration)
+        if (picture.width, picture.height) != self._turned:
+            # not for each: PyAV's side data and its picture hold each other, and only the collector frees both
+            self._turned, self._matrix = (picture.width, picture.height), _matrix(picture)
+        return Frame(place.index, place.timestamp, partial(_upright, picture, self._matrix), place.duration)
+
     def _end(self) -> int | None:
         """Ticks at which the last picture ends: packets know the time to the next decoding only."""
         stream = self._stream
@@ -163,23 +183,20 @@ class _Reader:
             self.troubles.append(f"it says that it lasts {seconds:.1f} s, pictures end after {self._places.last:.1f} s")
 
 
-def _frame(place: Place) -> Frame:
-    if place.picture is None or place.picture.is_corrupt:
-        words = f"the frame cannot be decoded: {place.reason}" if place.picture is None else "the frame is damaged"
-        return broken(place.index, place.timestamp, words, place.duration)
-    return Frame(place.index, place.timestamp, partial(upright_pixels, place.picture), place.duration)
-
-
-def upright_pixels(picture: Any) -> Pixels:
-    """(H, W, 3) uint8 RGB of a decoded picture, turned and mirrored as its display matrix says."""
-    pixels = picture.to_ndarray(format="rgb24")
+def _matrix(picture: Any) -> NDArray[np.int32] | None:
+    """The display matrix (9,) that comes with a picture, if any."""
     for data in picture.side_data:
         if getattr(data.type, "name", "") == "DISPLAYMATRIX":
-            return turn(pixels, np.frombuffer(data, np.int32))
-    return np.asarray(pixels, np.uint8)
+            return np.array(np.frombuffer(data, np.int32))
+    return None
 
 
-def turn(pixels: Pixels, matrix: np.ndarray[Any, np.dtype[np.int32]]) -> Pixels:
+def _upright(picture: Any, matrix: NDArray[np.int32] | None) -> Pixels:
+    pixels = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
+    return pixels if matrix is None else turn(pixels, matrix)
+
+
+def turn(pixels: Pixels, matrix: NDArray[np.int32]) -> Pixels:
     """Apply a display matrix (ISO 14496-12, "Track Header Box"): x' = ax + cy, y' = bx + dy, in quarter turns.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
@@ -152,6 +153,18 @@ def test_the_resolution_may_change_in_a_file_and_time_goes_on(tmp_path: Path) ->
     assert [frame.pixels.shape[:2] for frame in frames] == [clips.SIZE] * 10 + [(96, 80)] * 10
     times = [frame.timestamp for frame in frames]
     assert all(early < late for early, late in pairwise(times))
+
+
+def test_pictures_are_freed_without_the_collector(tmp_path: Path) -> None:
+    path = clips.write_clip(tmp_path / "clip.mp4", clips.regular(30))
+    gc.collect()
+    gc.disable()
+    try:
+        for frame in open_source(path).frames:
+            assert frame.pixels.shape == (*clips.SIZE, 3)
+        assert sum(type(thing).__name__ == "VideoFrame" for thing in gc.get_objects()) <= 3
+    finally:
+        gc.enable()
 
 
 def test_opencv_reads_files_where_pyav_is_missing(tmp_path: Path, without_pyav: None) -> None:
