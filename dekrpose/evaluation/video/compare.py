@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dekrpose.estimator import PoseEstimator
@@ -139,11 +140,13 @@ class Bootstrap:
         self.results = results
         self.seeds = sorted({seed for _, _, seed in results})
         rng = np.random.default_rng(0)
-        self._weights: dict[int, Floats] = {}
+        self._weights: dict[int, tuple[Floats, NDArray[np.intp]]] = {}
         for seed in self.seeds:
             count = len(next(cell for key, cell in results.items() if key[2] == seed).clips)
             chosen = rng.multinomial(count, np.full(count, 1 / count), draws).astype(np.float64)
-            self._weights[seed] = np.concatenate([np.ones((1, count)), chosen])
+            drawn = np.concatenate([np.ones((1, count)), chosen])
+            different, places = np.unique(drawn, axis=0, return_inverse=True)  # few clips give few different draws
+            self._weights[seed] = different, places.reshape(-1)
 
     def precision(self, first: str, second: str, conditions: Sequence[str]) -> Interval:
         """AP of the first method less that of the second, points of 100."""
@@ -186,7 +189,9 @@ class Bootstrap:
         for condition in conditions:
             for seed in self.seeds:
                 of_weights = difference(condition, seed)
-                values.append([of_weights(weights) for weights in self._weights[seed]])
+                different, places = self._weights[seed]
+                values.append(np.array([of_weights(weights) for weights in different])[places])
         means = np.mean(values, axis=0)
-        low, high = np.nanpercentile(means[1:], [2.5, 97.5])
+        known = means[1:][np.isfinite(means[1:])]
+        low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
         return Interval(float(means[0]), float(low), float(high))
