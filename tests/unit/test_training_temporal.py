@@ -214,5 +214,7 @@ def test_video_of_photos_needs_a_file(tmp_path: Path, capsys: pytest.CaptureFixt
     start = write_small_model(tmp_path / "start.safetensors", SMALL)
     assert main(["eval", str(start), "--video", "photos", "--device", "cpu"]) == 1
     assert "--video photos needs DATA.json" in capsys.readouterr().err
+    assert main(["eval", str(start), "--video", "drawn", "--flip", "--record"]) == 1
+    assert "--flip, --record are for photos" in capsys.readouterr().err
     assert main(["eval", str(start), "--device", "cpu"]) == 1
     assert "DATA.json is missing" in capsys.readouterr().err

@@ -19,6 +19,10 @@ CONDITIONS = ("clean", "blurred", "noisy", "occluded")
 """What is measured unless told otherwise."""
 ALL_CONDITIONS = (*CONDITIONS, "dropped")
 _DRAWN_CLIPS = 10**6
+_OF_PHOTOS = (
+    "flip", "sweep", "errors", "random_weights", "record", "results", "match_heatmap", "nms_threshold", "rescoring_net",
+    "score_threshold", "crowd_limits",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
     for name in ("clips", "frames"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(options, name)}")
+    _refuse_options_of_photos(options)
     estimator = PoseEstimator.from_pretrained(options.model, device=options.device, rescoring_net=False)
     size = options.input_size or estimator.config.input_size
     results = compare(
@@ -74,6 +79,13 @@ def run(options: argparse.Namespace) -> int:
         write_page(options.report, comparison_page(results, findings, **names))
         print(f"\nreport in {options.report}")
     return 0
+
+
+def _refuse_options_of_photos(options: argparse.Namespace) -> None:
+    given = [name for name in _OF_PHOTOS if getattr(options, name)] + (["scales"] if options.scales != [1.0] else [])
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise DekrPoseError(f"{names} are for photos and mean nothing with --video; leave them out")
 
 
 def command_line(options: argparse.Namespace) -> str:
