@@ -28,12 +28,12 @@ class IdentityMetrics:
         found: people with an identity, summed over frames.
     """
 
-    person_frames: int
-    missed: int
-    false: int
-    switches: int
-    identified: int
-    found: int
+    person_frames: int = 0
+    missed: int = 0
+    false: int = 0
+    switches: int = 0
+    identified: int = 0
+    found: int = 0
 
     @property
     def mota(self) -> float:

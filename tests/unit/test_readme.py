@@ -39,6 +39,7 @@ SHORTER = {
     "train-scoring": ["--minimum-steps", "10"],
     "train-temporal": ["--clips", "2", "--frames", "2", "--size", "64", "--epochs", "1", "--batch-size", "2"],
     "eval": ["--limit", "2", "--input-size", "64", "--clips", "1", "--frames", "3", "--seeds", "0"],
+    "eval-tracking": ["--seeds", "1", "--frames", "700", "--cost-frames", "3"],
     "benchmark": ["--runs", "1"],
 }
 PARSED = {"dekrpose models --complexity": "counts twelve networks; the tests of the command line run it on one"}
