@@ -19,7 +19,7 @@ TAPS = 9
 
 def regular_grid(device: torch.device | None = None) -> Tensor:
     """(2, 9): the rows are the taps' dy and dx, in pixels, as in the official code."""
-    step = torch.arange(-1.0, 2.0, device=device)
+    step = torch.arange(-1.0, 2.0, dtype=torch.float32, device=device)
     return torch.stack([step.repeat_interleave(3), step.repeat(3)])
 
 

@@ -45,7 +45,7 @@ class FastHeatmapHead(nn.Module):
 
     def forward(self, maps: list[Tensor], between: Between | None = None) -> Tensor:
         batch, _, height, width = maps[0].shape
-        x = torch.empty(batch, height, width, self.channels)
+        x = torch.empty(batch, height, width, self.channels, dtype=torch.float32)
         self.transition(maps, x)
         if between is not None:
             between(None, x)

@@ -34,7 +34,7 @@ def padded_channels(channels: int) -> int:
 def frame(batch: int, height: int, width: int, channels: int) -> Tensor:
     """Memory for maps (B, h + 4, w + 4, C) with a margin of zeros; see ``inside``."""
     with torch.inference_mode(False):  # else it could not be written to outside of inference mode
-        maps = torch.empty(batch, height + 2 * MARGIN, width + 2 * MARGIN, channels)
+        maps = torch.empty(batch, height + 2 * MARGIN, width + 2 * MARGIN, channels, dtype=torch.float32)
     for side in (maps[:, :MARGIN], maps[:, -MARGIN:], maps[:, :, :MARGIN], maps[:, :, -MARGIN:]):
         side.zero_()
     return maps
@@ -149,7 +149,7 @@ def _layout(height: int, width: int, branches: int, rows: int) -> _Layout:
 
 def _corner_shares(down: Tensor, right: Tensor) -> Tensor:
     """Bilinear weights (..., 4) of the pixels upper left, upper right, lower left, lower right."""
-    shares = torch.empty(*down.shape, 4)
+    shares = torch.empty(*down.shape, 4, dtype=torch.float32)
     both = torch.mul(down, right, out=shares[..., 3])
     low = torch.sub(down, both, out=shares[..., 2])
     torch.sub(right, both, out=shares[..., 1])
@@ -160,7 +160,7 @@ def _corner_shares(down: Tensor, right: Tensor) -> Tensor:
 def _spread() -> Tensor:
     """(6, 18): from A row by row and t to the taps' nine steps down and nine to the right."""
     dy, dx = regular_grid()
-    zero, one = torch.zeros(TAPS), torch.ones(TAPS)
+    zero, one = (torch.full((TAPS,), value, dtype=torch.float32) for value in (0.0, 1.0))
     down = torch.stack([dy, dx, zero, zero, one, zero])
     right = torch.stack([zero, zero, dy, dx, zero, one])
     return torch.cat([down, right], dim=1)
