@@ -71,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
         for check in checks:
             state = "as it should be" if check.holds else "NOT AS IT SHOULD BE"
             print(f"control, {state}: {check.words}: {check.numbers}")
+        if not all(check.holds for check in checks):
+            print("A control failed: not everything that the memory gains comes from what it should come from.")
     names = {"model": Path(options.model).name, "data": f"{options.video} clips", "command": command_line(options)}
     if options.json:
         content = {**names, **numbers(results, [*findings, *checks])}
