@@ -64,8 +64,8 @@ class Estimator:
         self.options: list[dict[str, Any]] = []
 
     @classmethod
-    def from_pretrained(cls, name: str, *, device: str, rescoring_net: bool | None = None) -> Estimator:
-        assert (name, device) == ("tiny", "auto")
+    def from_pretrained(cls, name: str, *, device: str, dtype: str, rescoring_net: bool | None = None) -> Estimator:
+        assert (name, device, dtype) == ("tiny", "auto", "auto")
         cls.last = cls()
         cls.last.rescoring_net = None if rescoring_net is False else "the model's own"
         return cls.last
