@@ -41,13 +41,18 @@ class ExportedNetwork(nn.Module):
         self.network.eval().requires_grad_(False)
         _replace_adaptive(self.network, sampling)
         fold_batch_norm(self.network)
+        widths = self.network.backbone.map_channels
+        for head in (self.network.heatmap_head, self.network.offset_head):
+            conv = head.transition[0]
+            assert isinstance(conv, nn.Conv2d)
+            head.transition[0] = _UpsampledConv(conv, widths)
         std = torch.tensor(IMAGE_STD)
         self.register_buffer("scale", (1 / (255 * std)).reshape(3, 1, 1))
         self.register_buffer("shift", (-torch.tensor(IMAGE_MEAN) / std).reshape(3, 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.network.features(images.float() * self.scale + self.shift)
-        return self.network.heatmap_head(features), self.network.offset_head(features)
+        maps = self.network.backbone(images.float() * self.scale + self.shift)
+        return self.network.heatmap_head(maps), self.network.offset_head(maps)
 
 
 def fold_batch_norm(network: nn.Module) -> None:
@@ -65,6 +70,33 @@ def _replace_adaptive(network: DEKR, sampling: Sampling) -> None:
         for index, block in enumerate(blocks):
             if isinstance(cast(RegressionBlock, block).conv, AdaptiveConv):
                 blocks[index] = _AdaptiveBlock(cast(RegressionBlock, block), sampling)
+
+
+class _UpsampledConv(nn.Module):
+    """A 1x1 convolution of maps that ``hrnet.concatenate`` would join: each at its own size, then upsampled and added.
+
+    Both are linear, so the result is the same, with fewer multiplications and no joined map.
+
+    Args:
+        conv: the convolution of the joined maps.
+        widths: channels of each map, finest first.
+    """
+
+    def __init__(self, conv: nn.Conv2d, widths: list[int]) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv2d(width, conv.out_channels, 1, bias=index == 0) for index, width in enumerate(widths)
+        )
+        for own, weight in zip(self.convs, torch.split(conv.weight.detach(), widths, dim=1), strict=True):
+            own.load_state_dict({"weight": weight, "bias": conv.bias} if own is self.convs[0] else {"weight": weight})
+        self.requires_grad_(False)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        total: Tensor = self.convs[0](maps[0])
+        size = total.shape[-2:]
+        for conv, x in zip(self.convs[1:], maps[1:], strict=True):
+            total = total + F.interpolate(conv(x), size=size, mode="bilinear", align_corners=False)
+        return total
 
 
 class _AdaptiveBlock(nn.Module):
@@ -114,23 +146,17 @@ class _AdaptiveBlock(nn.Module):
         pixels = torch.stack([columns, rows], dim=-1).reshape(height, 2 * width) * scale + scale / 2 - 1.0
         dy, dx = regular_grid().reshape(2, TAPS, 1, 1)
         transforms = self.transform(x).reshape(batch * self.branches * 3, 2, height * width).transpose(1, 2)
-        rows_of = transforms.reshape(batch * self.branches, 3, height, 2 * width) * scale
-        by_dy, by_dx, shift = torch.split(rows_of, 1, dim=1)
-        grid = by_dy * dy + by_dx * dx + (shift + pixels)
+        transforms = transforms.reshape(batch, self.branches, 3, height, 2 * width) * scale
+        by_dy, by_dx, shift = (part.unbind(1) for part in torch.split(transforms, 1, dim=2))
+        weights = self.weight.reshape(self.branches, self.channels, -1).unbind()
+        out = []
         # branch by branch, so that its taps are still in the cache when they are multiplied
-        parts = zip(
-            self.weight.reshape(self.branches, self.channels, -1).unbind(),
-            torch.split(x, self.channels, dim=1),
-            grid.reshape(batch, self.branches, TAPS * height, width, 2).unbind(1),
-            strict=True,
-        )
-        out = [self._product(weight, maps, places) for weight, maps, places in parts]
+        for index, maps in enumerate(torch.split(x, self.channels, dim=1)):
+            places = by_dy[index] * dy + by_dx[index] * dx + (shift[index] + pixels)
+            grid = places.reshape(batch, TAPS * height, width, 2)
+            taps = F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+            out.append(torch.matmul(weights[index], taps.reshape(batch, self.channels * TAPS, -1)))
         return torch.cat(out, dim=1).reshape(x.shape) + self.bias.reshape(1, -1, 1, 1)
-
-    def _product(self, weight: Tensor, maps: Tensor, grid: Tensor) -> Tensor:
-        """Taps (B, C, 9 * h, w) of one branch, multiplied: (B, C, h * w)."""
-        taps = F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        return torch.matmul(weight, taps.reshape(maps.shape[0], self.channels * TAPS, -1))
 
 
 def _tap_shifts(conv: AdaptiveConv) -> nn.Conv2d:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dekrpose.exported import OUTPUTS, Format
+from dekrpose.exported.runtimes import LEAST_SIDE, OUTPUTS, Format
 
 SIZE_STEP = 32
 """Height and width of the input are multiples of this."""
@@ -27,8 +27,8 @@ def traced(module: nn.Module) -> torch.export.ExportedProgram:
     dim = torch.export.Dim
     sizes = {
         0: dim("batch", min=1, max=_MOST_BATCH),
-        2: SIZE_STEP * dim("rows", min=2, max=_MOST_STEPS),
-        3: SIZE_STEP * dim("columns", min=2, max=_MOST_STEPS),
+        2: SIZE_STEP * dim("rows", min=LEAST_SIDE // SIZE_STEP, max=_MOST_STEPS),
+        3: SIZE_STEP * dim("columns", min=LEAST_SIDE // SIZE_STEP, max=_MOST_STEPS),
     }
     example = torch.zeros(2, 3, 4 * SIZE_STEP, 6 * SIZE_STEP, dtype=torch.uint8)
     program = torch.export.export(module, (example,), dynamic_shapes=(sizes,))
