@@ -84,7 +84,7 @@ def _goals(random: np.random.Generator, sides: Array) -> Array:
 def film(random: np.random.Generator, walked: Walk, image_size: tuple[int, int], rate: float, sway: float) -> Array:
     """(F, P, 17, 2) COCO keypoints in image pixels; the camera sways by about ``sway`` pixels."""
     frames, people = walked.headings.shape
-    heights = random.uniform(1.5, 1.95, people)
+    heights = random.uniform(1.5, 1.95, (people, 1))[:, 0]
     limbs = _PROPORTIONS * random.normal(1, 0.04, (people, len(_PROPORTIONS)))
     body = heights[None, :, None, None] * _body(walked, limbs)
     right = np.cos(walked.headings)[..., None] * body[..., 0] - np.sin(walked.headings)[..., None] * body[..., 1]

@@ -186,8 +186,8 @@ def motion_metrics(found: Array, truth: Array, sizes: Array, longest_lag: int = 
         for start, stop in edges.reshape(-1, 2):
             if stop - start >= 6 * longest_lag:
                 size = sizes[start:stop, person].mean()
-                pair = (np.diff(track[start:stop, person], axis=0) / size for track in (found, truth))
-                products += _products(*(speed - speed.mean(axis=0) for speed in pair), longest_lag)
+                ours, true = (np.diff(track[start:stop, person], axis=0) / size for track in (found, truth))
+                products += _products(ours - ours.mean(axis=0), true - true.mean(axis=0), longest_lag)
     if not products[1].all():
         raise ValueError(f"nobody was found in {6 * longest_lag} consecutive frames, which measuring lag needs")
     return MotionMetrics(

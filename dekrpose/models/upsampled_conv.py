@@ -58,4 +58,6 @@ def _columns(tall: list[Tensor], flat: list[Tensor], band: slice, channels: int)
 
 def upsampling(before: int, after: int) -> Tensor:
     """(after, before): the shares of each old pixel in each new one, bilinear along one side."""
-    return F.interpolate(torch.eye(before, dtype=torch.float32)[None], size=after, mode="linear", align_corners=False)[0].t()
+    return F.interpolate(torch.eye(before, dtype=torch.float32)[None], size=after, mode="linear", align_corners=False)[
+        0
+    ].t()

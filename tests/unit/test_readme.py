@@ -45,6 +45,9 @@ SHORTER = {
 PARSED = {"dekrpose models --complexity": "counts twelve networks; the tests of the command line run it on one"}
 INSTALLS = "python3 -m venv .venv && "
 
+SLOW = {"speed.md"}
+"""Documents whose commands take minutes."""
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -114,7 +117,10 @@ def run_line(line: str) -> None:
         assert main([*arguments, *SHORTER.get(arguments[0], [])]) == 0, line
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "document",
+    [pytest.param(path, marks=[pytest.mark.slow] * (path.name in SLOW), id=path.name) for path in DOCUMENTS],
+)
 def test_every_snippet_works(document: Path, folder: Path) -> None:
     names: dict[str, object] = {}
     for language, block in blocks(document.read_text(encoding="utf-8")):
