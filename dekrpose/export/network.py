@@ -151,7 +151,7 @@ class _AdaptiveBlock(nn.Module):
         weights = self.weight.reshape(self.branches, self.channels, -1).unbind()
         out = []
         # branch by branch, so that its taps are still in the cache when they are multiplied
-        for index, maps in enumerate(torch.split(x, self.channels, dim=1)):
+        for index, maps in enumerate(x.reshape(batch, self.branches, self.channels, height, width).unbind(1)):
             places = by_dy[index] * dy + by_dx[index] * dx + (shift[index] + pixels)
             grid = places.reshape(batch, TAPS * height, width, 2)
             taps = F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
