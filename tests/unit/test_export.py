@@ -72,7 +72,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return file
 
 
-@pytest.fixture(params=list(RUNTIMES))
+@pytest.fixture(params=["onnx", pytest.param("openvino", marks=pytest.mark.slow), "pt2"])
 def exported(request: pytest.FixtureRequest, files: Files) -> Path:
     return files(request.param)
 
@@ -143,8 +143,8 @@ def test_any_batch_and_size(exported: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"flip_test": True}, {"scales": (0.5, 1.0)}, {"match_heatmap": "paper"}, {"rescore": False, "max_people": 40}],
-    ids=["default", "flip", "scales", "match", "many, not rescored"],
+    [{}, {"scales": (0.5, 1.0)}, {"match_heatmap": "paper"}, {"rescore": False, "max_people": 40}],
+    ids=["default", "scales", "match", "many, not rescored"],
 )
 def test_every_option_gives_what_torch_gives(exported: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     estimator, other = small(tmp_path), PoseEstimator.from_pretrained(exported)
@@ -152,10 +152,21 @@ def test_every_option_gives_what_torch_gives(exported: Path, tmp_path: Path, opt
     options = {"score_threshold": 0, "input_size": 128, **options}
     expected, poses = (item.estimate(pixels, **options) for item in (estimator, other))
     assert len(poses) == len(expected) > 0
-    same = np.isclose(poses.keypoints, expected.keypoints, rtol=0, atol=0.05)
+    # made-up people are nearly as good as each other, so rounding may change their order
+    apart = np.abs(poses.keypoints[:, None] - expected.keypoints[None]).max(axis=3)
+    nearest = apart[apart.mean(axis=2).argmin(axis=0), np.arange(len(expected))]
     # matching chooses among peaks of noise, some as high as others
-    assert same.mean() >= (0.95 if "match_heatmap" in options else 1)
-    np.testing.assert_allclose(poses.scores, expected.scores, atol=1e-3)
+    assert (nearest <= 0.05).mean() >= (0.95 if "match_heatmap" in options else 1)
+    np.testing.assert_allclose(np.sort(poses.scores), np.sort(expected.scores), atol=1e-3)
+
+
+def test_the_flip_test_sees_the_same_maps(exported: Path, tmp_path: Path) -> None:
+    estimator, other = small(tmp_path), PoseEstimator.from_pretrained(exported)
+    pictures = to_tensor(np.stack([photo(96, 160)]))
+    # the maps and not the people: averaged with its mirror image, made-up heat is everywhere equally high
+    maps = (item._maps(pictures, True, item.model) for item in (estimator, other))
+    for own, theirs in zip(*maps, strict=True):
+        torch.testing.assert_close(own, theirs, atol=2e-3, rtol=0)
 
 
 def test_many_photos(exported: Path, tmp_path: Path) -> None:
@@ -224,6 +235,7 @@ def test_openvino_needs_its_weights(files: Files, tmp_path: Path) -> None:
         PoseEstimator.from_pretrained(tmp_path / "alone.xml")
 
 
+@pytest.mark.slow
 def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     estimator = small(tmp_path)
     target = tmp_path / "out" / "small.pt2"
