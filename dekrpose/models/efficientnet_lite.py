@@ -38,7 +38,8 @@ class InvertedBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         inner = cast(Tensor, self.expand(x))
-        inner = self._thinned(inner) if self.training and self.stride > 1 else self.depthwise(inner)
+        thinned = self.training and self.stride > 1 and not x.is_cuda
+        inner = self._thinned(inner) if thinned else self.depthwise(inner)
         out = cast(Tensor, self.project(inner))
         return out.add_(x) if self.shortcut else out
 

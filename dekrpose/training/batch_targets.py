@@ -38,10 +38,9 @@ def heatmap_targets(
     sigmas[-1] = center_sigma
     drawn = inside(points, (size, size))
     heatmaps = people.new_zeros(len(people), points.shape[2], size, size)
+    columns, rows = (windowed_gaussians(points[..., axis], drawn, sigmas, size) for axis in (0, 1))
     for index in range(points.shape[1]):  # one person of every crop at a time keeps the memory small
-        columns = windowed_gaussians(points[:, index, :, 0], drawn[:, index], sigmas, size)
-        rows = windowed_gaussians(points[:, index, :, 1], drawn[:, index], sigmas, size)
-        heatmaps = torch.maximum(heatmaps, rows[..., :, None] * columns[..., None, :])
+        torch.maximum(heatmaps, rows[:, index, :, :, None] * columns[:, index, :, None, :], out=heatmaps)
     weights = torch.where(heatmaps > 0, 1.0, background_weight) * ~ignored[:, None]
     return heatmaps, weights, centers
 

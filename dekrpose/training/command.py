@@ -87,6 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on-device", action="store_true", help="keep all photos and make batches on the device: for small datasets"
     )
     parser.add_argument(
+        "--compile", action="store_true", help="backbone and heatmap head by torch.compile: slow to start, then faster"
+    )
+    parser.add_argument(
         "--head-branches", choices=get_args(Branches), help="of a new network's offset head; default: the network's"
     )
     parser.add_argument(
@@ -113,11 +116,12 @@ def recipe(options: argparse.Namespace) -> TrainConfig:
     if options.paper:
         base = paper_recipe(full_size, crowdpose="crowdpose" in options.arch)
     else:
-        base = tiny_recipe() if options.arch == "tiny" else TrainConfig()
+        base = tiny_recipe(options.on_device) if options.arch == "tiny" else TrainConfig()
     names = [name.replace("-", "_") for name, *_ in _RECIPE_OPTIONS if name != "size"]
     names += ["precision", "optimizer", "schedule"]
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    config = replace(base, on_device=options.on_device, keep_early_layers=options.keep_early_layers, **changes)
+    switches = {"on_device": options.on_device, "compiled": options.compile}
+    config = replace(base, keep_early_layers=options.keep_early_layers, **switches, **changes)
     size = options.size or (config.augment.size if options.arch == "tiny" else full_size)
     config = replace(config, augment=_with_size(config.augment, size))
     names = [name.replace("-", "_") for name, _ in _CROWD_OPTIONS]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,8 +96,10 @@ class CachedPhotos:
     def __init__(self, dataset: KeypointDataset, limit: int | None = None, progress: bool = True) -> None:
         self.skeleton: Skeleton = dataset.skeleton
         self.photos: list[Photo] = dataset.photos[:limit]
-        indices = tqdm(range(len(self.photos)), desc="reading photos", unit="photo", disable=not progress)
-        self._images = [dataset.read(index) for index in indices]
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            images = threads.map(dataset.read, range(len(self.photos)))
+            bar = tqdm(images, total=len(self.photos), desc="reading photos", unit="photo", disable=not progress)
+            self._images: list[NDArray[np.uint8]] = list(bar)
         self._dataset = dataset
 
     def read(self, index: int) -> NDArray[np.uint8]:

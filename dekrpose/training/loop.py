@@ -77,11 +77,18 @@ class Trainer:
             layer.requires_grad_(False)
         if self.processes.count > 1:
             synchronise_batch_norm(self.model, self.device, self._kept)
+        if config.compiled:
+            for part in (self.model.backbone, self.model.heatmap_head):
+                part.compile()
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.optimizer = make_optimizer(self.model, config)
         self.loader = self._make_loader(photos)
         self.progress = Progress()
         self._resume()
+        state = self.model.state_dict()
+        floating = [name for name, value in state.items() if value.is_floating_point()]
+        self._averaged = [self.average[name] for name in floating], [state[name] for name in floating]
+        self._norms = torch.zeros((), device=self.device)
         self._begun, self._clock = replace(self.progress), time.monotonic()
         self._network = parallel(
             TrainingForward(self.model, config.precision == "bfloat16"), self.processes, self.device
@@ -125,6 +132,7 @@ class Trainer:
                 values = self._step(batch)
                 bar.update()
                 if self.progress.step % LOG_STEPS == 0:
+                    self._check_norms()
                     self._report(values, logged, log, bar)
                     logged = replace(self.progress)
                 if time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
@@ -174,14 +182,27 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         (heat + offset).backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
-        if not math.isfinite(norm):
-            raise DekrPoseError(self._diverged(f"gradient norm {float(norm)}"))
+        self._norms += norm.detach()
+        if not self._runs_ahead:
+            self._check_norms()
         self.optimizer.step()
         self.progress.step += 1
         self.progress.images += self.order.whole_batch
         self._update_average()
         self._count_seconds()
         return {"heat": heat.detach(), "offset": offset.detach(), "gradient_norm": norm}
+
+    @property
+    def _runs_ahead(self) -> bool:
+        """Whether the device works while the CPU goes on; asking it for a number would make both wait."""
+        return self.device.type == "cuda"
+
+    def _check_norms(self) -> None:
+        """Stop when a gradient since the last check was not finite."""
+        norm = float(self._norms)
+        if not math.isfinite(norm):
+            raise DekrPoseError(self._diverged(f"gradient norm {norm}"))
+        self._norms.zero_()
 
     def _diverged(self, sign: str) -> str:
         last = self.folder / STATE
@@ -199,9 +220,7 @@ class Trainer:
     def _update_average(self) -> None:
         step = self.progress.step
         decay = min(self.config.ema, (1 + step) / (10 + step))  # short memory first, so that the start is forgotten
-        state = self.model.state_dict()
-        names = [name for name, value in state.items() if value.is_floating_point()]
-        torch._foreach_lerp_([self.average[name] for name in names], [state[name] for name in names], 1 - decay)
+        torch._foreach_lerp_(*self._averaged, 1 - decay)
 
     def summary(self) -> str:
         """How much was trained since this trainer was made, how fast, and how long it waited for data."""

@@ -108,7 +108,7 @@ def official_center_sigma(keypoint_count: int, *, sigma: float = 2.0, center_sig
 
 
 def windowed_gaussians(positions: Tensor, drawn: Tensor, sigmas: Tensor, length: int) -> Tensor:
-    """One-dimensional Gaussians (P, C, length), 0 outside the official window and where not drawn.
+    """One-dimensional Gaussians (..., C, length), 0 outside the official window and where not drawn.
 
     Args:
         positions: (P, C) coordinates along one axis, heatmap pixels.

@@ -12,10 +12,12 @@ import torch
 from dekrpose.errors import DekrPoseError
 from dekrpose.training import batch_targets
 from dekrpose.training.augment import AugmentConfig
-from dekrpose.training.device_batches import DeviceBatches, PackedPhotos, _people, _render
+from dekrpose.training.device_batches import DeviceBatches
 from dekrpose.training.loader import CachedPhotos, TargetConfig
 from dekrpose.training.order import EpochOrder
+from dekrpose.training.packed_photos import PackedPhotos, people_of, render
 from dekrpose.training.targets import heatmap_targets, offset_targets, person_centers
+from tests.nothing_waits import NothingWaits
 from tests.training_photos import made_up_dataset
 
 STILL = AugmentConfig(size=96, rotation=0, scale=(1.0, 1.0), translation=0, flip=0)
@@ -36,7 +38,7 @@ def batches(photos: CachedPhotos, augmentation: AugmentConfig, targets: TargetCo
 
 
 def test_an_unchanged_photo_stays_as_it_is(photos: CachedPhotos) -> None:
-    batch = batches(photos, STILL).make(torch.tensor([2, 0]))
+    batch = batches(photos, STILL).make(np.array([2, 0]))
     assert batch.images.dtype == torch.uint8
     for image, index in zip(batch.images, (2, 0), strict=True):
         np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), photos.read(index))
@@ -75,10 +77,10 @@ def test_targets_of_crowds_equal_those_of_the_loader(seed: int) -> None:
 
 def test_pixels_and_keypoints_move_together_as_opencv_moves_them(photos: CachedPhotos) -> None:
     made = batches(photos, replace(WILD, mosaic=0.0, color=0.0, grey=0.0))
-    made.generator.manual_seed(3)
-    cells = made._draw(torch.arange(6))
-    images, _ = _render(made.packed, cells, 64)
-    people = _people(made.packed, cells)
+    made.seed_with([3])
+    cells = made._draw(np.arange(6))
+    images, _ = render(made.packed, cells, 64)
+    people = people_of(made.packed, cells)
     for index in range(6):
         matrix = cells.matrices[index, 0].numpy().astype(np.float64)
         if cells.mirrored[index, 0]:
@@ -96,11 +98,11 @@ def test_pixels_and_keypoints_move_together_as_opencv_moves_them(photos: CachedP
 
 def test_mosaics_join_photos_and_keep_people_in_their_cells(photos: CachedPhotos) -> None:
     made = batches(photos, replace(WILD, mosaic=1.0))
-    cells = made._draw(torch.arange(6))
+    cells = made._draw(np.arange(6))
     extent = cells.boxes[..., 2:] - cells.boxes[..., :2]
     assert torch.equal((extent[..., 0] * extent[..., 1]).sum(1), torch.full((6,), 64.0 * 64.0))
     assert ((extent > 0).all(-1).sum(1) >= 2).all()
-    people = _people(made.packed, cells)
+    people = people_of(made.packed, cells)
     seen = people[..., 2] > 0
     assert ((people[..., :2] >= 0) & (people[..., :2] < 64)).all(-1)[seen].all()
     assert (seen.any(-1).sum(1) >= 1).all()
@@ -110,7 +112,7 @@ def test_ignored_regions_have_no_weight(photos: CachedPhotos) -> None:
     made = batches(photos, STILL)
     start = int(made.packed.starts[1])
     made.packed.pixels[start : start + 96 * 48, 3] = 255  # the upper half
-    batch = made.make(torch.tensor([1, 2]))
+    batch = made.make(np.array([1, 2]))
     assert (batch.heatmap_weights[0, :, :12] == 0).all()
     assert (batch.heatmap_weights[0, :, 12:] > 0).all()
     assert (batch.heatmap_weights[1] > 0).all()
@@ -125,6 +127,20 @@ def test_chosen_pixels_hold_every_weighted_one(photos: CachedPhotos) -> None:
     for index in range(3):
         x, y = sparse.pixels[index].T
         assert torch.equal(dense.offsets[index][:, y, x], sparse.offsets[index])
+
+
+def test_making_a_batch_waits_for_nothing(photos: CachedPhotos) -> None:
+    made = batches(photos, WILD, replace(TARGETS, offset_pixels=100))
+    with NothingWaits():
+        made.make(np.arange(6))
+
+
+def test_a_crop_with_all_people_of_its_photos_keeps_them(photos: CachedPhotos) -> None:
+    made = batches(photos, replace(STILL, mosaic=1.0, scale=(2.0, 2.0)))
+    cells = made._draw(np.arange(6))
+    people = people_of(made.packed, cells)
+    extent = cells.boxes[..., 2:] - cells.boxes[..., :2]
+    assert ((people[..., 2] > 0).any(-1).sum(1) == (extent > 0).all(-1).sum(1)).all()  # one person in each photo
 
 
 def test_epoch_and_batch_decide_the_crops(photos: CachedPhotos) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dekrpose import PoseEstimator, images
 from dekrpose.decode.candidates import answer, finish, layout_of
@@ -20,6 +19,7 @@ from dekrpose.estimator import MIN_CENTERS
 from dekrpose.graphs import Recordings
 from dekrpose.image_device import normalise, pack, resize_shipment
 from dekrpose.images import Geometry, Pixels
+from tests.nothing_waits import NothingWaits
 from tests.small_model import write_small_model
 
 SIZES = [(97, 131), (131, 97), (64, 64), (300, 220)]
@@ -107,19 +107,6 @@ def test_matching_without_heatmaps_is_refused() -> None:
     layout = layout_of([maps[0][0]], (1.0,), max_centers=30)
     with pytest.raises(ValueError, match="with_heatmaps"):
         finish(answer(maps, layout)[0], layout, match="paper")
-
-
-class NothingWaits(TorchDispatchMode):
-    """Fails where the CPU would wait for the device: reading a value, or a shape that depends on values."""
-
-    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal")
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        name = func.__name__.split(".")[0]
-        masked = name == "index" and any(index is not None and index.dtype == torch.bool for index in args[1])
-        assert name not in self.WAITING, f"{name} waits for the device"
-        assert not masked, "indexing with a mask waits for the device"
-        return func(*args, **(kwargs or {}))
 
 
 def test_nothing_between_photo_and_answer_waits_for_the_device() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from dekrpose import PoseEstimator, hub
 from dekrpose.checkpoints import read_checkpoint
@@ -138,6 +139,42 @@ def test_a_bad_batch_leaves_the_last_state_as_it_is(photos: CachedPhotos, tmp_pa
     with pytest.raises(DekrPoseError, match=r"diverged at step 4 .*last\.pt holds the last good state"):
         trainer.run()
     assert Trainer(SMALL, CONFIG, photos, tmp_path).progress.step == 4
+
+
+def test_a_device_that_runs_ahead_is_asked_when_the_log_is_written(
+    photos: CachedPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "_runs_ahead", True)
+    monkeypatch.setattr(loop, "LOG_STEPS", 4)
+    trainer = Trainer(SMALL, CONFIG, photos, tmp_path)
+    trainer.run(until=2)
+    with torch.no_grad():
+        next(trainer.model.parameters()).fill_(float("nan"))
+    with pytest.raises(DekrPoseError, match=r"diverged at step 4 .*last\.pt holds the last good state"):
+        trainer.run()
+    assert Trainer(SMALL, CONFIG, photos, tmp_path).progress.step == 2
+
+
+def test_a_compiled_network_learns_the_same(
+    photos: CachedPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[nn.Module] = []
+
+    whole = nn.Module.compile
+
+    def compile_fast(module: nn.Module) -> None:  # all of torch.compile but its code generator, which takes minutes
+        compiled.append(module)
+        whole(module, backend="aot_eager")
+
+    monkeypatch.setattr(nn.Module, "compile", compile_fast)
+    plain = Trainer(SMALL, CONFIG, photos, tmp_path / "plain")
+    fused = Trainer(SMALL, replace(CONFIG, compiled=True), photos, tmp_path / "compiled")
+    assert compiled == [fused.model.backbone, fused.model.heatmap_head]
+    batch = next(iter(plain.loader))
+    for ours, theirs in zip(fused.losses(batch), plain.losses(batch), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    fused.run(until=1)
+    assert set(read_checkpoint(tmp_path / "compiled" / "model.safetensors").state_dict) == set(plain.average)
 
 
 def test_broken_weights_are_not_saved(photos: CachedPhotos, tmp_path: Path) -> None:
