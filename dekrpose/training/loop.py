@@ -83,6 +83,13 @@ class Trainer:
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.optimizer = make_optimizer(self.model, config)
         self.loader = self._make_loader(photos)
+        self._begin()
+        self._network = parallel(
+            TrainingForward(self.model, config.precision == "bfloat16"), self.processes, self.device
+        )
+
+    def _begin(self) -> None:
+        """Take the folder's state, if it has one, and start the clock."""
         self.progress = Progress()
         self._resume()
         state = self.model.state_dict()
@@ -90,9 +97,6 @@ class Trainer:
         self._averaged = [self.average[name] for name in floating], [state[name] for name in floating]
         self._norms = torch.zeros((), device=self.device)
         self._begun, self._clock = replace(self.progress), time.monotonic()
-        self._network = parallel(
-            TrainingForward(self.model, config.precision == "bfloat16"), self.processes, self.device
-        )
 
     def _make_loader(self, photos: CachedPhotos) -> Iterable[Batch]:
         config, number = self.config, len(photos.photos)

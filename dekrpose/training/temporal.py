@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,7 +25,6 @@ from dekrpose.training.losses import heatmap_loss, offset_loss
 from dekrpose.training.optimizers import make_optimizer
 from dekrpose.training.order import EpochOrder
 from dekrpose.training.recipes import TrainConfig
-from dekrpose.training.run_state import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -121,9 +119,7 @@ class TemporalTrainer(Trainer):
         samples = ClipSamples(source, recipe, config.targets, config.seed, repeat=self.is_frozen)
         kept = KeptMaps(self.model, samples, self.order, self.device) if self.is_frozen else None
         self.loader = _loader(samples, self) if kept is None else kept  # type: ignore[assignment]
-        self.progress = Progress()
-        self._resume()
-        self._begun, self._clock = replace(self.progress), time.monotonic()
+        self._begin()
 
     @property
     def is_frozen(self) -> bool:
