@@ -10,7 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dekrpose.center_path import takes_pick
 from dekrpose.images import Pixels
+from dekrpose.models.adaptive_conv import gather_pixels
+from dekrpose.models.dekr import Pick
 
 _QUALITY = 90
 _STRIDE = 4
@@ -97,20 +100,40 @@ def people_maps(people: int, keypoints: int, height: int, width: int) -> tuple[T
 class PlantedNetwork(nn.Module):
     """A network that runs another one and answers with made-up people instead, the same in every image.
 
+    Where the other network can be asked for offsets at some pixels alone, it is asked for those of the made-up people.
+
     Args:
         network: normalised (B, 3, H, W) -> heatmaps, offsets; its answers are thrown away.
         people: how many are in each image.
         keypoints: K.
     """
 
-    def __init__(self, network: Callable[[Tensor], tuple[Tensor, Tensor]], people: int, keypoints: int) -> None:
+    def __init__(self, network: Callable[..., tuple[Tensor, Tensor]], people: int, keypoints: int) -> None:
         super().__init__()
         self.network = network
         self.people, self.keypoints = people, keypoints
         self._maps: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        self.network(images)
+    @property
+    def picks(self) -> bool:
+        """Whether the other network takes picked pixels, and so this one."""
+        return takes_pick(self.network)
+
+    def forward(self, images: Tensor, *, pick: Pick | None = None) -> tuple[Tensor, Tensor]:
+        heatmaps, offsets = self._planted(images)
+        if pick is None:
+            self.network(images)
+            return heatmaps, offsets
+        pixels: list[Tensor] = []
+
+        def pick_people(_: Tensor) -> Tensor:
+            pixels.append(pick(heatmaps))
+            return pixels[0]
+
+        self.network(images, pick=pick_people)
+        return heatmaps, gather_pixels(offsets, pixels[0])
+
+    def _planted(self, images: Tensor) -> tuple[Tensor, Tensor]:
         batch, _, height, width = images.shape
         key = (batch, height // _STRIDE, width // _STRIDE)
         if key not in self._maps:

@@ -134,6 +134,22 @@ def decode_poses(
     return torch.cat([poses, scores[:, None, None].expand(-1, poses.shape[1], 1)], dim=2)
 
 
+def candidates_at(centers: Tensor, scores: Tensor, offsets: Tensor, *, stride: int = 4) -> Tensor:
+    """The candidate poses of one image at one scale, from offsets that were computed at the centers alone.
+
+    Args:
+        centers: (N, 2) integer xy, heatmap pixels.
+        scores: (N,) values of the center map.
+        offsets: (2K, N) at the centers, heatmap pixels, channels x0, y0, x1, ...
+        stride: input pixels per heatmap pixel.
+
+    Returns:
+        (N, K, 3): x and y in input pixels, and the center's value, as from ``decode_poses``; N may be 0.
+    """
+    poses = (centers[:, None] - offsets.T.reshape(len(centers), offsets.shape[0] // 2, 2)) * stride
+    return torch.cat([poses, scores[:, None, None].expand(-1, poses.shape[1], 1)], dim=2)
+
+
 def decode(
     maps: Sequence[tuple[Tensor, Tensor]],
     scales: Sequence[float] = (1.0,),
@@ -190,16 +206,47 @@ def decode(
         scales,
         other_scale_factor=other_scale_factor,
     )
-    keypoint_heatmaps = [heatmaps[:-1] for heatmaps, _ in pairs]
+    return choose_poses(
+        candidates,
+        [heatmaps[:-1] for heatmaps, _ in pairs],
+        size,
+        max_people=max_people,
+        nms_threshold=nms_threshold,
+        nms_min_keypoints=nms_min_keypoints,
+        match=match,
+    )
+
+
+def choose_poses(
+    candidates: Tensor,
+    heatmaps: Sequence[Tensor],
+    size: tuple[int, int],
+    *,
+    max_people: int = 30,
+    nms_threshold: float = 0.05,
+    nms_min_keypoints: int = 8,
+    match: MatchMode | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """From the candidates of one image to its poses: heat, suppression, matching.
+
+    Args:
+        candidates: (N, K, 3), see ``decode_poses``.
+        heatmaps: of the keypoints, per scale (K, h, w), from large to small.
+        size: (height, width), input pixels of scale 1.
+        max_people, nms_threshold, nms_min_keypoints, match: as in ``decode``.
+
+    Returns:
+        As ``decode``.
+    """
     poses, keypoint_scores, scores = pose_nms(
         candidates,
-        heat_values(keypoint_heatmaps, candidates[..., :2], size),
+        heat_values(heatmaps, candidates[..., :2], size),
         threshold=nms_threshold,
         min_keypoints=nms_min_keypoints,
         max_people=max_people,
     )
     if match is not None and len(poses):
-        poses = match_poses(poses, keypoint_scores, keypoint_heatmaps, size, match)
+        poses = match_poses(poses, keypoint_scores, heatmaps, size, match)
     return poses, keypoint_scores, scores
 
 

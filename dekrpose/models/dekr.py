@@ -20,6 +20,9 @@ from dekrpose.models.efficientnet_lite import EfficientNetLite
 from dekrpose.models.fast import FastPath
 from dekrpose.models.hrnet import HRNet, concatenate
 
+Pick = Callable[[Tensor], Tensor]
+"""Heatmaps (B, K+1, h, w) -> (B, P, 2) integer xy, heatmap pixels, at which offsets are wanted; P is at least 1."""
+
 _HEAD, _LEFT_ARM, _RIGHT_ARM, _LEFT_LEG, _RIGHT_LEG = (
     (0, 1, 2, 3, 4), (5, 7, 9), (6, 8, 10), (11, 13, 15), (12, 14, 16),
 )  # fmt: skip
@@ -153,12 +156,23 @@ def _inverse(order: list[int]) -> list[int]:
     return sorted(range(len(order)), key=order.__getitem__)
 
 
+def offsets_at(head: nn.Module, features: Tensor, pixels: Tensor) -> Tensor:
+    """Offsets (B, 2K, P) at (B, P, 2) integer xy heatmap pixels; foreign heads and those with hooks see every pixel."""
+    watched = any(module._forward_hooks or module._forward_pre_hooks for module in head.modules())
+    if isinstance(head, OffsetHead) and not watched:
+        return head.at(features, pixels)
+    return gather_pixels(head(features), pixels)
+
+
 class DEKR(nn.Module):
     """Normalised RGB (B, 3, H, W) -> heatmaps (B, K+1, H/4, W/4) and offsets (B, 2K, H/4, W/4).
 
     Heatmaps: one channel per keypoint, the last for the centers; no sigmoid. Offsets: pixel - keypoint in heatmap
     pixels, channels x0, y0, x1, ... (the official code's convention). H and W must be multiples of 32.
     """
+
+    picks = True
+    """Whether it gives offsets at picked pixels alone, see ``forward``."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -170,19 +184,23 @@ class DEKR(nn.Module):
         self.apply(_initialise)  # children first, so an adaptive convolution resets its transform last
         self.fast_path: FastPath | None = None
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self.running(images)(images)
+    def forward(self, images: Tensor, *, pick: Pick | None = None) -> tuple[Tensor, Tensor]:
+        """The maps; or, with ``pick``, the heatmaps, and offsets (B, 2K, P) at the pixels that it picks in them."""
+        running = self.running(images)
+        return running(images) if pick is None else running(images, pick=pick)
 
-    def running(self, images: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def running(self, images: Tensor) -> Callable[..., tuple[Tensor, Tensor]]:
         """What computes the maps of these images here and now: the fast network where it can, ``plain`` elsewhere."""
         fast = None if self.fast_path is None else self.fast_path.network(self, images)
         return self.plain if fast is None else fast
 
-    def plain(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def plain(self, images: Tensor, *, pick: Pick | None = None) -> tuple[Tensor, Tensor]:
         """``forward`` layer by layer, as the network is trained and exported."""
         features = self.features(images)
         heatmaps = self.heatmap_head(features)
         with torch.autocast(images.device.type, enabled=False):  # half precision would move keypoints by pixels
+            if pick is not None:
+                return heatmaps, offsets_at(self.offset_head, features.float(), pick(heatmaps))
             offsets = self.offset_head(features.float())
         return heatmaps, offsets
 

@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from dekrpose.models.adaptive_conv import AdaptiveConv
+from dekrpose.models.adaptive_conv import AdaptiveConv, gather_pixels
 from dekrpose.models.folding import fold_batch_norm
 from dekrpose.models.gathered_conv import GatheredBlock, frame, inside, padded_channels
 from dekrpose.models.hrnet import concatenate
 from dekrpose.models.upsampled_conv import UpsampledConv
 
 if TYPE_CHECKING:
-    from dekrpose.models.dekr import DEKR, BranchGroup, HeatmapHead, OffsetHead, RegressionBlock
+    from dekrpose.models.dekr import DEKR, BranchGroup, HeatmapHead, OffsetHead, Pick, RegressionBlock
 
 SPARE_BYTES = 64 * 2**20
 """Most memory that a width of branches keeps between images."""
@@ -53,7 +53,11 @@ class FastHeatmapHead(nn.Module):
 
 
 class FastOffsetHead(nn.Module):
-    """The backbone's maps -> (B, 2K, h, w) offsets, for adaptive heads; everything in float32."""
+    """The backbone's maps -> (B, 2K, h, w) offsets, for adaptive heads; everything in float32.
+
+    With pixels (B, P, 2), integer xy in heatmap pixels, offsets (B, 2K, P) there: the last block is computed at these
+    only, the others at every pixel.
+    """
 
     def __init__(self, head: OffsetHead, widths: list[int]) -> None:
         super().__init__()
@@ -69,27 +73,39 @@ class FastOffsetHead(nn.Module):
             )
         ]
         self.finals = [_dense_final(group.final, width) for group, width in zip(groups, channels, strict=True)]
+        self.finals_at = [_final_at(group.final, width) for group, width in zip(groups, channels, strict=True)]
         self.channel_order = head.channel_order
         self._spare: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
 
-    def forward(self, maps: list[Tensor], between: Between | None = None) -> Tensor:
+    def forward(self, maps: list[Tensor], between: Between | None = None, pixels: Tensor | None = None) -> Tensor:
         batch, _, height, width = maps[0].shape
         offsets: list[Tensor] = []
-        for transition, blocks, (weight, bias) in zip(self.transitions, self.blocks, self.finals, strict=True):
+        for index, (transition, blocks) in enumerate(zip(self.transitions, self.blocks, strict=True)):
             size = batch, height, width, blocks[0].branches * blocks[0].channels
             frames = self._spare.pop(size, None) or (frame(*size), frame(*size))  # popped: nobody else has them
             x, out = frames
             transition(maps, inside(x))
             if between is not None:
-                between(len(offsets), inside(x))
-            for block in blocks:
+                between(index, inside(x))
+            for block in blocks if pixels is None else blocks[:-1]:
                 block(x, out)
                 x, out = out, x
-            framed = F.conv2d(x.permute(0, 3, 1, 2), weight, bias)
-            offsets.append(inside(framed.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+            offsets.append(self._whole(x, index) if pixels is None else self._at(x, index, pixels))
             self._keep(size, frames)
         joined = offsets[0] if len(offsets) == 1 else torch.cat(offsets, dim=1)
         return joined if self.channel_order is None else joined[:, self.channel_order]
+
+    def _whole(self, x: Tensor, index: int) -> Tensor:
+        """Offsets (B, 2 * keypoints, h, w) from the last block's framed maps."""
+        weight, bias = self.finals[index]
+        framed = F.conv2d(x.permute(0, 3, 1, 2), weight, bias)
+        return inside(framed.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def _at(self, x: Tensor, index: int, pixels: Tensor) -> Tensor:
+        """Offsets (B, 2 * keypoints, P) from the framed maps before the last block."""
+        weight, bias = self.finals_at[index]
+        found = torch.baddbmm(bias, self.blocks[index][-1].at(x, pixels), weight)
+        return found.reshape(len(weight), *pixels.shape[:2], -1).permute(1, 0, 3, 2).flatten(1, 2)
 
     def _keep(self, size: tuple[int, ...], frames: tuple[Tensor, Tensor]) -> None:
         """Memory for the next images of this size, because fresh memory costs as much time as filling it."""
@@ -100,14 +116,15 @@ class FastOffsetHead(nn.Module):
 
 
 class JoinedMaps(nn.Module):
-    """Any other offset head, on the joined maps in float32."""
+    """Any other offset head, on the joined maps in float32; at pixels as ``FastOffsetHead``."""
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
         self.head = head
 
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        return cast(Tensor, self.head(concatenate(maps)))
+    def forward(self, maps: list[Tensor], pixels: Tensor | None = None) -> Tensor:
+        offsets = cast(Tensor, self.head(concatenate(maps)))
+        return offsets if pixels is None else gather_pixels(offsets, pixels)
 
 
 class FastDEKR(nn.Module):
@@ -130,11 +147,18 @@ class FastDEKR(nn.Module):
         adaptive = isinstance(head, OffsetHead) and all(isinstance(m.conv, AdaptiveConv) for m in _blocks(head))
         self.offset_head = FastOffsetHead(head, widths) if adaptive else JoinedMaps(head)
 
-    def forward(self, images: Tensor, between: Between | None = None) -> tuple[Tensor, Tensor]:
-        """The maps, with the heads' maps changed on the way, which wants adaptive convolutions."""
+    def forward(
+        self, images: Tensor, between: Between | None = None, *, pick: Pick | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The maps, with the heads' maps changed on the way, which wants adaptive convolutions; or, with ``pick``, the
+        heatmaps, and offsets (B, 2K, P) at the pixels that it picks.
+        """
         with torch.autocast("cpu", enabled=False):
             images = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
             maps = [x.float() for x in self.backbone(images)]
+            if pick is not None:
+                heatmaps = self.heatmap_head(maps)
+                return heatmaps, self.offset_head(maps, pixels=pick(heatmaps))
             if between is None:
                 return self.heatmap_head(maps), self.offset_head(maps)
             return self.heatmap_head(maps, between), self.offset_head(maps, between)
@@ -175,7 +199,7 @@ class FastPath:
         if not all(tensor.is_cpu for tensor in self._tensors):
             return None
         if dtype not in self._networks:
-            with torch.inference_mode(False), torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
                 self._networks[dtype] = FastDEKR(model, dtype).eval().requires_grad_(False)
         return self._networks[dtype]
 
@@ -232,3 +256,11 @@ def _dense_final(final: nn.Conv2d, channels: int) -> tuple[Tensor, Tensor | None
     for branch, own in enumerate(rows):
         weight[branch, :, branch, :channels] = own
     return weight.reshape(branches * rows.shape[1], -1, 1, 1), final.bias
+
+
+def _final_at(final: nn.Conv2d, channels: int) -> tuple[Tensor, Tensor]:
+    """A grouped 1x1 convolution branch by branch: weight (G, padded channels, 2 * keypoints) and bias (G, 1, ...)."""
+    rows = final.weight.detach().reshape(final.groups, -1, channels)
+    assert final.bias is not None
+    more = padded_channels(channels) - channels
+    return F.pad(rows, (0, more)).transpose(1, 2).contiguous(), final.bias.detach().reshape(final.groups, 1, -1)

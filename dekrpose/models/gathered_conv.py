@@ -66,6 +66,10 @@ class GatheredBlock:
         self.transform_bias = conv.transform.bias
         self.branches, self.channels = branches, padded
         self.spread = _spread()
+        shifts = transform.reshape(branches, 6, padded, TAPS).permute(0, 3, 2, 1).reshape(branches, TAPS * padded, 6)
+        self.shift_weight = (shifts @ self.spread).contiguous()  # to all 18 steps at once, for single pixels
+        self.shift_bias = _bias(conv.transform).reshape(branches, 1, 6) @ self.spread
+        self.kernel = kernel.reshape(branches, padded, TAPS * padded).transpose(1, 2).contiguous()
 
     def __call__(self, x: Tensor, out: Tensor) -> None:
         """Compute the block on framed maps (see ``frame``): from x (B, h + 4, w + 4, G * padded channels) into out."""
@@ -79,6 +83,51 @@ class GatheredBlock:
                 product = F.conv2d(taps, self.weight, self.bias, groups=self.branches)[0].permute(1, 2, 0)
                 here = slice(top + MARGIN, top + len(steps) + MARGIN), slice(MARGIN, -MARGIN)
                 torch.clamp(product.add_(image[here]), min=0, out=answer[here])
+
+    def at(self, x: Tensor, pixels: Tensor) -> Tensor:
+        """The block at some pixels of framed maps only.
+
+        Args:
+            x: (B, h + 4, w + 4, G * padded channels).
+            pixels: (B, P, 2) integer xy, heatmap pixels; P is at least 1.
+
+        Returns:
+            (G, B * P, padded channels).
+        """
+        batch, rows, stride, width = x.shape
+        table = x.reshape(-1, width)
+        first = torch.arange(0, batch * rows * stride, rows * stride)[:, None]  # of each image
+        places = (first + (pixels[..., 1] + MARGIN) * stride + (pixels[..., 0] + MARGIN)).reshape(-1, 1)
+        patches = table.index_select(0, (places + _neighbours(stride)).flatten())
+        patches = patches.reshape(-1, TAPS, self.branches, self.channels).permute(2, 0, 1, 3).flatten(2)
+        shifts = torch.baddbmm(self.shift_bias, patches, self.shift_weight)  # (G, B * P, 18)
+        floors = shifts.floor()
+        shifts -= floors
+        corners = self._corners_at(floors.int(), pixels, (rows, stride))
+        shares = _corner_shares(shifts[..., :TAPS], shifts[..., TAPS:])
+        ends = torch.arange(0, corners.numel() + 1, 4, dtype=torch.int32)
+        taps = F.embedding_bag(
+            corners.flatten(), table.view(-1, self.channels), ends, mode="sum", per_sample_weights=shares.flatten(),
+            include_last_offset=True,
+        )  # fmt: skip
+        taps = taps.reshape(self.branches, -1, TAPS * self.channels)
+        own = patches[..., TAPS // 2 * self.channels : (TAPS // 2 + 1) * self.channels]
+        return torch.baddbmm(self.bias.reshape(self.branches, 1, -1), taps, self.kernel).add_(own).clamp_(min=0)
+
+    def _corners_at(self, steps: Tensor, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+        """``_corners`` of some pixels: (G, B * P, 9, 4) from whole steps (G, B * P, 18) and the size of the frame."""
+        rows, stride = size
+        batch, count, _ = pixels.shape
+        steps = steps.view(self.branches, batch, count, 2, TAPS).add_(pixels.flip(2).int().unsqueeze(3) + MARGIN)
+        y = steps[..., 0, :].clamp_(0, rows - 2)
+        x = steps[..., 1, :].clamp_(0, stride - 2)
+        pixel = torch.add(x, y, alpha=stride)
+        if batch > 1:
+            pixel += torch.arange(0, batch * rows * stride, rows * stride, dtype=torch.int32).reshape(-1, 1, 1)
+        numbers = torch.arange(self.branches, dtype=torch.int32).reshape(-1, 1, 1, 1)
+        upper_left = torch.add(numbers, pixel, alpha=self.branches)
+        around = torch.tensor([0, self.branches, stride * self.branches, (stride + 1) * self.branches])
+        return upper_left.unsqueeze(-1) + around.int()
 
     def _transforms(self, image: Tensor, height: int, rows: int) -> Iterator[Tensor]:
         """(rows, w, 6 * G) of a framed image, chunk by chunk."""
@@ -155,6 +204,18 @@ def _corner_shares(down: Tensor, right: Tensor) -> Tensor:
     torch.sub(right, both, out=shares[..., 1])
     torch.sub(1.0 - right, low, out=shares[..., 0])
     return shares
+
+
+@lru_cache(maxsize=16)
+def _neighbours(stride: int) -> Tensor:
+    """(9,): how far the 3x3 pixels around one are away in maps with rows of ``stride`` pixels."""
+    with torch.inference_mode(False):
+        return torch.tensor([dy * stride + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None
+    return conv.bias
 
 
 def _spread() -> Tensor:

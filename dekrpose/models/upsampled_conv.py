@@ -26,27 +26,26 @@ class UpsampledConv:
 
     def __init__(self, weight: Tensor, bias: Tensor, widths: list[int]) -> None:
         ends = list(accumulate(widths, initial=0))
-        self.weights = [
-            weight[:, start:end].contiguous(memory_format=torch.channels_last) for start, end in pairwise(ends)
-        ]
+        own, *others = (weight[:, start:end] for start, end in pairwise(ends))
+        self.matrix = own.flatten(1).t().contiguous()
+        self.weights = [other.contiguous(memory_format=torch.channels_last) for other in others]
         self.bias = bias
 
     def __call__(self, maps: list[Tensor], out: Tensor) -> None:
         """From float32 maps (B, C1, h, w), (B, C2, h2, w2), ... to ``out``, (B, h, w, O)."""
         _, height, width, channels = out.shape
-        smaller = [F.conv2d(x, weight) for x, weight in zip(maps[1:], self.weights[1:], strict=True)]
+        smaller = [F.conv2d(x, weight) for x, weight in zip(maps[1:], self.weights, strict=True)]
         tall = [upsampling(x.shape[2], height) for x in smaller]
         wide = torch.cat([upsampling(x.shape[3], width) for x in smaller], dim=1) if smaller else None
         rows = max(1, BAND_BYTES // (4 * width * channels))
         for index, (finest, answer) in enumerate(zip(maps[0], out, strict=True)):
+            pixels = finest.permute(1, 2, 0)  # a product of matrices is faster than a 1x1 convolution
             flat = [x[index].permute(1, 2, 0).flatten(1) for x in smaller]
             for top in range(0, height, rows):
                 band = slice(top, top + rows)
-                total = F.conv2d(finest[None, :, band], self.weights[0], self.bias)[0].permute(1, 2, 0)
+                total = torch.addmm(self.bias, pixels[band].flatten(0, 1), self.matrix).reshape(-1, width, channels)
                 if wide is not None:
-                    total = total.contiguous().baddbmm_(
-                        wide.expand(len(total), -1, -1), _columns(tall, flat, band, channels)
-                    )
+                    total.baddbmm_(wide.expand(len(total), -1, -1), _columns(tall, flat, band, channels))
                 torch.clamp(total, min=0, out=answer[band])
 
 
