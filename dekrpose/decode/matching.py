@@ -57,10 +57,9 @@ def match_to_heatmaps(
         return poses.clone()
     heat = heatmaps.cpu().numpy()
     size = (heat.shape[1], heat.shape[2])
-    moved = move_to_peaks(poses, *find_peaks(heatmaps))
-    if mode == "official":
-        return fit_all(moved, keypoint_scores, size, partial(_official_fits, heat))
-    return fit_all(moved, keypoint_scores, size, lambda places: fit_windows(*_windows(heat, places), places))
+    moved = move_to_peaks(poses, *find_peaks(heatmaps)).cpu().numpy()
+    fit = partial(_official_fits if mode == "official" else _fits, heat)
+    return torch.from_numpy(fit_all(moved, keypoint_scores.cpu().numpy(), size, fit)).to(poses)
 
 
 def find_peaks(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,7 +116,9 @@ Fits = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 """(N, 3) keypoint, x, y -> fitted (N, 2) xy, input pixels; NaN where a fit fails."""
 
 
-def fit_all(poses: Tensor, keypoint_scores: Tensor, size: tuple[int, int], fit: Fits) -> Tensor:
+def fit_all(
+    poses: NDArray[np.float32], keypoint_scores: NDArray[np.float32], size: tuple[int, int], fit: Fits
+) -> NDArray[np.float32]:
     """Move keypoints to the centers of the Gaussians fitted around them.
 
     Args:
@@ -127,59 +128,59 @@ def fit_all(poses: Tensor, keypoint_scores: Tensor, size: tuple[int, int], fit: 
         fit: fits around places.
 
     Returns:
-        (N, K, 2) xy, input pixels, a new tensor.
+        (N, K, 2) xy, input pixels, a new array.
     """
-    points = poses.cpu().numpy().copy()
+    points = poses.copy()
     height, width = size
-    people, keypoints = np.nonzero((keypoint_scores.cpu().numpy() > FIT_MIN_SCORE) & np.isfinite(points).all(2))
+    people, keypoints = np.nonzero((keypoint_scores > FIT_MIN_SCORE) & np.isfinite(points).all(2))
     # A keypoint outside the image is fitted at the border, where its heat was read.
     pixels = points[people, keypoints].round().clip(0, (width - 1, height - 1)).astype(np.int64)
     # Two people who share a keypoint's pixel share its fit.
-    places, which = np.unique(np.column_stack([keypoints, pixels]), axis=0, return_inverse=True)
-    fits = fit(places)[which.reshape(-1)]
+    numbers = (keypoints * height + pixels[:, 1]) * width + pixels[:, 0]
+    _, first, which = np.unique(numbers, return_index=True, return_inverse=True)
+    fits = fit(np.column_stack([keypoints[first], pixels[first]]))[which.reshape(-1)]
     fitted = np.isfinite(fits).all(1)
     points[people[fitted], keypoints[fitted]] = fits[fitted]
-    return torch.from_numpy(points).to(poses)
+    return points
 
 
-def window_pixels(
-    places: NDArray[np.int64], size: tuple[int, int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Rows (N, 13, 1) and columns (N, 1, 13), input pixels, of the windows around (N, 3) keypoint, x, y.
-
-    Both stay in the image; (N, 13, 13) says what lies in it.
+def window_pixels(places: NDArray[np.int64], size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Rows and columns (2, N, 13), input pixels, of the windows around (N, 3) keypoint, x, y, and which of them lie in
+    the image; those that do not are moved to its border.
     """
-    height, width = size
-    around = np.arange(-FIT_RADIUS, FIT_RADIUS + 1)
-    columns, rows = (places[:, 1, None] + around)[:, None, :], (places[:, 2, None] + around)[:, :, None]
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    return rows.clip(0, height - 1), columns.clip(0, width - 1), inside
+    lengths = np.array(size).reshape(2, 1, 1)
+    pixels = places[:, :0:-1].T[:, :, None] + np.arange(-FIT_RADIUS, FIT_RADIUS + 1)
+    return pixels.clip(0, lengths - 1), (pixels >= 0) & (pixels < lengths)
 
 
-def _windows(heat: NDArray[np.float32], places: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    rows, columns, inside = window_pixels(places, (heat.shape[1], heat.shape[2]))
-    return heat[places[:, 0, None, None], rows, columns].astype(np.float64), inside
+def _fits(heat: NDArray[np.float32], places: NDArray[np.int64]) -> NDArray[np.float64]:
+    pixels, inside = window_pixels(places, (heat.shape[1], heat.shape[2]))
+    rows, columns = pixels
+    return fit_windows(heat[places[:, 0, None, None], rows[:, :, None], columns[:, None]], inside, places)
 
 
 def fit_windows(
-    windows: NDArray[np.float64], inside: NDArray[np.bool_], places: NDArray[np.int64]
+    windows: NDArray[np.floating], inside: NDArray[np.bool_], places: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Centers of the Gaussians fitted to windows.
 
     Args:
         windows: (N, 13, 13) heat around each place.
-        inside: (N, 13, 13): pixels that count.
+        inside: (2, N, 13): rows and columns that count.
         places: (N, 3) keypoint, x, y, input pixels.
 
     Returns:
         (N, 2) xy, input pixels; NaN where a fit fails.
     """
+    rows, columns = inside
+    windows = windows.astype(np.float64)
     start = np.tile([0.0, FIT_RADIUS, FIT_RADIUS, START_SIGMA], (len(places), 1))
-    # A fit needs as many values as the Gaussian has parameters; where nothing is hot there is nothing to fit.
-    enough = inside.sum((1, 2)) >= start.shape[1]
-    useful = enough & np.isfinite(windows).all((1, 2)) & (np.where(inside, windows, 0.0).max((1, 2)) > 0)
     start[:, 0] = windows[:, FIT_RADIUS, FIT_RADIUS]
-    fits, converged = fit_gaussians(windows[useful], inside[useful], start[useful])
+    # A fit needs as many values as the Gaussian has parameters; where nothing is hot there is nothing to fit.
+    enough = rows.sum(1) * columns.sum(1) >= start.shape[1]
+    useful = enough & np.isfinite(windows).all((1, 2))
+    useful &= np.where(rows[:, :, None] & columns[:, None], windows, 0.0).max((1, 2)) > 0
+    fits, converged = fit_gaussians(windows[useful], rows[useful], columns[useful], start[useful])
     converged &= (np.abs(fits[:, 1:3] - FIT_RADIUS) < REACH).all(1)  # slopes without a top send it anywhere
     centers = np.full((len(places), 2), np.nan)
     centers[np.flatnonzero(useful)[converged]] = fits[converged, 1:3]

@@ -1,31 +1,27 @@
 """Matching to the heatmaps of one scale without enlarging them: the same answer for a part of the time.
 
 A bilinearly enlarged heatmap is highest where its cells were, so peaks are looked for among the cells alone, and only
-the pixels that a Gaussian is fitted to are computed.
+the pixels that a Gaussian is fitted to are computed. With so little to do NumPy is faster than torch.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dekrpose.decode.matching import (
-    PEAKS_PER_KEYPOINT,
-    fit_all,
-    fit_windows,
-    move_to_peaks,
-    peak_values,
-    window_pixels,
-)
-from dekrpose.decode.multiscale import upsample_aligned
+from dekrpose.decode.matching import PEAKS_PER_KEYPOINT, REACH, fit_all, fit_windows, window_pixels
 
 STRIDE = 4
 """Input pixels per heatmap pixel; a peak's 5x5 window then ends halfway to the next cell."""
-CANDIDATES = 2 * PEAKS_PER_KEYPOINT
-"""Cells per heatmap that are looked at closely."""
+_SHARES = np.arange(STRIDE, dtype=np.float32) / STRIDE
+_SPAN = np.arange(5)
+"""Cells that a window of 13 pixels lies on."""
+
+Maps = NDArray[np.float32]
 
 
 def match_at_stride(poses: Tensor, keypoint_scores: Tensor, heatmaps: Tensor) -> Tensor | None:
@@ -37,103 +33,147 @@ def match_at_stride(poses: Tensor, keypoint_scores: Tensor, heatmaps: Tensor) ->
         heatmaps: (K, h, w), cells 4 input pixels apart.
 
     Returns:
-        (N, K, 2) xy, input pixels, a new tensor; None where cells do not decide which peaks are the highest.
+        (N, K, 2) xy, input pixels, a new tensor; None for heatmaps of a single row or column.
     """
-    found = find_cell_peaks(heatmaps)
-    if found is None:
-        return None
-    moved = move_to_peaks(poses, *found)
     heat = heatmaps.cpu().numpy()
-    size = (STRIDE * heat.shape[1], STRIDE * heat.shape[2])
+    _, height, width = heat.shape
+    if min(height, width) < 2:
+        return None
+    moved = _to_nearest(poses.cpu().numpy(), *find_cell_peaks(heat))
+    size = (STRIDE * height, STRIDE * width)
+    return torch.from_numpy(fit_all(moved, keypoint_scores.cpu().numpy(), size, partial(_fits, heat))).to(poses)
 
-    def fit(places: NDArray[np.int64]) -> NDArray[np.float64]:
-        rows, columns, inside = window_pixels(places, size)
-        return fit_windows(enlarged_at(heat, places[:, 0, None, None], rows, columns), inside, places)
 
-    return fit_all(moved, keypoint_scores, size, fit)
-
-
-def find_cell_peaks(heatmaps: Tensor) -> tuple[Tensor, Tensor] | None:
+def find_cell_peaks(heat: Maps) -> tuple[Maps, Maps]:
     """``matching.find_peaks`` of the enlarged heatmaps.
 
     Args:
-        heatmaps: (K, h, w).
+        heat: (K, h, w), at least two rows and columns.
 
     Returns:
-        Peaks (K, P, 2) xy, input pixels, and their heat (K, P); None when too many cells look like peaks and are not.
+        Peaks (K, 30, 2) xy, input pixels, and their heat (K, 30), highest first; a heat of 0 is no peak.
     """
-    count, height, width = heatmaps.shape
-    if min(height, width) < 2:
-        return None
-    padded = F.pad(heatmaps, (1, 1, 1, 1), value=-torch.inf)
-    across = torch.maximum(padded[:, 1:-1, :-2], padded[:, 1:-1, 2:])
-    beside = torch.maximum(across, torch.maximum(padded[:, :-2, 1:-1], padded[:, 2:, 1:-1]))
-    cells = torch.where((heatmaps >= beside) & (heatmaps > 0), heatmaps, 0.0)[:, :-1, :-1].reshape(count, -1)
-    values, places = cells.topk(min(CANDIDATES, cells.shape[1]))
-    x, y = places % (width - 1), places // (width - 1)
-    tops = torch.where(_tops_its_diagonals(heatmaps, x, y), values, 0.0)
-    few = (tops > 0).sum(1) < PEAKS_PER_KEYPOINT
-    if cells.shape[1] > CANDIDATES and (few & (values[:, -1] > 0)).any():
-        return None
-    points = STRIDE * torch.stack([x, y], dim=2)
-    found = [(points, tops), _last_column(heatmaps), _last_row(heatmaps)]
-    points, tops = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
-    tops, which = tops.topk(min(PEAKS_PER_KEYPOINT, tops.shape[1]))
-    return points.gather(1, which[..., None].expand(-1, -1, 2)).to(heatmaps.dtype), tops
+    _, height, width = heat.shape
+    found = [
+        _inner_peaks(heat),
+        _border_peaks(heat[:, :, -1], heat[:, :, -2], STRIDE * height),
+        _border_peaks(heat[:, -1], heat[:, -2], STRIDE * (width - 1)),  # without what the last column has
+    ]
+    for number, axis in ((1, 2), (2, 1)):
+        channel, along, beyond, values = found[number]
+        beyond = beyond + STRIDE * (heat.shape[axis] - 1)
+        found[number] = (channel, *((beyond, along) if axis == 2 else (along, beyond)), values)
+    channel, x, y, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    # by channel, the highest first
+    order = np.argsort(2.0 * channel - values / values.max(initial=1e-30).astype(np.float64), kind="stable")
+    channel = channel[order]
+    rank = np.arange(len(order)) - np.searchsorted(channel, channel)
+    few = rank < PEAKS_PER_KEYPOINT
+    channel, rank, order = channel[few], rank[few], order[few]
+    peaks = np.zeros((len(heat), PEAKS_PER_KEYPOINT, 2), np.float32)
+    tops = np.zeros(peaks.shape[:2], np.float32)
+    peaks[channel, rank, 0], peaks[channel, rank, 1], tops[channel, rank] = x[order], y[order], values[order]
+    return peaks, tops
 
 
-def _last_column(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels (K, P, 2) xy and peaks (K, P) from the last column of cells on, where enlarging repeats the border."""
-    height, width = heatmaps.shape[1:]
-    values = peak_values(upsample_aligned(heatmaps[..., -2:], (STRIDE * height, 2 * STRIDE)))[..., STRIDE:]
-    pixels = _pixels_of(values)
-    return pixels + torch.tensor([STRIDE * (width - 1), 0], device=heatmaps.device), values.flatten(1)
+_Found = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Maps]
+"""Keypoint, two coordinates and heat of each peak."""
 
 
-def _last_row(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
-    """The same from the last row of cells on, without what ``_last_column`` has."""
-    height, width = heatmaps.shape[1:]
-    strip = peak_values(upsample_aligned(heatmaps[:, -2:], (2 * STRIDE, STRIDE * width)))
-    values = strip[:, STRIDE:, : STRIDE * (width - 1)]
-    pixels = _pixels_of(values)
-    return pixels + torch.tensor([0, STRIDE * (height - 1)], device=heatmaps.device), values.flatten(1)
+def _inner_peaks(heat: Maps) -> _Found:
+    """Peaks on cells but those of the last row and column: keypoint, x, y in input pixels, heat."""
+    _, height, width = heat.shape
+    cells = heat[:, :-1, :-1]
+    high = cells > 0
+    high &= cells >= heat[:, :-1, 1:]
+    high &= cells >= heat[:, 1:, :-1]
+    high[:, :, 1:] &= cells[:, :, 1:] >= cells[:, :, :-1]
+    high[:, 1:] &= cells[:, 1:] >= cells[:, :-1]
+    channel, y, x = np.unravel_index(np.flatnonzero(high), high.shape)
+    place = (channel * height + y) * width + x
+    flat = heat.reshape(-1)
+    own = flat[place]
+    # Halfway to the diagonal neighbour the enlarged map is the mean of four cells, and highest of what the window has
+    # between cells that are not higher than this one. At the border a cell is its own neighbour.
+    top = np.ones(len(place), bool)
+    for to_x in (np.where(x > 0, -1, 0), 1):
+        for to_y in (np.where(y > 0, -width, 0), width):
+            top &= flat[place + to_x] + flat[place + to_y] + flat[place + to_x + to_y] <= 3 * own
+    return channel[top], STRIDE * x[top], STRIDE * y[top], own[top]
 
 
-def _pixels_of(values: Tensor) -> Tensor:
-    """(K, H * W, 2) xy of every pixel of (K, H, W) maps, row by row."""
-    count, height, width = values.shape
-    y, x = torch.meshgrid(
-        torch.arange(height, device=values.device), torch.arange(width, device=values.device), indexing="ij"
-    )
-    return torch.stack([x, y], dim=2).reshape(1, -1, 2).expand(count, -1, -1)
+def _border_peaks(last: Maps, before: Maps, length: int) -> _Found:
+    """Peaks from the last row or column of cells on, where enlarging repeats the border.
+
+    Args:
+        last, before: (K, n) cells of the border, and of the row or column before it.
+        length: pixels along the border that count.
+
+    Returns:
+        Keypoint, pixel along the border, pixels behind the last cells (0 to 3), heat.
+    """
+    own, inner = _enlarged(last), _enlarged(before)
+    inner -= own
+    # a window that begins in the border's own pixels is as high as these; others begin one or two pixels before
+    highest, beside_one, beside_two = own >= _window_maximum(np.stack([own, own + 0.25 * inner, own + 0.5 * inner]))
+    highest &= own > 0
+    beside_one &= highest
+    beside_two &= beside_one
+    peaks = np.stack([beside_two, beside_one, highest, highest], axis=2)[:, :length]
+    channel, along, beyond = np.nonzero(peaks)
+    return channel, along, beyond, own[channel, along]
 
 
-def _tops_its_diagonals(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """(K, P): whether cells (K, P) are at least as high as the 2 enlarged pixels around them in both directions."""
-    _, height, width = heatmaps.shape
-    channel = torch.arange(len(heatmaps), device=heatmaps.device)[:, None]
-    own = heatmaps[channel, y, x]
-    highest = torch.full_like(own, -torch.inf)
-    for to_x in (-1, 1):
-        for to_y in (-1, 1):
-            beside_x, beside_y = (x + to_x).clamp(0, width - 1), (y + to_y).clamp(0, height - 1)
-            horizontal, vertical = heatmaps[channel, y, beside_x], heatmaps[channel, beside_y, x]
-            diagonal = heatmaps[channel, beside_y, beside_x]
-            for share_x in (0.25, 0.5):
-                row, other = own.lerp(horizontal, share_x), vertical.lerp(diagonal, share_x)
-                for share_y in (0.25, 0.5):
-                    highest = torch.maximum(highest, row.lerp(other, share_y))
-    return own >= highest
+def _enlarged(cells: Maps) -> Maps:
+    """(K, n) -> (K, 4n): linear from cell to cell, the last one repeated."""
+    steps = np.zeros_like(cells)
+    np.subtract(cells[:, 1:], cells[:, :-1], out=steps[:, :-1])
+    enlarged = cells[:, :, None] + steps[:, :, None] * _SHARES
+    return enlarged.astype(np.float32, copy=False).reshape(len(cells), -1)
+
+
+def _window_maximum(values: Maps) -> Maps:
+    """The largest of each place and the two on either side, along the last axis."""
+    one = np.full((*values.shape[:-1], values.shape[-1] + 4), -np.inf, np.float32)
+    one[..., 2:-2] = values
+    two = np.maximum(one[..., :-1], one[..., 1:])
+    return np.maximum(np.maximum(two[..., :-3], two[..., 2:-1]), one[..., 4:])
+
+
+def _to_nearest(poses: Maps, peaks: Maps, tops: Maps) -> Maps:
+    """``matching.move_to_peaks``."""
+    x = poses[:, :, None, 0] - peaks[:, :, 0]
+    y = poses[:, :, None, 1] - peaks[:, :, 1]
+    distances = np.sqrt(x * x + y * y)
+    distances[:, tops <= 0] = np.inf
+    index = distances.argmin(2)
+    nearest = np.take_along_axis(distances, index[..., None], 2)
+    return np.where(nearest < REACH, peaks[np.arange(len(peaks)), index], poses)
+
+
+def _fits(heat: Maps, places: NDArray[np.int64]) -> NDArray[np.float64]:
+    pixels, inside = window_pixels(places, (STRIDE * heat.shape[1], STRIDE * heat.shape[2]))
+    return fit_windows(enlarged_at(heat, places[:, 0], *pixels), inside, places)
 
 
 def enlarged_at(
-    heat: NDArray[np.float32], keypoints: NDArray[np.int64], rows: NDArray[np.int64], columns: NDArray[np.int64]
+    heat: Maps, keypoints: NDArray[np.int64], rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """The enlarged heatmaps (K, h, w) at some pixels, rows and columns in input pixels; the arguments broadcast."""
-    y, x = (np.minimum(rows / STRIDE, heat.shape[1] - 1), np.minimum(columns / STRIDE, heat.shape[2] - 1))
-    top, left = y.astype(np.int64), x.astype(np.int64)
-    below, right = np.minimum(top + 1, heat.shape[1] - 1), np.minimum(left + 1, heat.shape[2] - 1)
-    share_y, share_x = y - top, x - left
-    upper = heat[keypoints, top, left] * (1 - share_x) + heat[keypoints, top, right] * share_x
-    lower = heat[keypoints, below, left] * (1 - share_x) + heat[keypoints, below, right] * share_x
-    return np.asarray(upper * (1 - share_y) + lower * share_y)
+    """Windows of the enlarged heatmaps.
+
+    Args:
+        heat: (K, h, w).
+        keypoints: (N,).
+        rows, columns: (N, 13) of the windows, ascending, input pixels.
+
+    Returns:
+        (N, 13, 13).
+    """
+    cells, shares = [], []
+    for pixels, count in ((rows, heat.shape[1]), (columns, heat.shape[2])):
+        first = pixels[:, :1] // STRIDE
+        places = np.minimum(pixels / STRIDE, count - 1) - first
+        cells.append(np.minimum(first + _SPAN, count - 1))
+        shares.append(np.maximum(1 - np.abs(places[:, :, None] - _SPAN), 0))
+    around = heat[keypoints[:, None, None], cells[0][:, :, None], cells[1][:, None]]
+    return np.asarray(np.matmul(np.matmul(shares[0], around), shares[1].swapaxes(1, 2)))
