@@ -374,8 +374,9 @@ def _blend(
             if zoom > 1:
                 opacity = cv2.resize(opacity, (width, height), interpolation=cv2.INTER_AREA)
                 colors = cv2.resize(colors, (width, height), interpolation=cv2.INTER_AREA)
-            weight = opacity.astype(np.float32) * np.float32(1 / 255)
-            tile[:] = cv2.blendLinear(np.ascontiguousarray(colors), np.ascontiguousarray(tile), weight, 1 - weight)
+            weight: NDArray[Any] = cv2.merge([opacity] * 3)
+            over = cv2.multiply(colors, weight, scale=1 / 255)
+            tile[:] = cv2.add(cv2.multiply(tile, cv2.bitwise_not(weight), scale=1 / 255), over)
 
 
 def _zoom(pixels: int, discs: list[_Disc]) -> int:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-MOST_STEPS = 60
+MOST_STEPS = 20
 """A fit that needs more has failed."""
 START_DAMPING, LEAST_DAMPING = 1e-3, 1e-10
-SMALL_STEP = 1e-4
+SMALL_STEP = 1e-3
 """Relative to each parameter: a smaller step ends the fit."""
 SMALL_GAIN = 1e-6
 """Relative to the sum of squares: an accepted step that gains less ends the fit."""
@@ -51,23 +51,28 @@ def fit_gaussians(
     with np.errstate(all="ignore"):
         equations = _equations(start, *given)
         for _ in range(MOST_STEPS):
-            if len(active) == 0:
-                break
             old = fitted[active]
             step, solvable = _step(old, equations[0], equations[1], damping)
+            # a step this small is the last: what it leaves is far smaller
+            still = solvable & (np.abs(step) <= SMALL_STEP * (np.abs(old) + SMALL_STEP)).all(1)
+            fitted[active[still]] -= step[still]
+            converged[active[still]] = True
+            if not (on := solvable & ~still).all():
+                active, damping, step, old = active[on], damping[on], step[on], old[on]
+                equations, given = [part[on] for part in equations], [part[on] for part in given]
+            if len(active) == 0:
+                break
             new = _equations(old - step, *given)
             cost, new_cost = equations[2], new[2]
-            better = solvable & (new_cost <= cost)
+            better = new_cost <= cost
             fitted[active[better]] -= step[better]
-            still = (np.abs(step) <= SMALL_STEP * (np.abs(old) + SMALL_STEP)).all(1)
-            ended = solvable & (still | (better & (cost - new_cost <= SMALL_GAIN * cost)))
+            ended = better & (cost - new_cost <= SMALL_GAIN * cost)
             converged[active[ended]] = True
             equations = _chosen(better, new, equations)
             damping = np.maximum(damping * np.where(better, 0.1, 10.0), LEAST_DAMPING)
-            on = solvable & ~ended
-            if not on.all():
-                active, damping = active[on], damping[on]
-                equations, given = [part[on] for part in equations], [part[on] for part in given]
+            if ended.any():
+                active, damping = active[~ended], damping[~ended]
+                equations, given = [part[~ended] for part in equations], [part[~ended] for part in given]
     return fitted, converged & np.isfinite(fitted).all(1)
 
 

@@ -53,17 +53,9 @@ def find_cell_peaks(heat: Maps) -> tuple[Maps, Maps]:
     Returns:
         Peaks (K, 30, 2) xy, input pixels, and their heat (K, 30), highest first; a heat of 0 is no peak.
     """
-    _, height, width = heat.shape
-    found = [
-        _inner_peaks(heat),
-        _border_peaks(heat[:, :, -1], heat[:, :, -2], STRIDE * height),
-        _border_peaks(heat[:, -1], heat[:, -2], STRIDE * (width - 1)),  # without what the last column has
-    ]
-    for number, axis in ((1, 2), (2, 1)):
-        channel, along, beyond, values = found[number]
-        beyond = beyond + STRIDE * (heat.shape[axis] - 1)
-        found[number] = (channel, *((beyond, along) if axis == 2 else (along, beyond)), values)
-    channel, x, y, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    inner, border = _inner_peaks(heat), _border_peaks(heat)
+    channel, x, y = (np.concatenate([inner[part], border[part]]) for part in range(3))
+    values = np.concatenate([inner[3], border[3]])
     # by channel, the highest first
     order = np.argsort(2.0 * channel - values / values.max(initial=1e-30).astype(np.float64), kind="stable")
     channel = channel[order]
@@ -77,7 +69,7 @@ def find_cell_peaks(heat: Maps) -> tuple[Maps, Maps]:
 
 
 _Found = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Maps]
-"""Keypoint, two coordinates and heat of each peak."""
+"""Keypoint, x, y in input pixels and heat of each peak."""
 
 
 def _inner_peaks(heat: Maps) -> _Found:
@@ -102,39 +94,39 @@ def _inner_peaks(heat: Maps) -> _Found:
     return channel[top], STRIDE * x[top], STRIDE * y[top], own[top]
 
 
-def _border_peaks(last: Maps, before: Maps, length: int) -> _Found:
-    """Peaks from the last row or column of cells on, where enlarging repeats the border.
-
-    Args:
-        last, before: (K, n) cells of the border, and of the row or column before it.
-        length: pixels along the border that count.
-
-    Returns:
-        Keypoint, pixel along the border, pixels behind the last cells (0 to 3), heat.
-    """
-    own, inner = _enlarged(last), _enlarged(before)
-    inner -= own
+def _border_peaks(heat: Maps) -> _Found:
+    """Peaks from the last row and column of cells on, where enlarging repeats the border; as ``_inner_peaks``."""
+    count, height, width = heat.shape
+    row = STRIDE * height + 2  # where the last row begins, behind the last column and a gap that windows do not cross
+    lines = np.zeros((2, count, row + STRIDE * width), np.float32)
+    lines[:, :, : row - 2] = _enlarged(np.stack([heat[:, :, -1], heat[:, :, -2]]))
+    lines[:, :, row:] = _enlarged(np.stack([heat[:, -1], heat[:, -2]]))
+    own, before = lines
+    before -= own
     # a window that begins in the border's own pixels is as high as these; others begin one or two pixels before
-    highest, beside_one, beside_two = own >= _window_maximum(np.stack([own, own + 0.25 * inner, own + 0.5 * inner]))
+    highest, one, two = own >= _window_maximum(np.stack([own, own + 0.25 * before, own + 0.5 * before]))
     highest &= own > 0
-    beside_one &= highest
-    beside_two &= beside_one
-    peaks = np.stack([beside_two, beside_one, highest, highest], axis=2)[:, :length]
-    channel, along, beyond = np.nonzero(peaks)
-    return channel, along, beyond, own[channel, along]
+    highest[:, row + STRIDE * (width - 1) :] = False  # the last column has these
+    one &= highest
+    two &= one
+    channel, along, beyond = np.nonzero(np.stack([two, one, highest, highest], axis=2))
+    in_row = along >= row
+    x = np.where(in_row, along - row, STRIDE * (width - 1) + beyond)
+    y = np.where(in_row, STRIDE * (height - 1) + beyond, along)
+    return channel, x, y, own[channel, along]
 
 
 def _enlarged(cells: Maps) -> Maps:
-    """(K, n) -> (K, 4n): linear from cell to cell, the last one repeated."""
+    """(..., n) -> (..., 4n): linear from cell to cell, the last one repeated."""
     steps = np.zeros_like(cells)
-    np.subtract(cells[:, 1:], cells[:, :-1], out=steps[:, :-1])
-    enlarged = cells[:, :, None] + steps[:, :, None] * _SHARES
-    return enlarged.astype(np.float32, copy=False).reshape(len(cells), -1)
+    np.subtract(cells[..., 1:], cells[..., :-1], out=steps[..., :-1])
+    enlarged = cells[..., None] + steps[..., None] * _SHARES
+    return enlarged.astype(np.float32, copy=False).reshape(*cells.shape[:-1], -1)
 
 
 def _window_maximum(values: Maps) -> Maps:
-    """The largest of each place and the two on either side, along the last axis."""
-    one = np.full((*values.shape[:-1], values.shape[-1] + 4), -np.inf, np.float32)
+    """The largest of 0, each place and the two on either side, along the last axis."""
+    one = np.zeros((*values.shape[:-1], values.shape[-1] + 4), np.float32)
     one[..., 2:-2] = values
     two = np.maximum(one[..., :-1], one[..., 1:])
     return np.maximum(np.maximum(two[..., :-3], two[..., 2:-1]), one[..., 4:])
