@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dekrpose.decode.dekr import candidates_at, center_peaks
+from dekrpose.exported import ExportedPeople
 
 CENTER_THRESHOLD = 0.01
 """Centers are above this, as in ``decode``."""
@@ -28,6 +29,11 @@ def takes_pick(network: Callable[..., object]) -> bool:
         return False
     watched = network._forward_hooks or getattr(network, "_compiled_call_impl", None) is not None
     return bool(network.picks) and not watched
+
+
+def reads_centers(network: Callable[..., object]) -> bool:
+    """Whether ``find_candidates`` takes a network."""
+    return isinstance(network, ExportedPeople) or takes_pick(network)
 
 
 class CenterPicker:
@@ -71,7 +77,7 @@ def find_candidates(
     """What can be somebody in each image.
 
     Args:
-        network: one that ``takes_pick``.
+        network: one that ``reads_centers``.
         images: normalised (B, 3, H, W).
         max_centers: most candidates of each.
 
@@ -79,6 +85,10 @@ def find_candidates(
         Per image heatmaps (K+1, h, w), the center map last, and candidate poses (N, K, 3) in input pixels, see
         ``decode_poses``; and the milliseconds that finding centers took within the network's time.
     """
+    if isinstance(network, ExportedPeople):
+        heatmaps, poses = network(images)
+        candidates = [own[own[:, 0, 2] > CENTER_THRESHOLD] for own in poses]
+        return list(zip(heatmaps, candidates, strict=True)), 0.0
     picker = CenterPicker(max_centers)
     heatmaps, offsets = network(images, pick=picker)
     return list(zip(heatmaps.float(), picker.candidates(offsets), strict=True)), picker.milliseconds

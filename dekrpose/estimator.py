@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dekrpose import hub, images, repositories
-from dekrpose.center_path import find_candidates, takes_pick
+from dekrpose.center_path import find_candidates, reads_centers
 from dekrpose.checkpoints import read_checkpoint, read_rescoring_net
 from dekrpose.config import OUTPUT_STRIDE, MatchMode, ModelConfig
 from dekrpose.decode.dekr import choose_poses, decode, pose_map
 from dekrpose.decode.multiscale import flip_input, merge_flipped
 from dekrpose.device_path import DevicePath
 from dekrpose.errors import CheckpointError, DekrPoseError, ImageError
-from dekrpose.exported import Exported, ExportedModel, exported_device, is_exported, read_exported
+from dekrpose.exported import Exported, ExportedModel, ExportedPeople, exported_device, is_exported, read_exported
 from dekrpose.images import Color, Geometry, Pixels
 from dekrpose.models.dekr import DEKR
 from dekrpose.models.fast import FastPath
@@ -406,6 +406,7 @@ class PoseEstimator:
         half: bool = False,
         opset: int = 20,
         sampling: Literal["deform_conv", "grid_sample"] | None = None,
+        offsets: Literal["map", "people"] = "map",
     ) -> Exported:
         """Write the network, and what reads people from it, as a file that runs without dekrpose; docs/export.md.
 
@@ -419,6 +420,7 @@ class PoseEstimator:
             opset: of ONNX.
             sampling: how adaptive convolutions are written; None is the fastest for the format. "grid_sample" makes
                 ONNX files for runtimes without DeformConv.
+            offsets: "people" computes offsets at people's centers alone: faster, for one scale and no flip test.
 
         Returns:
             The files, and how far their answers are from torch's.
@@ -430,7 +432,9 @@ class PoseEstimator:
         """
         from dekrpose.export import export
 
-        return export(self, format, path, max_people=max_people, half=half, opset=opset, sampling=sampling)
+        return export(
+            self, format, path, max_people=max_people, half=half, opset=opset, sampling=sampling, offsets=offsets
+        )
 
     def _save(self, folder: str | Path, repository: str | None = None) -> None:
         if isinstance(self.model, ExportedModel):
@@ -487,7 +491,7 @@ class PoseEstimator:
         if self._device_path is not None and recall is None:
             return self._run_on_device(self._device_path, batch, options)
         one_look = recall is None and options.scales == (1.0,) and not options.flip_test
-        if one_look and self.device.type == "cpu" and takes_pick(self.model):
+        if one_look and self.device.type == "cpu" and reads_centers(self.model):
             return self._run_at_centers(batch, options)
         timing: dict[str, float] = {}
         maps: list[tuple[Tensor, Tensor]] = []
@@ -613,7 +617,11 @@ class PoseEstimator:
         )
 
     def _options(self, **options: Any) -> Options:
-        return resolve_options(self.config.decode, self.config.input_size, self.rescoring_net is not None, **options)
+        has_net = self.rescoring_net is not None
+        checked = resolve_options(self.config.decode, self.config.input_size, has_net, **options)
+        if isinstance(self.model, ExportedPeople):
+            self.model.check(checked.flip_test, checked.scales, checked.max_people)
+        return checked
 
     def __repr__(self) -> str:
         return (

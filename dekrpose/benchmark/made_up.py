@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dekrpose.center_path import takes_pick
+from dekrpose.center_path import reads_centers, takes_pick
 from dekrpose.images import Pixels
 from dekrpose.models.adaptive_conv import gather_pixels
 from dekrpose.models.dekr import Pick
@@ -116,8 +116,8 @@ class PlantedNetwork(nn.Module):
 
     @property
     def picks(self) -> bool:
-        """Whether the other network takes picked pixels, and so this one."""
-        return takes_pick(self.network)
+        """Whether the other network computes offsets at centers alone, and so this one takes picked pixels."""
+        return reads_centers(self.network)
 
     def forward(self, images: Tensor, *, pick: Pick | None = None) -> tuple[Tensor, Tensor]:
         heatmaps, offsets = self._planted(images)
@@ -130,7 +130,10 @@ class PlantedNetwork(nn.Module):
             pixels.append(pick(heatmaps))
             return pixels[0]
 
-        self.network(images, pick=pick_people)
+        if takes_pick(self.network):
+            self.network(images, pick=pick_people)
+        else:  # a file finds centers by itself
+            pick_people(self.network(images)[0])
         return heatmaps, gather_pixels(offsets, pixels[0])
 
     def _planted(self, images: Tensor) -> tuple[Tensor, Tensor]:

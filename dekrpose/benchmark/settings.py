@@ -18,6 +18,7 @@ from dekrpose.checkpoints import read_checkpoint
 from dekrpose.config import ARCHITECTURES
 from dekrpose.errors import DekrPoseError
 from dekrpose.estimator import PoseEstimator
+from dekrpose.exported import Offsets
 from dekrpose.models.adaptive_conv import AdaptiveConv
 from dekrpose.models.dekr import DEKR
 
@@ -144,15 +145,15 @@ def as_file(setting: Setting) -> Setting:
     """The same with the file that the backend wants in the model's place, where it wants one."""
     if setting.backend not in _EXPORTED:
         return setting
-    folder, name = _exported(setting.model, setting.backend)
+    folder, name = _exported(setting.model, setting.backend, "map" if setting.flip else "people")
     return replace(setting, model=str(Path(folder.name) / name), backend="torch")
 
 
 @cache
-def _exported(model: str, backend: str) -> tuple[TemporaryDirectory[str], str]:
+def _exported(model: str, backend: str, offsets: Offsets) -> tuple[TemporaryDirectory[str], str]:
     """A model exported for a backend: a folder, which lasts as long as this process, and the file in it."""
     folder, name = TemporaryDirectory(prefix="dekrpose-benchmark-"), _EXPORTED[backend]
-    _pretrained(Setting(model, device="cpu")).export(cast(Any, backend), Path(folder.name) / name)
+    _pretrained(Setting(model, device="cpu")).export(cast(Any, backend), Path(folder.name) / name, offsets=offsets)
     return folder, name
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, get_args
 from dekrpose.errors import DekrPoseError
 from dekrpose.export.check import compare
 from dekrpose.export.network import ExportedNetwork, Sampling
-from dekrpose.export.poses import ExportedPoses, PoseOutputs
+from dekrpose.export.poses import ExportedPeople, ExportedPoses, PoseOutputs
 from dekrpose.export.writers import OPSET, write
-from dekrpose.exported import FORMATS, Exported, ExportedModel, Format, describe
+from dekrpose.exported import FORMATS, Exported, ExportedModel, Format, Offsets, describe
 
 if TYPE_CHECKING:
     from dekrpose.estimator import PoseEstimator
@@ -34,6 +34,7 @@ def export(
     half: bool = False,
     opset: int = OPSET,
     sampling: Sampling | None = None,
+    offsets: Offsets = "map",
 ) -> Exported:
     """Write a model as ``PoseEstimator.export`` says.
 
@@ -47,16 +48,20 @@ def export(
         raise estimator.model.refuse("exported again")
     if estimator.config.temporal is not None:
         raise DekrPoseError(f"{estimator.config.name} remembers frames, which files cannot yet; export an image model")
+    if offsets not in get_args(Offsets):
+        raise ValueError(f"offsets must be one of {', '.join(get_args(Offsets))}, got {offsets!r}")
     sampling = _checked(path, file_format, max_people, half, opset, sampling)
-    network = ExportedNetwork(estimator.model, sampling)
+    network = ExportedNetwork(estimator.model, sampling, offsets)
     poses = PoseOutputs(estimator.config, estimator.rescoring_net, max_people)
     rescoring = None if estimator.rescoring_net is None else estimator.rescoring_net.state_dict()
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
         staging.mkdir()
-        module = ExportedPoses(network, poses).eval().requires_grad_(False)
-        write(module, file_format, staging / path.name, describe(estimator.config, rescoring), opset=opset, half=half)
+        whole = ExportedPoses if offsets == "map" else ExportedPeople
+        module = whole(network, poses).eval().requires_grad_(False)
+        texts = describe(estimator.config, rescoring, offsets)
+        write(module, file_format, staging / path.name, texts, opset=opset, half=half)
         differences = compare(estimator.model, poses, staging / path.name, half=half)
         names = sorted((item.name for item in staging.iterdir()), key=path.name.__eq__)  # the main file last
         for name in names:

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dekrpose.config import OUTPUT_STRIDE
+from dekrpose.decode.dekr import pose_map
 from dekrpose.errors import DekrPoseError
 from dekrpose.export.poses import PoseOutputs
-from dekrpose.exported import OUTPUTS, Differences, open_exported
+from dekrpose.exported import OUTPUTS, Differences, Offsets, offsets_of, open_exported
 from dekrpose.images import to_tensor
 
 LARGEST_SHIFT = 0.05
@@ -38,8 +39,9 @@ def compare(model: nn.Module, poses: PoseOutputs, path: Path, *, half: bool) -> 
         DekrPoseError: they differ by more than rounding; the message says how much.
         ImportError: what runs the file is missing.
     """
-    runner, _ = open_exported(path, outputs=OUTPUTS)
-    found = [_differences(model, poses, runner(pictures), pictures) for pictures in map(_pictures, _SHAPES)]
+    runner, texts = open_exported(path, count=len(OUTPUTS["map"]))
+    offsets = offsets_of(texts)
+    found = [_differences(model, poses, runner(pictures), pictures, offsets) for pictures in map(_pictures, _SHAPES)]
     largest = Differences(*np.max(found, axis=0).tolist())
     factor = HALF_FACTOR if half else 1
     # not "larger than", which would let differences that are not a number pass
@@ -63,15 +65,41 @@ def _pictures(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 @torch.inference_mode()
 def _differences(
-    model: nn.Module, poses: PoseOutputs, answer: tuple[NDArray[np.float32], ...], pictures: NDArray[np.uint8]
+    model: nn.Module,
+    poses: PoseOutputs,
+    answer: tuple[NDArray[np.float32], ...],
+    pictures: NDArray[np.uint8],
+    kind: Offsets,
 ) -> tuple[float, float, float]:
     device = next(model.parameters()).device
     heatmaps, offsets = (maps.cpu() for maps in model(to_tensor(pictures.transpose(0, 2, 3, 1)).to(device)))
     own_heatmaps, own_offsets, *own_people = map(torch.from_numpy, answer)
-    likeliest = heatmaps[:, -1:].flatten(2).topk(min(_CANDIDATES, heatmaps[0, -1].numel())).indices
-    shifts = (offsets - own_offsets).abs().flatten(2).gather(2, likeliest.expand(-1, offsets.shape[1], -1))
-    people = _people_apart(poses(own_heatmaps, own_offsets), own_people)
-    return OUTPUT_STRIDE * float(shifts.max()), float((heatmaps - own_heatmaps).abs().max()), people
+    if kind == "map":
+        likeliest = heatmaps[:, -1:].flatten(2).topk(min(_CANDIDATES, heatmaps[0, -1].numel())).indices
+        shifts = (offsets - own_offsets).abs().flatten(2).gather(2, likeliest.expand(-1, offsets.shape[1], -1))
+        keypoints, people = OUTPUT_STRIDE * float(shifts.max()), poses(own_heatmaps, own_offsets)
+    else:
+        keypoints = _candidates_apart(own_offsets, own_heatmaps[:, -1], offsets)
+        people = poses.people(own_heatmaps, own_offsets[..., :2], own_offsets[:, :, 0, 2])
+    return keypoints, float((heatmaps - own_heatmaps).abs().max()), _people_apart(people, own_people)
+
+
+def _candidates_apart(candidates: Tensor, center_maps: Tensor, offsets: Tensor) -> float:
+    """How far a file's poses at centers are from those of torch's offset map there, input pixels.
+
+    Args:
+        candidates: (B, N, K, 3) of the file.
+        center_maps: (B, h, w) of the file; pixels that have a center's very value may be meant.
+        offsets: (B, 2K, h, w) of torch.
+    """
+    apart = 0.0
+    positions = OUTPUT_STRIDE * pose_map(offsets).flatten(2).transpose(1, 2)
+    for image, own in enumerate(candidates):
+        for pose in own[own[:, 0, 2] > 0]:
+            meant = positions[image, center_maps[image].flatten() == pose[0, 2]]
+            shifts = (meant - pose[:, :2].flatten()).abs().amax(1)
+            apart = max(apart, float(shifts.min()) if len(shifts) else float("inf"))
+    return apart
 
 
 def _people_apart(expected: tuple[Tensor, Tensor, Tensor], people: list[Tensor]) -> float:

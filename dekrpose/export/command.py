@@ -10,7 +10,7 @@ from dekrpose.errors import DekrPoseError
 from dekrpose.estimator import PoseEstimator
 from dekrpose.export.network import Sampling
 from dekrpose.export.writers import OPSET
-from dekrpose.exported import FORMATS, Format
+from dekrpose.exported import FORMATS, Format, Offsets
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="the new file: .onnx, .xml (OpenVINO) or .pt2 (torch)")
     parser.add_argument("--format", choices=get_args(Format), help="default: as OUT ends")
     parser.add_argument("--max-people", type=int, default=30, metavar="N", help="places in the answer (default: 30)")
+    parser.add_argument(
+        "--offsets", choices=get_args(Offsets), default="map",
+        help="people: compute offsets at people's centers alone, faster; for one scale and no flip test (default: map)",
+    )  # fmt: skip
     parser.add_argument("--half", action="store_true", help="OpenVINO: store weights as float16, half the size")
     parser.add_argument("--opset", type=int, default=OPSET, metavar="N", help=f"of ONNX (default: {OPSET})")
     parser.add_argument(
@@ -35,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     estimator = PoseEstimator.from_pretrained(options.model, device="cpu", rescoring_net=options.rescoring_net)
     exported = estimator.export(
         file_format, options.out, max_people=options.max_people, half=options.half, opset=options.opset,
-        sampling=options.sampling,
+        sampling=options.sampling, offsets=options.offsets,
     )  # fmt: skip
     for path in exported.files:
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dekrpose.config import IMAGE_MEAN, IMAGE_STD
+from dekrpose.exported import Offsets
 from dekrpose.models.adaptive_conv import TAPS, AdaptiveConv, regular_grid
 from dekrpose.models.dekr import DEKR, BranchGroup, RegressionBlock
 
@@ -27,19 +28,20 @@ class ExportedNetwork(nn.Module):
     Args:
         model: the network; its weights are copied.
         sampling: how adaptive convolutions read their taps.
+        offsets: "people" prepares it for ``offsets_at`` instead of ``forward``.
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, model: DEKR, sampling: Sampling) -> None:
+    def __init__(self, model: DEKR, sampling: Sampling, offsets: Offsets = "map") -> None:
         super().__init__()
         with torch.device("meta"):
             self.network = DEKR(model.config)
         state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         self.network.load_state_dict(state, assign=True)
         self.network.eval().requires_grad_(False)
-        _replace_adaptive(self.network, sampling)
+        _replace_adaptive(self.network, sampling, offsets)
         fold_batch_norm(self.network)
         widths = self.network.backbone.map_channels
         for head in (self.network.heatmap_head, self.network.offset_head):
@@ -51,8 +53,17 @@ class ExportedNetwork(nn.Module):
         self.register_buffer("shift", (-torch.tensor(IMAGE_MEAN) / std).reshape(3, 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        heatmaps, maps = self.heatmaps(images)
+        return heatmaps, self.network.offset_head(maps)
+
+    def heatmaps(self, images: Tensor) -> tuple[Tensor, Any]:
+        """Heatmaps (B, K+1, H/4, W/4), and the backbone's maps for ``offsets_at``."""
         maps = self.network.backbone(images.float() * self.scale + self.shift)
-        return self.network.heatmap_head(maps), self.network.offset_head(maps)
+        return self.network.heatmap_head(maps), maps
+
+    def offsets_at(self, maps: Any, pixels: Tensor) -> Tensor:
+        """Offsets (B, 2K, P) at (B, P, 2) integer xy, heatmap pixels: gathers, and grid sampling of few points."""
+        return self.network.offset_head.at(maps, pixels)
 
 
 def fold_batch_norm(network: nn.Module) -> None:
@@ -64,11 +75,12 @@ def fold_batch_norm(network: nn.Module) -> None:
                 setattr(parent, bn_name, nn.Identity())
 
 
-def _replace_adaptive(network: DEKR, sampling: Sampling) -> None:
+def _replace_adaptive(network: DEKR, sampling: Sampling, offsets: Offsets) -> None:
     for group in network.offset_head.groups:
         blocks = cast(BranchGroup, group).blocks
         for index, block in enumerate(blocks):
-            if isinstance(cast(RegressionBlock, block).conv, AdaptiveConv):
+            last = index == len(blocks) - 1
+            if not (last and offsets == "people") and isinstance(cast(RegressionBlock, block).conv, AdaptiveConv):
                 blocks[index] = _AdaptiveBlock(cast(RegressionBlock, block), sampling)
 
 

@@ -36,12 +36,19 @@ class PoseOutputs(nn.Module):
         self.config, self.rescoring_net, self.max_people = config, rescoring_net, max_people
 
     def forward(self, heatmaps: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        xy, values = self._centers(heatmaps[:, -1])
+        xy, values = self.centers(heatmaps[:, -1])
         width = heatmaps.shape[-1]
         place = (xy[..., 1] * width + xy[..., 0]).unsqueeze(1)
         read = offsets.flatten(2).gather(2, place.expand(-1, offsets.shape[1], -1))
-        read = read.reshape(read.shape[0], -1, 2, self.max_people).permute(0, 3, 1, 2)
-        poses = (xy.unsqueeze(2) - read) * OUTPUT_STRIDE
+        return self.people(heatmaps, self.poses_at(xy, read), values)
+
+    def poses_at(self, xy: Tensor, offsets: Tensor) -> Tensor:
+        """Poses (B, N, K, 2) in input pixels from offsets (B, 2K, N) at centers (B, N, 2), heatmap pixels."""
+        read = offsets.reshape(offsets.shape[0], -1, 2, self.max_people).permute(0, 3, 1, 2)
+        return (xy.unsqueeze(2) - read) * OUTPUT_STRIDE
+
+    def people(self, heatmaps: Tensor, poses: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``forward`` from poses at centers, and the values of these (B, N), on."""
         heat = _heat_values(heatmaps[:, :-1], poses)
         keypoint_scores = values.unsqueeze(2) * heat
         kept = self._suppress(poses, heat.mean(2), values > CENTER_THRESHOLD)
@@ -51,7 +58,7 @@ class PoseOutputs(nn.Module):
         poses = poses.gather(1, order[..., None, None].expand_as(poses))
         return poses, keypoint_scores, scores
 
-    def _centers(self, center_map: Tensor) -> tuple[Tensor, Tensor]:
+    def centers(self, center_map: Tensor) -> tuple[Tensor, Tensor]:
         """The highest peaks (B, h, w) -> xy (B, N, 2), heatmap pixels, and values (B, N), 0 where there is none."""
         height, width = center_map.shape[-2:]
         maps = center_map.unsqueeze(1)
@@ -122,3 +129,22 @@ class ExportedPoses(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         heatmaps, offsets = self.network(images)
         return heatmaps, offsets, *self.poses(heatmaps, offsets)
+
+
+class ExportedPeople(nn.Module):
+    """The same with offsets at centers alone: heatmaps, poses (B, N, K, 3), and ``PoseOutputs``' three.
+
+    The poses are those at the N highest centers before any is suppressed: x and y in pixels of the pictures, and the
+    center's value, 0 where there is none.
+    """
+
+    def __init__(self, network: ExportedNetwork, poses: PoseOutputs) -> None:
+        super().__init__()
+        self.network, self.poses = network, poses
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        heatmaps, maps = self.network.heatmaps(images)
+        xy, values = self.poses.centers(heatmaps[:, -1])
+        poses = self.poses.poses_at(xy, self.network.offsets_at(maps, xy))
+        candidates = torch.cat([poses, values[..., None, None].expand(-1, -1, poses.shape[2], 1)], dim=3)
+        return heatmaps, candidates, *self.poses.people(heatmaps, poses, values)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dekrpose.exported.runtimes import LEAST_SIDE, OUTPUTS, Format
+from dekrpose.exported.runtimes import LEAST_SIDE, OFFSETS_KEY, OUTPUTS, Format, offsets_of
 
 SIZE_STEP = 32
 """Height and width of the input are multiples of this."""
@@ -60,7 +60,7 @@ def write(
     """Write a module that takes pictures and gives ``exported.OUTPUTS``.
 
     Args:
-        module: see ``poses.ExportedPoses``.
+        module: see ``poses.ExportedPoses`` and ``poses.ExportedPeople``, as the texts say.
         file_format: which kind of file.
         path: the new file; OpenVINO writes a .bin beside it.
         texts: names and texts to keep in the file.
@@ -87,10 +87,10 @@ def _write_onnx(module: nn.Module, path: Path, texts: dict[str, str], opset: int
     if not hasattr(torch.onnx, "ops"):
         raise ImportError(f"exporting to ONNX needs torch 2.8 or later, this is {torch.__version__}; update torch")
     del onnx
-    program = traced(module)
+    program, names = traced(module), list(OUTPUTS[offsets_of(texts)])
     with _quiet():
         written = torch.onnx.export(
-            program, (), input_names=["images"], output_names=list(OUTPUTS), opset_version=opset, dynamo=True,
+            program, (), input_names=["images"], output_names=names, opset_version=opset, dynamo=True,
             optimize=True, verbose=False,
         )  # fmt: skip
     assert written is not None
@@ -104,7 +104,7 @@ def _write_openvino(module: nn.Module, path: Path, texts: dict[str, str], opset:
     except ImportError:
         raise ImportError("OpenVINO is missing; run: pip install 'dekrpose[openvino,onnx]'") from None
     graph = path.with_suffix(".onnx")
-    _write_onnx(module, graph, {}, opset)
+    _write_onnx(module, graph, {OFFSETS_KEY: offsets_of(texts)}, opset)
     model = openvino.convert_model(graph)
     graph.unlink()
     for name, text in texts.items():

@@ -9,9 +9,12 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -22,11 +25,15 @@ from dekrpose.errors import CheckpointError, DekrPoseError
 from dekrpose.exported.runtimes import (
     CONFIG_KEY,
     FORMATS,
+    LEAST_SIDE,
+    OFFSETS_KEY,
     OUTPUTS,
     RESCORING_KEY,
     Format,
+    Offsets,
     Pictures,
     Runner,
+    offsets_of,
     open_exported,
 )
 
@@ -37,10 +44,13 @@ __all__ = [
     "Exported",
     "ExportedFile",
     "ExportedModel",
+    "ExportedPeople",
     "Format",
+    "Offsets",
     "describe",
     "exported_device",
     "is_exported",
+    "offsets_of",
     "open_exported",
     "read_exported",
     "to_bytes",
@@ -74,6 +84,35 @@ class ExportedModel(nn.Module):
         )
 
 
+class ExportedPeople(ExportedModel):
+    """A file that computes offsets at centers alone: normalised (B, 3, H, W) -> heatmaps, candidates (B, N, K, 3).
+
+    Candidates are x and y in pixels of the pictures and the center's value, the highest first, 0 for nobody.
+    """
+
+    def check(self, flip_test: bool, scales: Sequence[float], max_people: int) -> None:
+        """Refuse what wants the offset map.
+
+        Raises:
+            ValueError: options of ``estimate`` that this file cannot serve.
+        """
+        if flip_test or len(scales) > 1:
+            raise ValueError(
+                f"{self.path} gives people without their offset map, which flip test and several scales need; export "
+                "the model with `--offsets map`"
+            )
+        if max_people > self.places:
+            raise ValueError(
+                f"{self.path} has places for {self.places} people, got max_people={max_people}; export the model with "
+                f"`--max-people {max_people}`, or with `--offsets map`"
+            )
+
+    @cached_property
+    def places(self) -> int:
+        """N, as found out by running it once."""
+        return int(self.runner(np.zeros((1, 3, LEAST_SIDE, LEAST_SIDE), np.uint8))[1].shape[1])
+
+
 @dataclass(frozen=True)
 class ExportedFile:
     """What ``read_exported`` gives: the network's stand-in and the scoring net's tensors, if the file has one."""
@@ -89,7 +128,7 @@ class Differences:
     Args:
         keypoints: of the poses at the likeliest centers, input pixels.
         heatmaps: of all heatmap values.
-        people: of the file's people from those that its own maps give in torch, input pixels.
+        people: of the file's people from those that its own maps, or poses, give in torch, input pixels.
     """
 
     keypoints: float
@@ -143,12 +182,13 @@ def read_exported(path: str | Path, *, dtype: torch.dtype = torch.float32) -> Ex
     """
     path = Path(path)
     runner, texts = open_exported(path, dtype=dtype)
-    return ExportedFile(ExportedModel(_config(path, texts), runner, path), _rescoring(path, texts))
+    kind = ExportedPeople if offsets_of(texts) == "people" else ExportedModel
+    return ExportedFile(kind(_config(path, texts), runner, path), _rescoring(path, texts))
 
 
-def describe(config: ModelConfig, rescoring: dict[str, Tensor] | None) -> dict[str, str]:
+def describe(config: ModelConfig, rescoring: dict[str, Tensor] | None, offsets: Offsets = "map") -> dict[str, str]:
     """The texts that go into an exported file."""
-    texts = {CONFIG_KEY: json.dumps(config.to_dict())}
+    texts = {CONFIG_KEY: json.dumps(config.to_dict()), OFFSETS_KEY: offsets}
     if rescoring is not None:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in rescoring.items()}
         texts[RESCORING_KEY] = base64.b64encode(safetensors.torch.save(tensors)).decode("ascii")

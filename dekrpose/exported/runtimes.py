@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +17,18 @@ Format = Literal["onnx", "openvino", "pt2"]
 
 FORMATS: dict[str, Format] = {".onnx": "onnx", ".xml": "openvino", ".pt2": "pt2"}
 """File endings of exported files."""
-OUTPUTS = ("heatmaps", "offsets", "keypoints", "keypoint_scores", "scores")
-"""What an exported file answers, in this order."""
+Offsets = Literal["map", "people"]
+"""Where an exported file computes offsets: at every pixel, or at the centers that it finds."""
+OUTPUTS: dict[Offsets, tuple[str, ...]] = {
+    "map": ("heatmaps", "offsets", "keypoints", "keypoint_scores", "scores"),
+    "people": ("heatmaps", "poses", "keypoints", "keypoint_scores", "scores"),
+}
+"""What exported files answer, in this order."""
 LEAST_SIDE = 64
 """Pixels; torch.export fixes dimensions that may be 1, as the coarsest map's is for smaller pictures."""
-CONFIG_KEY, RESCORING_KEY = "dekrpose", "dekrpose_rescoring_net"
-"""Under which the configuration and the scoring net stand in the file."""
+CONFIG_KEY, RESCORING_KEY, OFFSETS_KEY = "dekrpose", "dekrpose_rescoring_net", "dekrpose_offsets"
+"""Under which the configuration, the scoring net, and where offsets are computed stand in the file."""
+_KEYS = (CONFIG_KEY, RESCORING_KEY, OFFSETS_KEY)
 
 _PIP = "run: pip install 'dekrpose[{}]'"
 
@@ -32,29 +38,32 @@ Runner = Callable[[Pictures], Answer]
 """Pictures (B, 3, H, W) uint8 RGB -> the outputs that were asked for."""
 
 
-def open_exported(
-    path: Path, *, dtype: torch.dtype = torch.float32, outputs: Sequence[str] = OUTPUTS[:2]
-) -> tuple[Runner, dict[str, str]]:
+def offsets_of(texts: Mapping[str, str]) -> Offsets:
+    """Where the file with these texts computes offsets."""
+    return "people" if texts.get(OFFSETS_KEY) == "people" else "map"
+
+
+def open_exported(path: Path, *, dtype: torch.dtype = torch.float32, count: int = 2) -> tuple[Runner, dict[str, str]]:
     """A function that runs an exported file, and the texts in it. Raises as ``read_exported`` does.
 
     Args:
         path: see ``read_exported``.
-        dtype: see ``read_exported``; other types than float32 give heatmaps and offsets alone.
-        outputs: what the function returns.
+        dtype: see ``read_exported``; other types than float32 give the first two outputs alone.
+        count: how many of the outputs the function returns.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}")
     file_format = FORMATS[path.suffix.lower()]
     if file_format == "openvino":
-        return _open_openvino(path, dtype, outputs)
+        return _open_openvino(path, dtype, count)
     if dtype != torch.float32:
         raise ValueError(
             f'{path.name} runs in float32, got dtype {dtype}; export to OpenVINO (.xml) for "bfloat16" and "float16"'
         )
-    return (_open_onnx if file_format == "onnx" else _open_pt2)(path, outputs)
+    return (_open_onnx if file_format == "onnx" else _open_pt2)(path, count)
 
 
-def _open_onnx(path: Path, outputs: Sequence[str]) -> tuple[Runner, dict[str, str]]:
+def _open_onnx(path: Path, count: int) -> tuple[Runner, dict[str, str]]:
     try:
         import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
@@ -77,13 +86,16 @@ def _open_onnx(path: Path, outputs: Sequence[str]) -> tuple[Runner, dict[str, st
     wanted = onnxruntime.RunOptions()
     wanted.only_execute_path_to_fetches = True
 
+    texts = dict(session.get_modelmeta().custom_metadata_map)
+    outputs = OUTPUTS[offsets_of(texts)][:count]
+
     def run(pictures: Pictures) -> Answer:
-        return tuple(session.run(list(outputs), {"images": pictures}, wanted))
+        return tuple(session.run(outputs, {"images": pictures}, wanted))
 
-    return run, dict(session.get_modelmeta().custom_metadata_map)
+    return run, texts
 
 
-def _open_openvino(path: Path, dtype: torch.dtype, outputs: Sequence[str]) -> tuple[Runner, dict[str, str]]:
+def _open_openvino(path: Path, dtype: torch.dtype, count: int) -> tuple[Runner, dict[str, str]]:
     try:
         import openvino
     except ImportError:
@@ -93,9 +105,10 @@ def _open_openvino(path: Path, dtype: torch.dtype, outputs: Sequence[str]) -> tu
     core = openvino.Core()
     model = _read(core, path)
     information = model.get_rt_info()
-    texts = {key: str(information[key].value) for key in (CONFIG_KEY, RESCORING_KEY) if key in information}
+    texts = {key: str(information[key].value) for key in _KEYS if key in information}
     if CONFIG_KEY not in texts:
         return _never, texts
+    outputs = OUTPUTS[offsets_of(texts)][:count]
     if dtype == torch.float32:
         part = openvino.Model([model.output(name) for name in outputs], model.get_parameters())
         request = _compiled(core, part, "f32")
@@ -105,7 +118,7 @@ def _open_openvino(path: Path, dtype: torch.dtype, outputs: Sequence[str]) -> tu
             return tuple(_copy(request, index) for index in range(len(outputs)))
 
         return run, texts
-    trunk, head = _split(model, _read(core, path))
+    trunk, head = _split(model, _read(core, path), outputs[1])
     first = _compiled(core, trunk, "bf16" if dtype == torch.bfloat16 else "f16")
     second = _compiled(core, head, "f32")
 
@@ -141,19 +154,20 @@ def _copy(request: Any, index: int) -> NDArray[np.float32]:
     return np.array(request.get_output_tensor(index).data, np.float32)
 
 
-def _split(model: Any, again: Any) -> tuple[Any, Any]:
+def _split(model: Any, again: Any, output: str) -> tuple[Any, Any]:
     """Cut a graph in two: images -> heatmaps and features, features -> offsets. Its precision goes by whole graphs.
 
     The offset head is what offsets depend on and heatmaps do not.
 
     Args:
         model, again: the same file, read twice.
+        output: offsets, or poses in their place.
     """
     import openvino
 
     shared = _ancestors(again.output("heatmaps").get_node())
     features: dict[tuple[str, int], Any] = {}
-    for name, node in _ancestors(again.output("offsets").get_node()).items():
+    for name, node in _ancestors(again.output(output).get_node()).items():
         for port in node.inputs() if name not in shared else ():
             source = port.get_source_output()
             key = (source.get_node().get_friendly_name(), source.get_index())
@@ -163,7 +177,7 @@ def _split(model: Any, again: Any) -> tuple[Any, Any]:
                         source.get_partial_shape(), source.get_element_type(), name=f"features_{len(features)}"
                     )
                 port.replace_source_output(features[key].output(0))
-    head = openvino.Model([again.output("offsets")], list(features.values()))
+    head = openvino.Model([again.output(output)], list(features.values()))
     nodes = {node.get_friendly_name(): node for node in model.get_ops()}
     cut = [nodes[name].output(index) for name, index in features]
     return openvino.Model([model.output("heatmaps"), *cut], model.get_parameters()), head
@@ -180,8 +194,8 @@ def _ancestors(node: Any) -> dict[str, Any]:
     return found
 
 
-def _open_pt2(path: Path, outputs: Sequence[str]) -> tuple[Runner, dict[str, str]]:
-    extra_files = {CONFIG_KEY: "", RESCORING_KEY: ""}
+def _open_pt2(path: Path, count: int) -> tuple[Runner, dict[str, str]]:
+    extra_files = dict.fromkeys(_KEYS, "")
     try:
         program = torch.export.load(path, extra_files=extra_files)
     except (RuntimeError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
@@ -195,8 +209,8 @@ def _open_pt2(path: Path, outputs: Sequence[str]) -> tuple[Runner, dict[str, str
                 f"{' by '.join(map(str, pictures.shape[2:]))}; take a larger input_size or scale"
             )
         with torch.inference_mode():
-            answer = dict(zip(OUTPUTS, module(torch.from_numpy(pictures)), strict=True))
-        return tuple(answer[name].numpy() for name in outputs)
+            answer = module(torch.from_numpy(pictures))
+        return tuple(part.numpy() for part in answer[:count])
 
     return run, extra_files
 

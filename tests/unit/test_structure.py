@@ -59,6 +59,7 @@ SIBLINGS = {
     ("images", "image_resize"): "one part in three files",
     ("image_device", "image_resize"): "one part in three files",
     ("estimator", "center_path"): "offsets where they are read",
+    ("center_path", "exported"): "files that find centers by themselves",
     ("estimator", "device_path"): "CUDA",
     ("device_path", "graphs"): "CUDA graphs",
     ("device_path", "options"): "what estimate was asked to do",
