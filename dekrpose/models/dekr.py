@@ -135,8 +135,7 @@ class OffsetHead(nn.Module):
 
     def from_transition(self, maps: Tensor) -> Tensor:
         """``forward`` from the transition's (B, sum of ``splits``, h, w) maps on."""
-        parts = torch.split(maps, self.splits, dim=1)
-        return self._join([group(part) for group, part in zip(self.groups, parts, strict=True)])
+        return self._join([group(part) for group, part in zip(self.groups, self._split(maps), strict=True)])
 
     def at(self, features: Tensor, pixels: Tensor) -> Tensor:
         """Offsets (B, 2K, P) at (B, P, 2) integer xy heatmap pixels, equal to the map's values there."""
@@ -144,8 +143,12 @@ class OffsetHead(nn.Module):
 
     def at_transition(self, maps: Tensor, pixels: Tensor) -> Tensor:
         """``at`` from the transition's maps on, for training that runs the transition in half precision."""
-        groups = zip(self.groups, torch.split(maps, self.splits, dim=1), strict=True)
+        groups = zip(self.groups, self._split(maps), strict=True)
         return self._join([cast(BranchGroup, group).at(part, pixels) for group, part in groups])
+
+    def _split(self, maps: Tensor) -> tuple[Tensor, ...]:
+        # exported, a split into one part would be a copy
+        return (maps,) if len(self.splits) == 1 else torch.split(maps, self.splits, dim=1)
 
     def _join(self, parts: list[Tensor]) -> Tensor:
         offsets = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
