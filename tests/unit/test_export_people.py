@@ -48,8 +48,9 @@ def test_the_graph_reads_what_whole_maps_hold(tmp_path: Path, changes: dict[str,
     assert candidates.shape == (2, 20, 17, 3)
     assert (candidates[..., 2] > 0.01).all()
     assert check._candidates_apart(candidates, heatmaps[:, -1], offsets) < 1e-2
-    for own, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(own, other, atol=1e-2, rtol=1e-4)
+    # rounding may change the order of people who are as good as each other
+    assert check._people_apart(tuple(expected), found) < 1e-2  # type: ignore[arg-type]
+    torch.testing.assert_close(found[2].sort(1)[0], expected[2].sort(1)[0], atol=1e-3, rtol=1e-4)
 
 
 def lively() -> PoseEstimator:
@@ -81,7 +82,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return file
 
 
-@pytest.fixture(params=["onnx", pytest.param("openvino", marks=pytest.mark.slow), "pt2"])
+@pytest.fixture(params=[*(pytest.param(name, marks=pytest.mark.slow) for name in ("onnx", "openvino")), "pt2"])
 def exported(request: pytest.FixtureRequest, files: Files) -> Path:
     return files(request.param)
 
@@ -111,20 +112,18 @@ def test_keypoints_are_matched_to_heatmaps(exported: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_what_needs_the_map_is_refused(files: Files) -> None:
+    estimator = PoseEstimator.from_pretrained(files("pt2"))
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"flip_test": True}, "export the model with `--offsets map`"),
         ({"scales": (0.5, 1)}, "export the model with `--offsets map`"),
         ({"max_people": 31}, "has places for 30 people, got max_people=31; export the model with `--max-people 31`"),
-    ],
-)
-def test_what_needs_the_map_is_refused(files: Files, options: dict[str, Any], message: str) -> None:
-    estimator = PoseEstimator.from_pretrained(files("pt2"))
-    with pytest.raises(ValueError, match=message):
-        estimator.estimate(photo(64, 64), **options)
-    with pytest.raises(ValueError, match=message):
-        estimator.estimate_many([photo(64, 64)], **options)
+    ]
+    for options, message in cases:
+        with pytest.raises(ValueError, match=message):
+            estimator.estimate(photo(64, 64), **options)
+        with pytest.raises(ValueError, match=message):
+            estimator.estimate_many([photo(64, 64)], **options)
 
 
 def test_the_first_outputs_say_what_it_is(exported: Path) -> None:
@@ -142,6 +141,7 @@ def test_half_precision_on_openvino(files: Files) -> None:
     assert np.isfinite(poses.keypoints).all()
 
 
+@pytest.mark.slow
 def test_poses_that_differ_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     estimator = small(tmp_path, head=FEW_BRANCHES)
     right = PoseOutputs.poses_at
