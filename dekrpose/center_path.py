@@ -12,11 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dekrpose.decode.dekr import candidates_at, center_peaks
+from dekrpose.decode.dekr import CENTER_THRESHOLD, candidates_at, center_peaks
 from dekrpose.exported import ExportedPeople
-
-CENTER_THRESHOLD = 0.01
-"""Centers are above this, as in ``decode``."""
 
 
 def takes_pick(network: Callable[..., object]) -> bool:

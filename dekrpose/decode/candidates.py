@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from dekrpose.config import MatchMode
-from dekrpose.decode.dekr import center_peaks, crop_to, match_poses
+from dekrpose.decode.dekr import CENTER_THRESHOLD, center_peaks, choose_poses, crop_to
 from dekrpose.decode.multiscale import heat_values, pool_scales
-from dekrpose.decode.nms import pose_nms
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,9 @@ def layout_of(
     return Layout(heatmaps[0].shape[-3] - 1, cut, tuple(map(float, scales)), max_centers, with_heatmaps)
 
 
-def answer(maps: Sequence[tuple[Tensor, Tensor]], layout: Layout, *, center_threshold: float = 0.01) -> Tensor:
+def answer(
+    maps: Sequence[tuple[Tensor, Tensor]], layout: Layout, *, center_threshold: float = CENTER_THRESHOLD
+) -> Tensor:
     """All that the CPU needs to know of a batch.
 
     Args:
@@ -136,16 +137,16 @@ def finish(
         candidates.append(torch.cat([points, centers], dim=2))
         heat.append(rows[:, 2 + 2 * layout.keypoints :])
     scales = [layout.scales[index] for index in layout.order]
-    poses, keypoint_scores, scores = pose_nms(
+    return choose_poses(
         pool_scales(candidates, scales, other_scale_factor=other_scale_factor),
-        torch.cat(heat),
-        threshold=nms_threshold,
-        min_keypoints=nms_min_keypoints,
+        [] if match is None else _heatmaps(own[sum(lengths) :], layout),
+        layout.size,
         max_people=max_people,
+        nms_threshold=nms_threshold,
+        nms_min_keypoints=nms_min_keypoints,
+        match=match,
+        heat=torch.cat(heat),
     )
-    if match is not None and len(poses):
-        poses = match_poses(poses, keypoint_scores, _heatmaps(own[sum(lengths) :], layout), layout.size, match)
-    return poses, keypoint_scores, scores
 
 
 def _heatmaps(values: Tensor, layout: Layout) -> list[Tensor]:

@@ -18,8 +18,13 @@ from dekrpose.decode.matching_at_stride import STRIDE, match_at_stride
 from dekrpose.decode.multiscale import average_heatmaps, heat_values, pool_scales
 from dekrpose.decode.nms import pose_nms
 
+CENTER_THRESHOLD = 0.01
+"""Lower centers are nobody's."""
 
-def find_centers(center_map: Tensor, *, max_people: int = 30, threshold: float = 0.01) -> tuple[Tensor, Tensor]:
+
+def find_centers(
+    center_map: Tensor, *, max_people: int = 30, threshold: float = CENTER_THRESHOLD
+) -> tuple[Tensor, Tensor]:
     """Find the peaks of a center map: pixels that equal the maximum of their window.
 
     The window is 3x3; 5x5 when height and width average over 200, 7x7 over 300. All pixels of a plateau are peaks.
@@ -108,7 +113,7 @@ def decode_poses(
     positions: Tensor,
     *,
     max_people: int = 30,
-    threshold: float = 0.01,
+    threshold: float = CENTER_THRESHOLD,
     scale: float = 1.0,
     stride: int = 4,
 ) -> Tensor:
@@ -156,7 +161,7 @@ def decode(
     *,
     max_people: int = 30,
     max_centers: int | None = None,
-    center_threshold: float = 0.01,
+    center_threshold: float = CENTER_THRESHOLD,
     nms_threshold: float = 0.05,
     nms_min_keypoints: int = 8,
     other_scale_factor: float = 0.9,
@@ -226,6 +231,7 @@ def choose_poses(
     nms_threshold: float = 0.05,
     nms_min_keypoints: int = 8,
     match: MatchMode | None = None,
+    heat: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """From the candidates of one image to its poses: heat, suppression, matching.
 
@@ -233,6 +239,7 @@ def choose_poses(
         candidates: (N, K, 3), see ``decode_poses``.
         heatmaps: of the keypoints, per scale (K, h, w), from large to small.
         size: (height, width), input pixels of scale 1.
+        heat: (N, K) at the candidates' keypoints, where it has been read already; heatmaps are then for matching only.
         max_people, nms_threshold, nms_min_keypoints, match: as in ``decode``.
 
     Returns:
@@ -240,7 +247,7 @@ def choose_poses(
     """
     poses, keypoint_scores, scores = pose_nms(
         candidates,
-        heat_values(heatmaps, candidates[..., :2], size),
+        heat_values(heatmaps, candidates[..., :2], size) if heat is None else heat,
         threshold=nms_threshold,
         min_keypoints=nms_min_keypoints,
         max_people=max_people,

@@ -57,12 +57,12 @@ def match_to_heatmaps(
         return poses.clone()
     heat = heatmaps.cpu().numpy()
     size = (heat.shape[1], heat.shape[2])
-    moved = move_to_peaks(poses, *find_peaks(heatmaps)).cpu().numpy()
+    moved = move_to_peaks(poses.cpu().numpy(), *find_peaks(heatmaps))
     fit = partial(_official_fits if mode == "official" else _fits, heat)
     return torch.from_numpy(fit_all(moved, keypoint_scores.cpu().numpy(), size, fit)).to(poses)
 
 
-def find_peaks(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+def find_peaks(heatmaps: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The 30 highest 5x5 peaks of each heatmap.
 
     Args:
@@ -73,10 +73,13 @@ def find_peaks(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
     """
     count, _, width = heatmaps.shape
     values, places = peak_values(heatmaps).reshape(count, -1).topk(min(PEAKS_PER_KEYPOINT, heatmaps[0].numel()))
-    return torch.stack([places % width, places // width], dim=2).to(heatmaps.dtype), values
+    peaks = torch.stack([places % width, places // width], dim=2).to(heatmaps.dtype)
+    return peaks.cpu().numpy(), values.cpu().numpy()
 
 
-def move_to_peaks(poses: Tensor, peaks: Tensor, values: Tensor) -> Tensor:
+def move_to_peaks(
+    poses: NDArray[np.float32], peaks: NDArray[np.float32], values: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """Move each keypoint to the nearest of its peaks, if one is nearer than 75 input pixels.
 
     Args:
@@ -84,13 +87,15 @@ def move_to_peaks(poses: Tensor, peaks: Tensor, values: Tensor) -> Tensor:
         peaks, values: as from ``find_peaks``.
 
     Returns:
-        (N, K, 2) xy, input pixels, a new tensor.
+        (N, K, 2) xy, input pixels, a new array.
     """
-    distances = (poses[:, :, None] - peaks[None]).square().sum(3).sqrt()
-    distances = distances.masked_fill(values[None] <= 0, float("inf"))
-    nearest, index = distances.min(2)
-    targets = peaks[torch.arange(len(peaks), device=poses.device), index]
-    return torch.where((nearest < REACH)[..., None], targets, poses)
+    x = poses[:, :, None, 0] - peaks[:, :, 0]
+    y = poses[:, :, None, 1] - peaks[:, :, 1]
+    distances = np.sqrt(x * x + y * y)
+    distances[:, values <= 0] = np.inf
+    index = distances.argmin(2)
+    nearest = np.take_along_axis(distances, index[..., None], 2)
+    return np.where(nearest < REACH, peaks[np.arange(len(peaks)), index], poses)
 
 
 def peak_values(heatmaps: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dekrpose.decode.matching import PEAKS_PER_KEYPOINT, REACH, fit_all, fit_windows, window_pixels
+from dekrpose.decode.matching import PEAKS_PER_KEYPOINT, fit_all, fit_windows, move_to_peaks, window_pixels
 
 STRIDE = 4
 """Input pixels per heatmap pixel; a peak's 5x5 window then ends halfway to the next cell."""
@@ -39,7 +39,7 @@ def match_at_stride(poses: Tensor, keypoint_scores: Tensor, heatmaps: Tensor) ->
     _, height, width = heat.shape
     if min(height, width) < 2:
         return None
-    moved = _to_nearest(poses.cpu().numpy(), *find_cell_peaks(heat))
+    moved = move_to_peaks(poses.cpu().numpy(), *find_cell_peaks(heat))
     size = (STRIDE * height, STRIDE * width)
     return torch.from_numpy(fit_all(moved, keypoint_scores.cpu().numpy(), size, partial(_fits, heat))).to(poses)
 
@@ -130,17 +130,6 @@ def _window_maximum(values: Maps) -> Maps:
     one[..., 2:-2] = values
     two = np.maximum(one[..., :-1], one[..., 1:])
     return np.maximum(np.maximum(two[..., :-3], two[..., 2:-1]), one[..., 4:])
-
-
-def _to_nearest(poses: Maps, peaks: Maps, tops: Maps) -> Maps:
-    """``matching.move_to_peaks``."""
-    x = poses[:, :, None, 0] - peaks[:, :, 0]
-    y = poses[:, :, None, 1] - peaks[:, :, 1]
-    distances = np.sqrt(x * x + y * y)
-    distances[:, tops <= 0] = np.inf
-    index = distances.argmin(2)
-    nearest = np.take_along_axis(distances, index[..., None], 2)
-    return np.where(nearest < REACH, peaks[np.arange(len(peaks)), index], poses)
 
 
 def _fits(heat: Maps, places: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 from dekrpose.errors import DekrPoseError
 from dekrpose.export.check import compare
 from dekrpose.export.network import ExportedNetwork, Sampling
-from dekrpose.export.poses import ExportedPeople, ExportedPoses, PoseOutputs
+from dekrpose.export.poses import ExportedCenters, ExportedPoses, PoseOutputs
 from dekrpose.export.writers import OPSET, write
 from dekrpose.exported import FORMATS, Exported, ExportedModel, Format, Offsets, describe
 
@@ -58,7 +58,7 @@ def export(
     staging = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
         staging.mkdir()
-        whole = ExportedPoses if offsets == "map" else ExportedPeople
+        whole = ExportedPoses if offsets == "map" else ExportedCenters
         module = whole(network, poses).eval().requires_grad_(False)
         texts = describe(estimator.config, rescoring, offsets)
         write(module, file_format, staging / path.name, texts, opset=opset, half=half)

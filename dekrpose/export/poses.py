@@ -12,11 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dekrpose.config import OUTPUT_STRIDE, ModelConfig
+from dekrpose.decode.dekr import CENTER_THRESHOLD
 from dekrpose.export.network import ExportedNetwork
 from dekrpose.models.oks_score import OKSScoreNet, pose_features
-
-CENTER_THRESHOLD = 0.01
-"""Lower centers are nobody's, as in ``decode``."""
 
 
 class PoseOutputs(nn.Module):
@@ -131,7 +129,7 @@ class ExportedPoses(nn.Module):
         return heatmaps, offsets, *self.poses(heatmaps, offsets)
 
 
-class ExportedPeople(nn.Module):
+class ExportedCenters(nn.Module):
     """The same with offsets at centers alone: heatmaps, poses (B, N, K, 3), and ``PoseOutputs``' three.
 
     The poses are those at the N highest centers before any is suppressed: x and y in pixels of the pictures, and the

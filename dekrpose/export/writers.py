@@ -60,7 +60,7 @@ def write(
     """Write a module that takes pictures and gives ``exported.OUTPUTS``.
 
     Args:
-        module: see ``poses.ExportedPoses`` and ``poses.ExportedPeople``, as the texts say.
+        module: see ``poses.ExportedPoses`` and ``poses.ExportedCenters``, as the texts say.
         file_format: which kind of file.
         path: the new file; OpenVINO writes a .bin beside it.
         texts: names and texts to keep in the file.

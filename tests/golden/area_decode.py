@@ -91,7 +91,8 @@ def _final_rows(
     suppressed = torch.cat([poses, keypoint_scores[..., None]], dim=2)
     yield from pose_rows(case, "after NMS", suppressed, arrays["nms_poses"], stable, matched=False)
     if "absorbed_poses" in arrays and poses.shape[:2] == stable.shape:
-        moved = torch.cat([move_to_peaks(poses, *find_peaks(average)), keypoint_scores[..., None]], dim=2)
+        moved = torch.from_numpy(move_to_peaks(poses.numpy(), *find_peaks(average)))
+        moved = torch.cat([moved, keypoint_scores[..., None]], dim=2)
         yield from pose_rows(case, "moved to peaks", moved, arrays["absorbed_poses"], stable, matched=matched)
 
     poses, keypoint_scores, scores = decode(maps, scales, **arguments)

@@ -39,13 +39,13 @@ def test_a_keypoint_moves_to_the_exact_middle_of_its_spot(mode: str) -> None:
 
 def test_the_nearest_peak_wins_not_the_highest() -> None:
     heatmap = spots([(100.0, 40.0)]) + 0.5 * spots([(40.0, 40.0)])
-    assert move_to_peaks(torch.tensor([[[50.0, 44.0]]]), *find_peaks(heatmap)).tolist() == [[[40.0, 40.0]]]
+    assert move_to_peaks(np.array([[[50.0, 44.0]]], np.float32), *find_peaks(heatmap)).tolist() == [[[40.0, 40.0]]]
 
 
 def test_a_peak_75_pixels_away_is_somebody_elses() -> None:
     heatmap = spots([(20.0, 40.0)])
-    assert move_to_peaks(torch.tensor([[[95.0, 40.0]]]), *find_peaks(heatmap)).tolist() == [[[95.0, 40.0]]]
-    assert move_to_peaks(torch.tensor([[[94.9, 40.0]]]), *find_peaks(heatmap)).tolist() == [[[20.0, 40.0]]]
+    assert move_to_peaks(np.array([[[95.0, 40.0]]], np.float32), *find_peaks(heatmap)).tolist() == [[[95.0, 40.0]]]
+    assert move_to_peaks(np.array([[[94.9, 40.0]]], np.float32), *find_peaks(heatmap)).tolist() == [[[20.0, 40.0]]]
 
 
 def test_a_weak_keypoint_moves_but_is_not_fitted() -> None:
@@ -141,7 +141,7 @@ def test_matching_on_cells_equals_matching_on_enlarged_heatmaps(size: tuple[int,
     generator = torch.Generator().manual_seed(1)
     heatmaps = torch.rand(3, *size, generator=generator) - 0.4
     enlarged = average_heatmaps([heatmaps], (4 * size[0], 4 * size[1]))
-    points, values = find_peaks(enlarged)
+    points, values = map(torch.from_numpy, find_peaks(enlarged))
     found = tuple(torch.from_numpy(part) for part in find_cell_peaks(heatmaps.numpy()))
     some = min(values.shape[1], found[1].shape[1])
     torch.testing.assert_close(found[1][:, :some], values[:, :some])

@@ -54,15 +54,13 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 Files = Callable[[Any], Path]
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """Writes the small estimator in a format, once; skips the test where a package is missing."""
-    folder = tmp_path_factory.mktemp("exported")
+def written_once(folder: Path, estimator: Callable[[], PoseEstimator], **options: Any) -> Files:
+    """Writes an estimator in a format, once; skips the test where a package is missing."""
 
     @cache
     def written(name: Any) -> Path:
         suffix = next(suffix for suffix, kind in FORMATS.items() if kind == name)
-        return small(folder).export(name, folder / f"small{suffix}", max_people=12).files[0]
+        return estimator().export(name, folder / f"small{suffix}", **options).files[0]
 
     def file(name: Any) -> Path:
         for package in RUNTIMES[name]:
@@ -70,6 +68,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
         return written(name)
 
     return file
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    folder = tmp_path_factory.mktemp("exported")
+    return written_once(folder, lambda: small(folder), max_people=12)
 
 
 @pytest.fixture(params=["onnx", pytest.param("openvino", marks=pytest.mark.slow), "pt2"])

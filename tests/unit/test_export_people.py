@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +14,12 @@ from dekrpose import DekrPoseError, PoseEstimator
 from dekrpose.config import EfficientNetLiteConfig, HeadConfig
 from dekrpose.export import check
 from dekrpose.export.network import ExportedNetwork
-from dekrpose.export.poses import ExportedPeople, ExportedPoses, PoseOutputs
-from dekrpose.exported import FORMATS, OUTPUTS, open_exported
+from dekrpose.export.poses import ExportedCenters, ExportedPoses, PoseOutputs
+from dekrpose.exported import OUTPUTS, open_exported
 from dekrpose.models.oks_score import OKSScoreNet
 from tests.small_model import SMALL
 from tests.unit.test_center_path import network
-from tests.unit.test_export import FEW_BRANCHES, RUNTIMES, photo, small
+from tests.unit.test_export import FEW_BRANCHES, Files, photo, small, written_once
 
 CHANGES: dict[str, dict[str, Any]] = {
     "as small": {},
@@ -39,7 +37,7 @@ def test_the_graph_reads_what_whole_maps_hold(tmp_path: Path, changes: dict[str,
     poses = PoseOutputs(estimator.config, estimator.rescoring_net, 20)
     people, whole = (
         kind(ExportedNetwork(estimator.model, "grid_sample", offsets), poses).eval()  # type: ignore[arg-type]
-        for kind, offsets in ((ExportedPeople, "people"), (ExportedPoses, "map"))
+        for kind, offsets in ((ExportedCenters, "people"), (ExportedPoses, "map"))
     )
     with torch.inference_mode():
         heatmaps, candidates, *found = people(pictures)
@@ -61,25 +59,9 @@ def lively() -> PoseEstimator:
     return PoseEstimator(network(replace(SMALL, head=FEW_BRANCHES)), rescoring_net=net)
 
 
-Files = Callable[[Any], Path]
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """Writes a small estimator in a format, once; skips the test where a package is missing."""
-    folder = tmp_path_factory.mktemp("people")
-
-    @cache
-    def written(name: Any) -> Path:
-        suffix = next(suffix for suffix, kind in FORMATS.items() if kind == name)
-        return lively().export(name, folder / f"small{suffix}", offsets="people").files[0]
-
-    def file(name: Any) -> Path:
-        for package in RUNTIMES[name]:
-            pytest.importorskip(package)
-        return written(name)
-
-    return file
+    return written_once(tmp_path_factory.mktemp("people"), lively, offsets="people")
 
 
 @pytest.fixture(params=[*(pytest.param(name, marks=pytest.mark.slow) for name in ("onnx", "openvino")), "pt2"])
