@@ -189,8 +189,7 @@ class DEKR(nn.Module):
 
     def forward(self, images: Tensor, *, pick: Pick | None = None) -> tuple[Tensor, Tensor]:
         """The maps; or, with ``pick``, the heatmaps, and offsets (B, 2K, P) at the pixels that it picks in them."""
-        running = self.running(images)
-        return running(images) if pick is None else running(images, pick=pick)
+        return self.running(images)(images, pick=pick)
 
     def running(self, images: Tensor) -> Callable[..., tuple[Tensor, Tensor]]:
         """What computes the maps of these images here and now: the fast network where it can, ``plain`` elsewhere."""

@@ -156,12 +156,10 @@ class FastDEKR(nn.Module):
         with torch.autocast("cpu", enabled=False):
             images = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
             maps = [x.float() for x in self.backbone(images)]
-            if pick is not None:
-                heatmaps = self.heatmap_head(maps)
-                return heatmaps, self.offset_head(maps, pixels=pick(heatmaps))
-            if between is None:
-                return self.heatmap_head(maps), self.offset_head(maps)
-            return self.heatmap_head(maps, between), self.offset_head(maps, between)
+            heatmaps = self.heatmap_head(maps, between)
+            if between is not None:
+                return heatmaps, self.offset_head(maps, between)
+            return heatmaps, self.offset_head(maps, pixels=None if pick is None else pick(heatmaps))
 
 
 class FastPath:

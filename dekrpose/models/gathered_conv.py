@@ -54,6 +54,7 @@ class GatheredBlock:
     """
 
     def __init__(self, conv: AdaptiveConv, norm: nn.BatchNorm2d) -> None:
+        assert conv.transform.bias is not None
         branches, channels, padded = conv.branches, conv.channels, padded_channels(conv.channels)
         more = padded - channels
         scale, shift = scale_and_shift(norm)
@@ -68,7 +69,7 @@ class GatheredBlock:
         self.spread = _spread()
         shifts = transform.reshape(branches, 6, padded, TAPS).permute(0, 3, 2, 1).reshape(branches, TAPS * padded, 6)
         self.shift_weight = (shifts @ self.spread).contiguous()  # to all 18 steps at once, for single pixels
-        self.shift_bias = _bias(conv.transform).reshape(branches, 1, 6) @ self.spread
+        self.shift_bias = self.transform_bias.reshape(branches, 1, 6) @ self.spread
         self.kernel = kernel.reshape(branches, padded, TAPS * padded).transpose(1, 2).contiguous()
 
     def __call__(self, x: Tensor, out: Tensor) -> None:
@@ -104,12 +105,8 @@ class GatheredBlock:
         floors = shifts.floor()
         shifts -= floors
         corners = self._corners_at(floors.int(), pixels, (rows, stride))
-        shares = _corner_shares(shifts[..., :TAPS], shifts[..., TAPS:])
         ends = torch.arange(0, corners.numel() + 1, 4, dtype=torch.int32)
-        taps = F.embedding_bag(
-            corners.flatten(), table.view(-1, self.channels), ends, mode="sum", per_sample_weights=shares.flatten(),
-            include_last_offset=True,
-        )  # fmt: skip
+        taps = _blended(table.view(-1, self.channels), corners, shifts, ends)
         taps = taps.reshape(self.branches, -1, TAPS * self.channels)
         own = patches[..., TAPS // 2 * self.channels : (TAPS // 2 + 1) * self.channels]
         return torch.baddbmm(self.bias.reshape(self.branches, 1, -1), taps, self.kernel).add_(own).clamp_(min=0)
@@ -144,11 +141,7 @@ class GatheredBlock:
         floors = shifts.floor()
         shifts -= floors
         corners = self._corners(floors.int(), layout, top)
-        shares = _corner_shares(shifts[:, :TAPS], shifts[:, TAPS:])
-        taps = F.embedding_bag(
-            corners.flatten(), table, layout.ends[: len(corners) + 1], mode="sum", per_sample_weights=shares.flatten(),
-            include_last_offset=True,
-        )  # fmt: skip
+        taps = _blended(table, corners, shifts, layout.ends[: len(corners) + 1])
         return taps.reshape(1, rows, width, -1).permute(0, 3, 1, 2)
 
     def _corners(self, steps: Tensor, layout: _Layout, top: int) -> Tensor:
@@ -196,6 +189,20 @@ def _layout(height: int, width: int, branches: int, rows: int) -> _Layout:
         return _Layout(width, pixels, torch.zeros_like(last), last, numbers, ends)
 
 
+def _blended(table: Tensor, corners: Tensor, shifts: Tensor, ends: Tensor) -> Tensor:
+    """Taps (N, C): the table's rows (.., C) at the four corners (..., 4) of each, in the shares that its shift gives.
+
+    Args:
+        table, corners: see the module and ``GatheredBlock``.
+        shifts: (..., 18) down and right of the upper left corner, 0 to 1.
+        ends: (N + 1,) where the corners of each tap begin.
+    """
+    shares = _corner_shares(shifts[..., :TAPS], shifts[..., TAPS:])
+    return F.embedding_bag(
+        corners.flatten(), table, ends, mode="sum", per_sample_weights=shares.flatten(), include_last_offset=True
+    )
+
+
 def _corner_shares(down: Tensor, right: Tensor) -> Tensor:
     """Bilinear weights (..., 4) of the pixels upper left, upper right, lower left, lower right."""
     shares = torch.empty(*down.shape, 4, dtype=torch.float32)
@@ -211,11 +218,6 @@ def _neighbours(stride: int) -> Tensor:
     """(9,): how far the 3x3 pixels around one are away in maps with rows of ``stride`` pixels."""
     with torch.inference_mode(False):
         return torch.tensor([dy * stride + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
-
-
-def _bias(conv: nn.Conv2d) -> Tensor:
-    assert conv.bias is not None
-    return conv.bias
 
 
 def _spread() -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dekrpose.training.augment import AugmentConfig
@@ -64,28 +64,7 @@ def tiny_recipe(on_device: bool = False) -> TrainConfig:
     Args:
         on_device: for a GPU that makes the batches: more epochs and a larger batch of larger crops.
     """
-    if on_device:
-        return TrainConfig(
-            epochs=100,
-            batch_size=128,
-            learning_rate=2e-3,
-            warmup=500,
-            weight_decay=2e-2,
-            offset_factor=0.04,
-            precision="bfloat16",
-            augment=AugmentConfig(
-                size=192,
-                rotation=40.0,
-                scale=(0.6, 1.5),
-                color=0.3,
-                grey=0.1,
-                mosaic=0.25,
-                on_person=0.7,
-                minimum_keypoints=3,
-            ),
-            targets=TargetConfig(sigma=1.5, center_sigma=2.0, radius=3, offset_pixels=256),
-        )
-    return TrainConfig(
+    config = TrainConfig(
         epochs=20,
         batch_size=16,
         learning_rate=1e-3,
@@ -103,6 +82,18 @@ def tiny_recipe(on_device: bool = False) -> TrainConfig:
             minimum_keypoints=3,
         ),
         targets=TargetConfig(sigma=1.5, center_sigma=2.0, radius=3, offset_pixels=160),
+    )
+    if not on_device:
+        return config
+    return replace(
+        config,
+        epochs=100,
+        batch_size=128,
+        learning_rate=2e-3,
+        warmup=500,
+        weight_decay=2e-2,
+        augment=replace(config.augment, size=192, rotation=40.0, scale=(0.6, 1.5), color=0.3, mosaic=0.25),
+        targets=replace(config.targets, offset_pixels=256),
     )
 
 

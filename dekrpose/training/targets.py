@@ -111,8 +111,8 @@ def windowed_gaussians(positions: Tensor, drawn: Tensor, sigmas: Tensor, length:
     """One-dimensional Gaussians (..., C, length), 0 outside the official window and where not drawn.
 
     Args:
-        positions: (P, C) coordinates along one axis, heatmap pixels.
-        drawn: (P, C) boolean.
+        positions: (..., C) coordinates along one axis, heatmap pixels.
+        drawn: (..., C) boolean.
         sigmas: (C,) heatmap pixels.
         length: pixels along the axis.
     """
