@@ -202,9 +202,13 @@ def test_what_only_weights_can_do_is_refused(exported: Path, tmp_path: Path) -> 
         PoseEstimator.from_pretrained(exported, device="meta")
 
 
-def test_dtypes(files: Files, tmp_path: Path) -> None:
+def test_half_precision_is_for_openvino(files: Files) -> None:
     with pytest.raises(ValueError, match="export to OpenVINO"):
         PoseEstimator.from_pretrained(files("pt2"), dtype="bfloat16")
+
+
+@pytest.mark.slow
+def test_half_precision_on_openvino(files: Files) -> None:
     pytest.importorskip("openvino")
     pixels = photo(64, 64)
     poses = PoseEstimator.from_pretrained(files("openvino"), dtype="bfloat16").estimate(pixels, score_threshold=0)

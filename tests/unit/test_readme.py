@@ -45,7 +45,7 @@ SHORTER = {
 PARSED = {"dekrpose models --complexity": "counts twelve networks; the tests of the command line run it on one"}
 INSTALLS = "python3 -m venv .venv && "
 
-SLOW = {"speed.md"}
+SLOW = {"export.md", "speed.md"}
 """Documents whose commands take minutes."""
 
 
