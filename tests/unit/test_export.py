@@ -76,6 +76,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return written_once(folder, lambda: small(folder), max_people=12)
 
 
+@cache
+def opened(path: Path) -> PoseEstimator:
+    """An exported file's estimator; loading takes seconds, so tests that leave it as it is share one."""
+    return PoseEstimator.from_pretrained(path)
+
+
 @pytest.fixture(params=["onnx", pytest.param("openvino", marks=pytest.mark.slow), "pt2"])
 def exported(request: pytest.FixtureRequest, files: Files) -> Path:
     return files(request.param)
@@ -151,7 +157,7 @@ def test_any_batch_and_size(exported: Path, tmp_path: Path) -> None:
     ids=["default", "scales", "match", "many, not rescored"],
 )
 def test_every_option_gives_what_torch_gives(exported: Path, tmp_path: Path, options: dict[str, Any]) -> None:
-    estimator, other = small(tmp_path), PoseEstimator.from_pretrained(exported)
+    estimator, other = small(tmp_path), opened(exported)
     pixels = photo(180, 260)
     options = {"score_threshold": 0, "input_size": 128, **options}
     expected, poses = (item.estimate(pixels, **options) for item in (estimator, other))
@@ -165,7 +171,7 @@ def test_every_option_gives_what_torch_gives(exported: Path, tmp_path: Path, opt
 
 
 def test_the_flip_test_sees_the_same_maps(exported: Path, tmp_path: Path) -> None:
-    estimator, other = small(tmp_path), PoseEstimator.from_pretrained(exported)
+    estimator, other = small(tmp_path), opened(exported)
     pictures = to_tensor(np.stack([photo(96, 160)]))
     # the maps and not the people: averaged with its mirror image, made-up heat is everywhere equally high
     maps = (item._maps(pictures, True, item.model) for item in (estimator, other))
@@ -176,12 +182,12 @@ def test_the_flip_test_sees_the_same_maps(exported: Path, tmp_path: Path) -> Non
 def test_many_photos(exported: Path, tmp_path: Path) -> None:
     photos = [photo(64, 64), photo(64, 100), photo(64, 64, seed=2)]
     expected = list(small(tmp_path).estimate_many(photos, batch_size=2))
-    poses = list(PoseEstimator.from_pretrained(exported).estimate_many(photos, batch_size=2))
+    poses = list(opened(exported).estimate_many(photos, batch_size=2))
     assert [len(item) for item in poses] == [len(item) for item in expected]
 
 
 def test_configuration_and_scoring_net_travel_along(exported: Path, tmp_path: Path) -> None:
-    estimator, other = small(tmp_path), PoseEstimator.from_pretrained(exported)
+    estimator, other = small(tmp_path), opened(exported)
     assert other.config == estimator.config
     assert estimator.rescoring_net is not None
     assert other.rescoring_net is not None
@@ -191,7 +197,7 @@ def test_configuration_and_scoring_net_travel_along(exported: Path, tmp_path: Pa
 
 
 def test_what_only_weights_can_do_is_refused(exported: Path, tmp_path: Path) -> None:
-    estimator = PoseEstimator.from_pretrained(exported)
+    estimator = opened(exported)
     with pytest.raises(DekrPoseError, match="is an exported file and cannot be saved as weights"):
         estimator.save_pretrained(tmp_path / "folder")
     with pytest.raises(DekrPoseError, match="cannot be exported again"):
@@ -236,6 +242,7 @@ def test_a_foreign_onnx_file(tmp_path: Path) -> None:
         PoseEstimator.from_pretrained(tmp_path / "foreign.onnx")
 
 
+@pytest.mark.slow
 def test_openvino_needs_its_weights(files: Files, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     (tmp_path / "alone.xml").write_bytes(files("openvino").read_bytes())
@@ -301,10 +308,15 @@ def test_wrong_options(arguments: Any, words: str, tmp_path: Path) -> None:
         small(tmp_path).export(name, tmp_path / path, **options)
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = write_small_model(tmp_path / "small.safetensors", replace(SMALL, head=FEW_BRANCHES))
     assert main(["export", str(model), str(tmp_path / "small.pt2")]) == 0
     assert "keypoints differ by at most" in capsys.readouterr().out
+
+
+def test_the_command_refuses_unknown_endings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_small_model(tmp_path / "small.safetensors", replace(SMALL, head=FEW_BRANCHES))
     assert main(["export", str(model), str(tmp_path / "small.tflite")]) == 1
     assert "must end in .onnx, .xml, .pt2" in capsys.readouterr().err
 

@@ -19,7 +19,7 @@ from dekrpose.exported import OUTPUTS, open_exported
 from dekrpose.models.oks_score import OKSScoreNet
 from tests.small_model import SMALL
 from tests.unit.test_center_path import network
-from tests.unit.test_export import FEW_BRANCHES, Files, photo, small, written_once
+from tests.unit.test_export import FEW_BRANCHES, Files, opened, photo, small, written_once
 
 CHANGES: dict[str, dict[str, Any]] = {
     "as small": {},
@@ -71,7 +71,7 @@ def exported(request: pytest.FixtureRequest, files: Files) -> Path:
 
 @pytest.mark.parametrize("options", [{}, {"rescore": False, "nms_threshold": 0.3}, {"max_people": 2}], ids=str)
 def test_people_are_those_of_torch(exported: Path, options: dict[str, Any]) -> None:
-    estimator, other = lively(), PoseEstimator.from_pretrained(exported)
+    estimator, other = lively(), opened(exported)
     photos = [photo(180, 260), photo(180, 260, seed=1), photo(64, 64)]
     options = {"score_threshold": 0, "input_size": 128, **options}
     expected, found = (list(one.estimate_many(photos, **options)) for one in (estimator, other))
@@ -84,7 +84,7 @@ def test_people_are_those_of_torch(exported: Path, options: dict[str, Any]) -> N
 
 
 def test_keypoints_are_matched_to_heatmaps(exported: Path) -> None:
-    estimator, other = lively(), PoseEstimator.from_pretrained(exported)
+    estimator, other = lively(), opened(exported)
     options: dict[str, Any] = {"score_threshold": 0, "match_heatmap": "paper", "max_people": 1}
     expected, poses = (one.estimate(photo(96, 128), **options) for one in (estimator, other))
     apart = np.abs(poses.keypoints - expected.keypoints).max(axis=2)
@@ -95,7 +95,7 @@ def test_keypoints_are_matched_to_heatmaps(exported: Path) -> None:
 
 
 def test_what_needs_the_map_is_refused(files: Files) -> None:
-    estimator = PoseEstimator.from_pretrained(files("pt2"))
+    estimator = opened(files("pt2"))
     cases: list[tuple[dict[str, Any], str]] = [
         ({"flip_test": True}, "export the model with `--offsets map`"),
         ({"scales": (0.5, 1)}, "export the model with `--offsets map`"),
