@@ -11,7 +11,7 @@ from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
 Branches = Literal["per_keypoint", "grouped_13", "grouped_5", "shared"]
 TemporalKind = Literal["convgru", "gru_offset_flat"]
 """How a network remembers earlier frames (see ``models.temporal``)."""
-MatchMode = Literal["official", "paper"]
+MatchMode = Literal["official", "paper", "weighted"]
 """How keypoints are moved to heatmap peaks (see ``decode.matching``)."""
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -170,8 +170,8 @@ class DecodeConfig:
         multi_scale_nms_threshold: the same, several scales.
         nms_min_keypoints: poses are neighbours when *more* than this many keypoints are near.
         other_scale_factor: weight of center scores that come from scales other than 1.
-        match_heatmap: move keypoints to heatmap peaks, with or without the released code's quirk near borders; None
-            leaves them where they were regressed.
+        match_heatmap: move keypoints to heatmap peaks, the nearest ones, with or without the released code's quirk near
+            borders, or those of the highest weight; None leaves them where they were regressed.
     """
 
     score_threshold: float = 0.05

@@ -199,7 +199,8 @@ class PoseEstimator:
             flip_test: average with the mirrored image.
             scales: input scales, 1 among them; several are slower and more accurate.
             match_heatmap: move keypoints to heatmap peaks: True or "official" as the released code does, "paper"
-                without its mix-up near borders; None is the model's own (False in the published models).
+                without its mix-up near borders; "weighted" to the peak of highest heat times likelihood of the way
+                there, which also scores the keypoint; None is the model's own (False in the published models).
             rescore: predict how good each pose is and multiply its score by that; None does so when the model has
                 the net.
             color: "rgb" or "bgr" (OpenCV), for arrays and tensors.

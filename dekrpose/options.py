@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from dekrpose.config import DecodeConfig, MatchMode
 from dekrpose.images import Color
@@ -54,8 +55,9 @@ def resolve_options(
     scales = tuple(float(scale) for scale in scales)
     if 1.0 not in scales or len(set(scales)) != len(scales) or min(scales) <= 0:
         raise ValueError(f"scales must be different positive numbers with 1 among them, got {scales}")
-    if match_heatmap not in (None, False, True, "official", "paper"):
-        raise ValueError(f'match_heatmap must be None, False, True, "official" or "paper", got {match_heatmap!r}')
+    modes = get_args(MatchMode)
+    if match_heatmap not in (None, False, True, *modes):
+        raise ValueError(f"match_heatmap must be None, False, True or one of {modes}, got {match_heatmap!r}")
     if match_heatmap is None:
         match_heatmap = own.match_heatmap or False
     if max_people < 1:

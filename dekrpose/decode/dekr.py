@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dekrpose.config import MatchMode
-from dekrpose.decode.matching import match_to_heatmaps
-from dekrpose.decode.matching_at_stride import STRIDE, match_at_stride
+from dekrpose.decode.matching import NearestMode, Peaks, move_by_weight, read_peaks
+from dekrpose.decode.matching_at_stride import STRIDE, read_cell_peaks
 from dekrpose.decode.multiscale import average_heatmaps, heat_values, pool_scales
 from dekrpose.decode.nms import pose_nms
 
@@ -180,14 +180,15 @@ def decode(
         nms_threshold: pose NMS distance as a share of the pose's box diagonal.
         nms_min_keypoints: poses are neighbours when more than this many keypoints are near.
         other_scale_factor: weight of the center values of scales other than 1.
-        match: move keypoints to heatmap peaks, with the official border quirk or as the paper says; None is off.
+        match: move keypoints to heatmap peaks: to the nearest one after suppression, with the official border quirk or
+            as the paper says; or "weighted", before suppression, see ``matching.move_by_weight``; None is off.
         valid_size: (height, width) in input pixels of scale 1, multiples of ``stride``, of an image that was padded
             at the right and bottom: the maps are cropped to it, so the padding has no influence. None: all is valid.
         stride: input pixels per heatmap pixel.
 
     Returns:
-        Poses (N, K, 2) in input pixels of scale 1, never clipped; keypoint scores (N, K), center value times heat;
-        pose scores (N,), their means. All raw (they can be slightly negative), float32, N may be 0.
+        Poses (N, K, 2) in input pixels of scale 1, never clipped; keypoint scores (N, K), center value times heat, or
+        times weight; pose scores (N,), their means. All raw (they can be slightly negative), float32, N may be 0.
 
     Raises:
         ValueError: the maps do not belong together, or scale 1 is missing.
@@ -233,7 +234,7 @@ def choose_poses(
     match: MatchMode | None = None,
     heat: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """From the candidates of one image to its poses: heat, suppression, matching.
+    """From the candidates of one image to its poses: heat, suppression, matching, in the order that it wants.
 
     Args:
         candidates: (N, K, 3), see ``decode_poses``.
@@ -245,6 +246,10 @@ def choose_poses(
     Returns:
         As ``decode``.
     """
+    peaks = None if match is None or len(candidates) == 0 else _peaks(heatmaps, size, match)
+    if peaks is not None and match == "weighted":
+        moved, heat = move_by_weight(candidates[..., :2], peaks)
+        candidates = torch.cat([moved, candidates[..., 2:]], dim=2)
     poses, keypoint_scores, scores = pose_nms(
         candidates,
         heat_values(heatmaps, candidates[..., :2], size) if heat is None else heat,
@@ -252,32 +257,20 @@ def choose_poses(
         min_keypoints=nms_min_keypoints,
         max_people=max_people,
     )
-    if match is not None and len(poses):
-        poses = match_poses(poses, keypoint_scores, heatmaps, size, match)
+    if peaks is not None:
+        poses = (peaks.fit if match == "weighted" else peaks.match)(poses, keypoint_scores)
     return poses, keypoint_scores, scores
 
 
-def match_poses(
-    poses: Tensor, keypoint_scores: Tensor, heatmaps: Sequence[Tensor], size: tuple[int, int], mode: MatchMode
-) -> Tensor:
-    """Move keypoints to heatmap peaks, without enlarging the heatmaps where that gives the same.
-
-    Args:
-        poses: (N, K, 2) xy, input pixels of scale 1.
-        keypoint_scores: (N, K).
-        heatmaps: per scale (K, h, w).
-        size: (height, width), input pixels of scale 1.
-        mode: see ``match_to_heatmaps``.
-
-    Returns:
-        (N, K, 2) xy, input pixels of scale 1.
-    """
+def _peaks(heatmaps: Sequence[Tensor], size: tuple[int, int], match: MatchMode) -> Peaks:
+    """The heatmaps' peaks, without enlarging them where that gives the same."""
     cells = tuple(heatmaps[0].shape[1:])
-    on_cells = len(heatmaps) == 1 and size == (STRIDE * cells[0], STRIDE * cells[1])
-    matched = match_at_stride(poses, keypoint_scores, heatmaps[0]) if on_cells and mode == "paper" else None
-    if matched is not None:
-        return matched
-    return match_to_heatmaps(poses, keypoint_scores, average_heatmaps(heatmaps, size), mode=mode)
+    if match != "official" and len(heatmaps) == 1 and size == (STRIDE * cells[0], STRIDE * cells[1]):
+        peaks = read_cell_peaks(heatmaps[0])
+        if peaks is not None:
+            return peaks
+    nearest: NearestMode = "official" if match == "official" else "paper"
+    return read_peaks(average_heatmaps(heatmaps, size), nearest)
 
 
 def crop_to(heatmaps: Tensor, positions: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

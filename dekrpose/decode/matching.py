@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -12,13 +13,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dekrpose.config import MatchMode
 from dekrpose.decode.gaussian_fit import fit_gaussians
 
 PEAK_WINDOW = 5
 PEAKS_PER_KEYPOINT = 30
 REACH = 75.0
 """Input pixels: peaks farther away belong to somebody else."""
+SPREAD = 0.15
+"""How far off regressed keypoints are expected to be, as a share of the diagonal of their pose's box."""
+WEIGHT_REACH = 2.5
+"""Peaks farther away than this many spreads are not taken by weight."""
 FIT_RADIUS = 6
 """Input pixels on each side of the peak that the Gaussian is fitted to."""
 FIT_MIN_SCORE = 0.05
@@ -30,8 +34,40 @@ FIT_EVALUATIONS = 300
 """A fit that needs more has failed; recordings of the official code keep one of 209 and give up one of 411."""
 
 
+Fits = Callable[[NDArray[np.int64]], NDArray[np.float64]]
+"""(N, 3) keypoint, x, y -> fitted (N, 2) xy, input pixels; NaN where a fit fails."""
+NearestMode = Literal["official", "paper"]
+"""Matching that moves to the nearest peak, with the released code's quirk near borders or without it."""
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """The peaks of one image's heatmaps, and how Gaussians are fitted to them.
+
+    Args:
+        places: (K, P, 2) xy, input pixels.
+        heat: (K, P); 0 is no peak.
+        size: (height, width) of the image, input pixels.
+        fits: fits around places.
+    """
+
+    places: NDArray[np.float32]
+    heat: NDArray[np.float32]
+    size: tuple[int, int]
+    fits: Fits
+
+    def match(self, poses: Tensor, keypoint_scores: Tensor) -> Tensor:
+        """``match_to_heatmaps`` with these peaks."""
+        return self.fit(torch.from_numpy(move_to_peaks(poses.cpu().numpy(), self.places, self.heat)), keypoint_scores)
+
+    def fit(self, poses: Tensor, keypoint_scores: Tensor) -> Tensor:
+        """Keypoints (N, K, 2) xy, input pixels, at the centers of the Gaussians that are fitted around them."""
+        fitted = fit_all(poses.cpu().numpy(), keypoint_scores.cpu().numpy(), self.size, self.fits)
+        return torch.from_numpy(fitted).to(poses)
+
+
 def match_to_heatmaps(
-    poses: Tensor, keypoint_scores: Tensor, heatmaps: Tensor, *, mode: MatchMode = "official"
+    poses: Tensor, keypoint_scores: Tensor, heatmaps: Tensor, *, mode: NearestMode = "official"
 ) -> Tensor:
     """Move each keypoint to the nearest peak of its heatmap, then to the center of a Gaussian fitted there.
 
@@ -51,15 +87,18 @@ def match_to_heatmaps(
     Raises:
         ValueError: unknown mode.
     """
-    if mode not in get_args(MatchMode):
-        raise ValueError(f"mode must be one of {get_args(MatchMode)}, got {mode!r}")
+    if mode not in get_args(NearestMode):
+        raise ValueError(f"mode must be one of {get_args(NearestMode)}, got {mode!r}")
     if len(poses) == 0:
         return poses.clone()
+    return read_peaks(heatmaps, mode).match(poses, keypoint_scores).to(poses)
+
+
+def read_peaks(heatmaps: Tensor, mode: NearestMode = "paper") -> Peaks:
+    """The peaks of heatmaps (K, H, W) at input resolution."""
     heat = heatmaps.cpu().numpy()
-    size = (heat.shape[1], heat.shape[2])
-    moved = move_to_peaks(poses.cpu().numpy(), *find_peaks(heatmaps))
-    fit = partial(_official_fits if mode == "official" else _fits, heat)
-    return torch.from_numpy(fit_all(moved, keypoint_scores.cpu().numpy(), size, fit)).to(poses)
+    fits = partial(_official_fits if mode == "official" else _fits, heat)
+    return Peaks(*find_peaks(heatmaps), (heat.shape[1], heat.shape[2]), fits)
 
 
 def find_peaks(heatmaps: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -98,6 +137,31 @@ def move_to_peaks(
     return np.where(nearest < REACH, peaks[np.arange(len(peaks)), index], poses)
 
 
+def move_by_weight(poses: Tensor, peaks: Peaks) -> tuple[Tensor, Tensor]:
+    """Move each keypoint to the peak of the highest weight: its heat times a Gaussian of the way there.
+
+    The Gaussian is as wide as regressed keypoints are uncertain, ``SPREAD`` of the pose's box, so a clear peak is
+    taken before a faint one that is nearer. A keypoint with no peak in reach stays.
+
+    Args:
+        poses: (N, K, 2) xy, input pixels.
+        peaks: of the image.
+
+    Returns:
+        (N, K, 2) xy, input pixels, a new tensor; and (N, K) the weights, 0 where a keypoint stays.
+    """
+    points = poses.cpu().numpy()
+    diagonals = np.linalg.norm(np.ptp(points, axis=1), axis=1)
+    x = points[:, :, None, 0] - peaks.places[:, :, 0]
+    y = points[:, :, None, 1] - peaks.places[:, :, 1]
+    squared = (x * x + y * y) / np.maximum(np.square(SPREAD * diagonals), 1e-9)[:, None, None]
+    weights = np.where(squared < WEIGHT_REACH**2, peaks.heat * np.exp(-0.5 * squared), 0.0)
+    index = weights.argmax(2)
+    best = np.take_along_axis(weights, index[..., None], 2)
+    moved = np.where(best > 0, peaks.places[np.arange(points.shape[1]), index], points)
+    return torch.from_numpy(moved).to(poses), torch.from_numpy(best[..., 0]).to(poses)
+
+
 def peak_values(heatmaps: Tensor) -> Tensor:
     """Heat (K, H, W) where a pixel is the highest of its 5x5 window, elsewhere 0."""
     # The official code fills up missing peaks with arbitrary pixels of zero heat; those are nobody's keypoints.
@@ -115,10 +179,6 @@ def window_maximum(heatmaps: Tensor) -> Tensor:
         four = torch.maximum(two.narrow(axis, 0, size + 1), two.narrow(axis, 2, size + 1))
         heatmaps = torch.maximum(four.narrow(axis, 0, size), one.narrow(axis, 4, size))
     return heatmaps
-
-
-Fits = Callable[[NDArray[np.int64]], NDArray[np.float64]]
-"""(N, 3) keypoint, x, y -> fitted (N, 2) xy, input pixels; NaN where a fit fails."""
 
 
 def fit_all(

@@ -9,11 +9,10 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dekrpose.decode.matching import PEAKS_PER_KEYPOINT, fit_all, fit_windows, move_to_peaks, window_pixels
+from dekrpose.decode.matching import PEAKS_PER_KEYPOINT, Peaks, fit_windows, window_pixels
 
 STRIDE = 4
 """Input pixels per heatmap pixel; a peak's 5x5 window then ends halfway to the next cell."""
@@ -35,13 +34,17 @@ def match_at_stride(poses: Tensor, keypoint_scores: Tensor, heatmaps: Tensor) ->
     Returns:
         (N, K, 2) xy, input pixels, a new tensor; None for heatmaps of a single row or column.
     """
+    peaks = read_cell_peaks(heatmaps)
+    return None if peaks is None else peaks.match(poses, keypoint_scores).to(poses)
+
+
+def read_cell_peaks(heatmaps: Tensor) -> Peaks | None:
+    """``matching.read_peaks`` of (K, h, w) heatmaps that are not enlarged; None for those of a single row or column."""
     heat = heatmaps.cpu().numpy()
     _, height, width = heat.shape
     if min(height, width) < 2:
         return None
-    moved = move_to_peaks(poses.cpu().numpy(), *find_cell_peaks(heat))
-    size = (STRIDE * height, STRIDE * width)
-    return torch.from_numpy(fit_all(moved, keypoint_scores.cpu().numpy(), size, partial(_fits, heat))).to(poses)
+    return Peaks(*find_cell_peaks(heat), (STRIDE * height, STRIDE * width), partial(_fits, heat))
 
 
 def find_cell_peaks(heat: Maps) -> tuple[Maps, Maps]:

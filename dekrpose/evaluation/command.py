@@ -39,9 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scales", metavar="S", type=float, nargs="+", default=[1.0], help="input scales, 1 among them"
     )
     parser.add_argument(
-        "--match-heatmap", nargs="?", const="official", choices=("official", "paper", "off"),
+        "--match-heatmap", nargs="?", const="official", choices=("official", "paper", "weighted", "off"),
         help="move keypoints to heatmap peaks, as the released code does (official), without its mix-up near borders "
-        "(paper), or not at all; default: the model's",
+        "(paper), to the likeliest peak instead of the nearest (weighted), or not at all; default: the model's",
     )  # fmt: skip
     parser.add_argument(
         "--nms-threshold", metavar="T", type=float,

@@ -84,7 +84,7 @@ def assert_same_people(found: Poses, expected: Poses, tolerance: float = 1e-3) -
 
 
 @pytest.mark.parametrize("head", list(HEADS))
-@pytest.mark.parametrize("match", [False, "paper"])
+@pytest.mark.parametrize("match", [False, "paper", "weighted"])
 def test_the_people_of_the_whole_maps(head: str, match: Any) -> None:
     one = estimator(head)
     options = {"score_threshold": 0, "match_heatmap": match}
@@ -92,7 +92,7 @@ def test_the_people_of_the_whole_maps(head: str, match: Any) -> None:
     with whole_maps(one) as seen:
         expected = one.estimate(photo(), **options)
     assert len(seen) == 1
-    assert len(found) > 3
+    assert len(found) > (0 if match == "weighted" else 3)  # by weight, noise is soon one person
     assert_same_people(found, expected)
 
 

@@ -68,7 +68,7 @@ def test_nobody_there_gives_empty_tensors() -> None:
     assert scores.shape == (0,)
 
 
-@pytest.mark.parametrize("match", [None, "official", "paper"])
+@pytest.mark.parametrize("match", [None, "official", "paper", "weighted"])
 def test_nobody_there_at_any_of_three_scales(match: str | None) -> None:
     maps = [draw([], 24, 32)[:2], draw([], 12, 16)[:2], draw([], 6, 8)[:2]]
     poses, _, _ = decode(maps, (2, 1, 0.5), match=match)  # type: ignore[arg-type]
@@ -187,7 +187,7 @@ def test_heat_is_read_as_from_the_enlarged_map() -> None:
     assert torch.allclose(keypoint_scores, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("match", [None, "official", "paper"])
+@pytest.mark.parametrize("match", [None, "official", "paper", "weighted"])
 def test_padding_in_a_batch_changes_nothing(match: str | None) -> None:
     scales = (2.0, 1.0, 0.5)
     people = [(8.0, 11.0, 6.0, 0.8), (30.0, 20.0, 6.0, 0.7)]
@@ -221,7 +221,7 @@ def test_half_precision_maps_decode_in_single_precision() -> None:
     assert torch.allclose(poses, 4 * expected, atol=0.5)
 
 
-@pytest.mark.parametrize("match", [None, "official", "paper"])
+@pytest.mark.parametrize("match", [None, "official", "paper", "weighted"])
 def test_inputs_are_not_modified(match: str | None) -> None:
     maps = [draw([(24, 22, 16, 0.8)], 48, 64)[:2], draw([(12, 11, 8, 0.8), (17, 12, 8, 0.7)])[:2]]
     before = [[part.clone() for part in pair] for pair in maps]

@@ -12,8 +12,16 @@ from numpy.typing import NDArray
 from scipy.optimize import leastsq
 from torch import Tensor
 
+from dekrpose.decode.dekr import choose_poses
 from dekrpose.decode.gaussian_fit import fit_gaussians
-from dekrpose.decode.matching import find_peaks, match_to_heatmaps, move_to_peaks, window_maximum
+from dekrpose.decode.matching import (
+    find_peaks,
+    match_to_heatmaps,
+    move_by_weight,
+    move_to_peaks,
+    read_peaks,
+    window_maximum,
+)
 from dekrpose.decode.matching_at_stride import find_cell_peaks, match_at_stride
 from dekrpose.decode.multiscale import average_heatmaps
 
@@ -40,6 +48,33 @@ def test_a_keypoint_moves_to_the_exact_middle_of_its_spot(mode: str) -> None:
 def test_the_nearest_peak_wins_not_the_highest() -> None:
     heatmap = spots([(100.0, 40.0)]) + 0.5 * spots([(40.0, 40.0)])
     assert move_to_peaks(np.array([[[50.0, 44.0]]], np.float32), *find_peaks(heatmap)).tolist() == [[[40.0, 40.0]]]
+
+
+def test_by_weight_a_clear_peak_wins_over_a_faint_one_that_is_nearer() -> None:
+    heatmaps = torch.cat([spots([(100.0, 40.0)]) + 0.1 * spots([(50.0, 40.0)]), spots([]), spots([(20.0, 10.0)])])
+    poses = torch.tensor([[[75.0, 40.0], [60.0, 20.0], [150.0, 88.0]]])  # in a box of 90 x 68 pixels
+    moved, weights = move_by_weight(poses, read_peaks(heatmaps))
+    assert moved.tolist() == [[[100.0, 40.0], [60.0, 20.0], [150.0, 88.0]]]
+    squared_diagonal = 90**2 + 68**2
+    expected = 0.9 * np.exp(-0.5 * 25**2 / (0.15**2 * squared_diagonal))
+    assert weights[0].tolist() == pytest.approx([expected, 0, 0], abs=1e-5)
+
+
+def test_by_weight_of_two_poses_on_the_same_peaks_the_likelier_stays_with_its_weights_as_scores() -> None:
+    heatmaps = torch.cat([spots([(40.0, 40.0)]), spots([(100.0, 60.0)])])
+    near, far = ([[41.0, 40.0], [100.0, 61.0]], [[49.0, 34.0], [90.0, 64.0]])
+    candidates = torch.cat([torch.tensor([far, near]), torch.full((2, 2, 1), 0.5)], dim=2)
+    poses, scores, _ = choose_poses(candidates, [heatmaps], (96, 160), match="weighted", nms_min_keypoints=1)
+    np.testing.assert_allclose(poses.numpy(), [[[40.0, 40.0], [100.0, 60.0]]], atol=1e-3)
+    _, weights = move_by_weight(torch.tensor([near]), read_peaks(heatmaps))
+    torch.testing.assert_close(scores, 0.5 * weights)
+
+
+def test_by_weight_a_pose_without_size_stays() -> None:
+    poses = torch.full((1, 1, 2), 50.0)
+    moved, weights = move_by_weight(poses, read_peaks(spots([(60.0, 40.0)])))
+    assert moved.tolist() == poses.tolist()
+    assert weights.tolist() == [[0.0]]
 
 
 def test_a_peak_75_pixels_away_is_somebody_elses() -> None:

@@ -80,7 +80,7 @@ def made_up_maps(batch: int, scales: Sequence[float], *, people: bool = True) ->
 
 @pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0, 2.0), (1.0, 1.5)])
 @pytest.mark.parametrize("people", [True, False])
-@pytest.mark.parametrize("match", [None, "paper"])
+@pytest.mark.parametrize("match", [None, "paper", "weighted"])
 def test_decoding_on_a_device_gives_the_same_poses(scales: tuple[float, ...], people: bool, match: str | None) -> None:
     maps = made_up_maps(3, scales, people=people)
     layout = layout_of([own for own, _ in maps], scales, max_centers=20, with_heatmaps=match is not None)

@@ -320,7 +320,7 @@ def test_a_model_that_asks_for_matching_gets_it(estimator: PoseEstimator, monkey
         ({"scales": ()}, "scales must be different positive numbers"),
         ({"max_people": 0}, "max_people must be at least 1, got 0"),
         ({"input_size": 0}, "input_size must be a positive number of pixels, got 0"),
-        ({"match_heatmap": "papre"}, 'match_heatmap must be None, False, True, "official" or "paper", got \'papre\''),
+        ({"match_heatmap": "papre"}, "False, True or one of ('official', 'paper', 'weighted'), got 'papre'"),
         ({"rescore": True}, "rescore=True needs a rescoring net"),
         ({"color": "hsv"}, "color must be"),
     ],
