@@ -258,7 +258,7 @@ def choose_poses(
         max_people=max_people,
     )
     if peaks is not None:
-        poses = (peaks.fit if match == "weighted" else peaks.match)(poses, keypoint_scores)
+        poses = (peaks.refine if match == "weighted" else peaks.match)(poses, keypoint_scores)
     return poses, keypoint_scores, scores
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dekrpose.config import OUTPUT_STRIDE
 from dekrpose.decode.gaussian_fit import fit_gaussians
 
 PEAK_WINDOW = 5
@@ -42,28 +43,49 @@ NearestMode = Literal["official", "paper"]
 
 @dataclass(frozen=True)
 class Peaks:
-    """The peaks of one image's heatmaps, and how Gaussians are fitted to them.
+    """The peaks of one image's heatmaps, and how their exact places are found.
 
     Args:
         places: (K, P, 2) xy, input pixels.
         heat: (K, P); 0 is no peak.
-        size: (height, width) of the image, input pixels.
-        fits: fits around places.
+        heatmaps: (K, h, w) that they are in.
+        spacing: input pixels per heatmap pixel.
+        fits: fits Gaussians around places.
     """
 
     places: NDArray[np.float32]
     heat: NDArray[np.float32]
-    size: tuple[int, int]
+    heatmaps: NDArray[np.float32]
+    spacing: int
     fits: Fits
 
     def match(self, poses: Tensor, keypoint_scores: Tensor) -> Tensor:
         """``match_to_heatmaps`` with these peaks."""
-        return self.fit(torch.from_numpy(move_to_peaks(poses.cpu().numpy(), self.places, self.heat)), keypoint_scores)
+        moved = move_to_peaks(poses.cpu().numpy(), self.places, self.heat)
+        size = (self.spacing * self.heatmaps.shape[1], self.spacing * self.heatmaps.shape[2])
+        return torch.from_numpy(fit_all(moved, keypoint_scores.cpu().numpy(), size, self.fits)).to(poses)
 
-    def fit(self, poses: Tensor, keypoint_scores: Tensor) -> Tensor:
-        """Keypoints (N, K, 2) xy, input pixels, at the centers of the Gaussians that are fitted around them."""
-        fitted = fit_all(poses.cpu().numpy(), keypoint_scores.cpu().numpy(), self.size, self.fits)
-        return torch.from_numpy(fitted).to(poses)
+    def refine(self, poses: Tensor, weights: Tensor) -> Tensor:
+        """Keypoints (N, K, 2) xy, input pixels, moved from peaks to the exact place.
+
+        It is where a parabola through three logarithms is highest, those of the sums over rows, and over columns, of
+        the peak's 3x3 surroundings at stride 4: exact for a Gaussian, and a small part of the work of a fit.
+        Keypoints of weight 0 stay.
+        """
+        points = poses.cpu().numpy().copy()
+        people, keypoints = np.nonzero(weights.cpu().numpy() > 0)
+        _, height, width = self.heatmaps.shape
+        steps = (np.arange(-1, 2) * (OUTPUT_STRIDE // self.spacing))[None]
+        cells = np.rint(points[people, keypoints] / self.spacing).astype(np.int64)
+        rows = (cells[:, 1:] + steps).clip(0, height - 1)[:, :, None]
+        columns = (cells[:, :1] + steps).clip(0, width - 1)[:, None]
+        around = np.maximum(self.heatmaps[keypoints[:, None, None], rows, columns], 0)
+        sums = np.log(np.maximum(np.stack([around.sum(1), around.sum(2)]), 1e-3))
+        before, top, after = np.moveaxis(sums, 2, 0)
+        bend = np.maximum(2 * top - before - after, 1e-6)
+        shifts = OUTPUT_STRIDE * np.clip((after - before) / (2 * bend), -0.75, 0.75)
+        points[people, keypoints] = self.spacing * cells + shifts.T
+        return torch.from_numpy(points).to(poses)
 
 
 def match_to_heatmaps(
@@ -98,7 +120,7 @@ def read_peaks(heatmaps: Tensor, mode: NearestMode = "paper") -> Peaks:
     """The peaks of heatmaps (K, H, W) at input resolution."""
     heat = heatmaps.cpu().numpy()
     fits = partial(_official_fits if mode == "official" else _fits, heat)
-    return Peaks(*find_peaks(heatmaps), (heat.shape[1], heat.shape[2]), fits)
+    return Peaks(*find_peaks(heatmaps), heat, 1, fits)
 
 
 def find_peaks(heatmaps: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

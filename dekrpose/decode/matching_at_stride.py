@@ -44,7 +44,7 @@ def read_cell_peaks(heatmaps: Tensor) -> Peaks | None:
     _, height, width = heat.shape
     if min(height, width) < 2:
         return None
-    return Peaks(*find_cell_peaks(heat), (STRIDE * height, STRIDE * width), partial(_fits, heat))
+    return Peaks(*find_cell_peaks(heat), heat, STRIDE, partial(_fits, heat))
 
 
 def find_cell_peaks(heat: Maps) -> tuple[Maps, Maps]:

@@ -22,7 +22,7 @@ from dekrpose.decode.matching import (
     read_peaks,
     window_maximum,
 )
-from dekrpose.decode.matching_at_stride import find_cell_peaks, match_at_stride
+from dekrpose.decode.matching_at_stride import find_cell_peaks, match_at_stride, read_cell_peaks
 from dekrpose.decode.multiscale import average_heatmaps
 
 
@@ -65,9 +65,19 @@ def test_by_weight_of_two_poses_on_the_same_peaks_the_likelier_stays_with_its_we
     near, far = ([[41.0, 40.0], [100.0, 61.0]], [[49.0, 34.0], [90.0, 64.0]])
     candidates = torch.cat([torch.tensor([far, near]), torch.full((2, 2, 1), 0.5)], dim=2)
     poses, scores, _ = choose_poses(candidates, [heatmaps], (96, 160), match="weighted", nms_min_keypoints=1)
-    np.testing.assert_allclose(poses.numpy(), [[[40.0, 40.0], [100.0, 60.0]]], atol=1e-3)
+    np.testing.assert_allclose(poses.numpy(), [[[40.0, 40.0], [100.0, 60.0]]], atol=1e-4)
     _, weights = move_by_weight(torch.tensor([near]), read_peaks(heatmaps))
     torch.testing.assert_close(scores, 0.5 * weights)
+
+
+@pytest.mark.parametrize("cells", [True, False])
+def test_a_refined_peak_is_the_exact_middle_of_its_spot(cells: bool) -> None:
+    heatmaps = torch.cat([spots([(60.3, 40.8)], sigma=6.0), spots([(98.2, 21.1)])])
+    peaks = read_cell_peaks(heatmaps[:, ::4, ::4]) if cells else read_peaks(heatmaps)
+    assert peaks is not None
+    moved, weights = move_by_weight(torch.tensor([[[55.0, 42.0], [95.0, 20.0]]]), peaks)
+    np.testing.assert_allclose(peaks.refine(moved, weights).numpy(), [[[60.3, 40.8], [98.2, 21.1]]], atol=1e-3)
+    assert torch.equal(peaks.refine(moved, torch.zeros(1, 2)), moved)
 
 
 def test_by_weight_a_pose_without_size_stays() -> None:
