@@ -274,7 +274,7 @@ ARCHITECTURES: dict[str, ModelConfig] = {
         name="tiny",
         input_size=192,
         backbone=EfficientNetLiteConfig(),
-        head=HeadConfig(heatmap_channels=32, keypoint_channels=8, blocks=1),
+        head=HeadConfig(heatmap_channels=32, keypoint_channels=16, blocks=1),
     ),
 }
 """Network shapes by registry name."""
