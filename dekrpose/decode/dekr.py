@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dekrpose.config import MatchMode
+from dekrpose.config import OUTPUT_STRIDE, MatchMode
 from dekrpose.decode.matching import NearestMode, Peaks, move_by_weight, read_peaks
-from dekrpose.decode.matching_at_stride import STRIDE, read_cell_peaks
+from dekrpose.decode.matching_at_stride import read_cell_peaks
 from dekrpose.decode.multiscale import average_heatmaps, heat_values, pool_scales
 from dekrpose.decode.nms import pose_nms
 
@@ -265,7 +265,7 @@ def choose_poses(
 def _peaks(heatmaps: Sequence[Tensor], size: tuple[int, int], match: MatchMode) -> Peaks:
     """The heatmaps' peaks, without enlarging them where that gives the same."""
     cells = tuple(heatmaps[0].shape[1:])
-    if match != "official" and len(heatmaps) == 1 and size == (STRIDE * cells[0], STRIDE * cells[1]):
+    if match != "official" and len(heatmaps) == 1 and size == (OUTPUT_STRIDE * cells[0], OUTPUT_STRIDE * cells[1]):
         peaks = read_cell_peaks(heatmaps[0])
         if peaks is not None:
             return peaks

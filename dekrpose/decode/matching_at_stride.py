@@ -12,30 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dekrpose.config import OUTPUT_STRIDE
 from dekrpose.decode.matching import PEAKS_PER_KEYPOINT, Peaks, fit_windows, window_pixels
 
-STRIDE = 4
-"""Input pixels per heatmap pixel; a peak's 5x5 window then ends halfway to the next cell."""
-_SHARES = np.arange(STRIDE, dtype=np.float32) / STRIDE
+_SHARES = np.arange(OUTPUT_STRIDE, dtype=np.float32) / OUTPUT_STRIDE
 _SPAN = np.arange(5)
 """Cells that a window of 13 pixels lies on."""
 
 Maps = NDArray[np.float32]
-
-
-def match_at_stride(poses: Tensor, keypoint_scores: Tensor, heatmaps: Tensor) -> Tensor | None:
-    """``match_to_heatmaps(mode="paper")`` on heatmaps that are not enlarged.
-
-    Args:
-        poses: (N, K, 2) xy, input pixels.
-        keypoint_scores: (N, K).
-        heatmaps: (K, h, w), cells 4 input pixels apart.
-
-    Returns:
-        (N, K, 2) xy, input pixels, a new tensor; None for heatmaps of a single row or column.
-    """
-    peaks = read_cell_peaks(heatmaps)
-    return None if peaks is None else peaks.match(poses, keypoint_scores).to(poses)
 
 
 def read_cell_peaks(heatmaps: Tensor) -> Peaks | None:
@@ -44,7 +28,7 @@ def read_cell_peaks(heatmaps: Tensor) -> Peaks | None:
     _, height, width = heat.shape
     if min(height, width) < 2:
         return None
-    return Peaks(*find_cell_peaks(heat), heat, STRIDE, partial(_fits, heat))
+    return Peaks(*find_cell_peaks(heat), heat, OUTPUT_STRIDE, partial(_fits, heat))
 
 
 def find_cell_peaks(heat: Maps) -> tuple[Maps, Maps]:
@@ -94,14 +78,15 @@ def _inner_peaks(heat: Maps) -> _Found:
     for to_x in (np.where(x > 0, -1, 0), 1):
         for to_y in (np.where(y > 0, -width, 0), width):
             top &= flat[place + to_x] + flat[place + to_y] + flat[place + to_x + to_y] <= 3 * own
-    return channel[top], STRIDE * x[top], STRIDE * y[top], own[top]
+    return channel[top], OUTPUT_STRIDE * x[top], OUTPUT_STRIDE * y[top], own[top]
 
 
 def _border_peaks(heat: Maps) -> _Found:
     """Peaks from the last row and column of cells on, where enlarging repeats the border; as ``_inner_peaks``."""
     count, height, width = heat.shape
-    row = STRIDE * height + 2  # where the last row begins, behind the last column and a gap that windows do not cross
-    lines = np.zeros((2, count, row + STRIDE * width), np.float32)
+    # where the last row begins, behind the last column and a gap that windows do not cross
+    row = OUTPUT_STRIDE * height + 2
+    lines = np.zeros((2, count, row + OUTPUT_STRIDE * width), np.float32)
     lines[:, :, : row - 2] = _enlarged(np.stack([heat[:, :, -1], heat[:, :, -2]]))
     lines[:, :, row:] = _enlarged(np.stack([heat[:, -1], heat[:, -2]]))
     own, before = lines
@@ -109,13 +94,13 @@ def _border_peaks(heat: Maps) -> _Found:
     # a window that begins in the border's own pixels is as high as these; others begin one or two pixels before
     highest, one, two = own >= _window_maximum(np.stack([own, own + 0.25 * before, own + 0.5 * before]))
     highest &= own > 0
-    highest[:, row + STRIDE * (width - 1) :] = False  # the last column has these
+    highest[:, row + OUTPUT_STRIDE * (width - 1) :] = False  # the last column has these
     one &= highest
     two &= one
     channel, along, beyond = np.nonzero(np.stack([two, one, highest, highest], axis=2))
     in_row = along >= row
-    x = np.where(in_row, along - row, STRIDE * (width - 1) + beyond)
-    y = np.where(in_row, STRIDE * (height - 1) + beyond, along)
+    x = np.where(in_row, along - row, OUTPUT_STRIDE * (width - 1) + beyond)
+    y = np.where(in_row, OUTPUT_STRIDE * (height - 1) + beyond, along)
     return channel, x, y, own[channel, along]
 
 
@@ -136,7 +121,7 @@ def _window_maximum(values: Maps) -> Maps:
 
 
 def _fits(heat: Maps, places: NDArray[np.int64]) -> NDArray[np.float64]:
-    pixels, inside = window_pixels(places, (STRIDE * heat.shape[1], STRIDE * heat.shape[2]))
+    pixels, inside = window_pixels(places, (OUTPUT_STRIDE * heat.shape[1], OUTPUT_STRIDE * heat.shape[2]))
     return fit_windows(enlarged_at(heat, places[:, 0], *pixels), inside, places)
 
 
@@ -155,8 +140,8 @@ def enlarged_at(
     """
     cells, shares = [], []
     for pixels, count in ((rows, heat.shape[1]), (columns, heat.shape[2])):
-        first = pixels[:, :1] // STRIDE
-        places = np.minimum(pixels / STRIDE, count - 1) - first
+        first = pixels[:, :1] // OUTPUT_STRIDE
+        places = np.minimum(pixels / OUTPUT_STRIDE, count - 1) - first
         cells.append(np.minimum(first + _SPAN, count - 1))
         shares.append(np.maximum(1 - np.abs(places[:, :, None] - _SPAN), 0))
     around = heat[keypoints[:, None, None], cells[0][:, :, None], cells[1][:, None]]

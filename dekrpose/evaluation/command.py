@@ -7,8 +7,9 @@ import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from dekrpose.config import MatchMode
 from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation.video.command import add_arguments as add_video_arguments
 from dekrpose.evaluation.video.command import run as run_on_clips
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scales", metavar="S", type=float, nargs="+", default=[1.0], help="input scales, 1 among them"
     )
     parser.add_argument(
-        "--match-heatmap", nargs="?", const="official", choices=("official", "paper", "weighted", "off"),
+        "--match-heatmap", nargs="?", const="official", choices=(*get_args(MatchMode), "off"),
         help="move keypoints to heatmap peaks, as the released code does (official), without its mix-up near borders "
         "(paper), to the likeliest peak instead of the nearest (weighted), or not at all; default: the model's",
     )  # fmt: skip

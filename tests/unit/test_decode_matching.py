@@ -22,7 +22,7 @@ from dekrpose.decode.matching import (
     read_peaks,
     window_maximum,
 )
-from dekrpose.decode.matching_at_stride import find_cell_peaks, match_at_stride, read_cell_peaks
+from dekrpose.decode.matching_at_stride import find_cell_peaks, read_cell_peaks
 from dekrpose.decode.multiscale import average_heatmaps
 
 
@@ -199,8 +199,9 @@ def test_matching_on_cells_equals_matching_on_enlarged_heatmaps(size: tuple[int,
         assert peaks == expected
     poses = torch.rand(6, 3, 2, generator=generator) * torch.tensor([4.0 * size[1], 4.0 * size[0]])
     scores = torch.rand(6, 3, generator=generator)
-    matched = match_at_stride(poses, scores, heatmaps)
-    assert matched is not None
+    cell_peaks = read_cell_peaks(heatmaps)
+    assert cell_peaks is not None
+    matched = cell_peaks.match(poses, scores)
     torch.testing.assert_close(matched, match_to_heatmaps(poses, scores, enlarged, mode="paper"), atol=2e-2, rtol=0)
 
 
