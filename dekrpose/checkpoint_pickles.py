@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from dekrpose.checkpoint_integers import without_integers
 from dekrpose.errors import CheckpointError
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "checkpoint")
@@ -149,7 +150,7 @@ def _read_safetensors(path: Path, with_tensors: bool = True) -> tuple[dict[str, 
         with safe_open(path, framework="pt") as file:
             names = list(file.keys()) if with_tensors else []
             # cloned, because the tensors of safe_open stay tied to the file on disk
-            return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
+            return without_integers({name: file.get_tensor(name).clone() for name in names}), file.metadata() or {}
     except (SafetensorError, OSError, *_UNREADABLE) as error:
         raise CheckpointError(
             f"the safetensors file is cut off or damaged ({error}); download or copy it again"

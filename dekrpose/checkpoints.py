@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dekrpose.checkpoint_integers import with_integers
 from dekrpose.checkpoint_names import (
     Shapes,
     config_from_shapes,
@@ -244,6 +245,7 @@ def write_checkpoint(
     state_dict: Mapping[str, Tensor],
     rescoring: Mapping[str, Tensor] | None = None,
     half: bool = False,
+    int8: bool = False,
 ) -> None:
     """Write our format: safetensors that carry the whole configuration. The file appears complete or not at all.
 
@@ -253,9 +255,11 @@ def write_checkpoint(
         state_dict: our names.
         rescoring: the scoring net's tensors l1.weight ... l3.bias.
         half: store float16, half the size.
+        int8: store weights as integers with a step for each output channel, and the rest as float16: a quarter of the
+            size. They are rounded by up to 1/126 of their channel's largest; ``read_checkpoint`` gives float32.
 
     Raises:
-        CheckpointError: the tensors do not fit the configuration, or do not fit into float16.
+        CheckpointError: the tensors do not fit the configuration, or do not fit into float16 or integers.
         ValueError: another file ending.
     """
     path = Path(path)
@@ -265,8 +269,8 @@ def write_checkpoint(
     if rescoring is not None:
         _check_rescoring_net(rescoring, config.skeleton)
     named = {**state_dict, **{f"{_RESCORING_PREFIX}{name}": tensor for name, tensor in (rescoring or {}).items()}}
-    tensors = {name: _stored(name, tensor, half) for name, tensor in named.items()}
-    _write(path, tensors, {_METADATA_KEY: json.dumps(config.to_dict())})
+    tensors = {name: _stored(name, tensor, half or int8) for name, tensor in named.items()}
+    _write(path, with_integers(tensors) if int8 else tensors, {_METADATA_KEY: json.dumps(config.to_dict())})
 
 
 def write_rescoring_net(path: str | Path, rescoring: Mapping[str, Tensor]) -> None:

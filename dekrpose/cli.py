@@ -109,7 +109,9 @@ def _add_convert(commands: Any) -> None:
     parser.add_argument("source", type=Path, metavar="IN.pth")
     parser.add_argument("target", type=Path, metavar="OUT.safetensors")
     parser.add_argument("--rescoring-net", type=Path, metavar="FILE", help="put this scoring net inside")
-    parser.add_argument("--half", action="store_true", help="store float16: half the size")
+    smaller = parser.add_mutually_exclusive_group()
+    smaller.add_argument("--half", action="store_true", help="store float16: half the size")
+    smaller.add_argument("--int8", action="store_true", help="store weights as integers: a quarter of the size")
     parser.set_defaults(run=convert)
 
 
@@ -232,7 +234,9 @@ def convert(options: argparse.Namespace) -> int:
     rescoring = checkpoint.rescoring
     if options.rescoring_net is not None:
         rescoring = read_rescoring_net(options.rescoring_net, checkpoint.config.skeleton)
-    write_checkpoint(options.target, checkpoint.config, checkpoint.state_dict, rescoring, half=options.half)
+    write_checkpoint(
+        options.target, checkpoint.config, checkpoint.state_dict, rescoring, half=options.half, int8=options.int8
+    )
     inside = "with a scoring net" if rescoring else "without a scoring net"
     print(f"{options.source} ({checkpoint.format}, {checkpoint.config.name}) -> {options.target}, {inside}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from collections.abc import Mapping
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dekrpose.checkpoint_integers import LARGEST
 from dekrpose.checkpoints import (
     check_fits,
     expected_shapes,
@@ -226,6 +229,49 @@ def test_writing_half_halves_the_file(file: Path, ours: dict[str, Tensor]) -> No
     assert_same(state_dict, {n: t.half() if t.is_floating_point() else t for n, t in ours.items()})
 
 
+def test_writing_integers_quarters_the_file(file: Path, ours: dict[str, Tensor]) -> None:
+    config, path = small_config(file), file.with_suffix(".safetensors")
+    write_checkpoint(path, config, ours)
+    full = path.stat().st_size
+    write_checkpoint(path, config, ours, int8=True)
+    assert path.stat().st_size < 0.4 * full  # a small network has many small tensors
+    state_dict = read_checkpoint(path).state_dict
+    assert state_dict.keys() == ours.keys()
+    for name, tensor in ours.items():
+        if tensor.ndim < 2 or tensor.numel() < 512:
+            assert torch.equal(state_dict[name], tensor.half() if tensor.is_floating_point() else tensor)
+            continue
+        largest = tensor.flatten(1).abs().amax(dim=1).view(-1, *[1] * (tensor.ndim - 1))
+        assert state_dict[name].dtype == torch.float32
+        assert bool(((state_dict[name] - tensor).abs() <= largest * (0.5 / LARGEST + 1e-3)).all())
+
+
+def test_integers_stay_what_they_are_when_written_again(file: Path, ours: dict[str, Tensor]) -> None:
+    config, path = small_config(file), file.with_suffix(".safetensors")
+    write_checkpoint(path, config, ours, int8=True)
+    before = load_file(path)
+    write_checkpoint(path, config, read_checkpoint(path).state_dict, int8=True)
+    after = load_file(path)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before if before[name].dtype == torch.int8)
+    assert sum(tensor.dtype == torch.int8 for tensor in before.values()) > 10
+
+
+def test_steps_that_do_not_fit_their_integers_are_refused(file: Path, ours: dict[str, Tensor]) -> None:
+    config, path = small_config(file), file.with_suffix(".safetensors")
+    write_checkpoint(path, config, ours, int8=True)
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.endswith(".step"))
+    save_file({**tensors, name: torch.ones(1)}, path, {"dekrpose": json.dumps(config.to_dict())})
+    assert "one for each channel" in refusal(path)
+
+
+def test_integers_of_what_is_no_number_are_refused(file: Path, ours: dict[str, Tensor]) -> None:
+    ours["offset_head.transition.0.weight"] = torch.full_like(ours["offset_head.transition.0.weight"], torch.inf)
+    with pytest.raises(CheckpointError, match=r"offset_head\.transition\.0\.weight.*not finite"):
+        write_checkpoint(file.with_suffix(".safetensors"), small_config(file), ours, int8=True)
+
+
 def test_values_beyond_half_are_refused(file: Path, ours: dict[str, Tensor]) -> None:
     ours["heatmap_head.final.bias"] = torch.full((18,), 1e6)
     with pytest.raises(CheckpointError, match=r"heatmap_head\.final\.bias.*float16"):
@@ -261,8 +307,6 @@ def test_writing_refuses_what_could_not_be_read(file: Path, ours: dict[str, Tens
 
 
 def test_a_configuration_of_a_later_version_is_refused_by_name(file: Path, ours: dict[str, Tensor]) -> None:
-    from safetensors.torch import save_file
-
     save_file(ours, file, {"dekrpose": '{"wings": 2}'})
     assert "unknown ModelConfig key wings" in refusal(file)
 

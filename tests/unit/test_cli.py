@@ -202,6 +202,8 @@ def test_convert_official_weights_and_use_them(photos: Path, capsys: pytest.Capt
     assert main(["convert", "official.pth", "half.safetensors", "--half", "--rescoring-net", "rescore.pth"]) == 0
     assert "half.safetensors, with a scoring net" in capsys.readouterr().out
     assert Path("half.safetensors").stat().st_size < Path("plain.safetensors").stat().st_size
+    assert main(["convert", "official.pth", "int8.safetensors", "--int8", "--rescoring-net", "rescore.pth"]) == 0
+    assert Path("int8.safetensors").stat().st_size < Path("half.safetensors").stat().st_size
     assert read_checkpoint("plain.safetensors").rescoring is None
     assert read_checkpoint("half.safetensors").rescoring is not None
     assert main(["predict", "photos/a.jpg", "--model", "half.safetensors", "--input-size", "64"]) == 0
