@@ -277,7 +277,7 @@ def _fade_point(start: tuple[float, float], end: tuple[float, float], brush: _Br
 def _paint(canvas: NDArray[np.uint8], limbs: list[_Limb], discs: list[_Disc]) -> None:
     """Blend one person into the canvas, within the person's region only.
 
-    Colours go to one layer, opacities to a mask, and the rim's opacities to another below it, so that the
+    Colours and opacities go to one layer, the opacities of the limbs' rims to a mask below it, so that the
     rim of one limb never cuts another in two.
     """
     rim = max(0.2 * max(disc.radius for disc in discs), 0.6)
@@ -288,63 +288,45 @@ def _paint(canvas: NDArray[np.uint8], limbs: list[_Limb], discs: list[_Disc]) ->
     right, bottom = np.clip(np.ceil(corners.max(axis=0) + margin) + 1, 0, limits).astype(int).tolist()
     zoom = _zoom((right - left) * (bottom - top), discs)
     frame = (left, top, zoom)
-    mask = np.zeros(((bottom - top) * zoom, (right - left) * zoom), np.uint8)
-    under = np.zeros_like(mask)
-    layer = np.zeros((*mask.shape, 3), np.uint8)  # black where only the rim shows
-    _paint_limbs(mask, under, layer, limbs, rim * zoom, frame)
-    _paint_discs(mask, under, layer, discs, rim * zoom, frame)
-    _blend(canvas[top:bottom, left:right], layer, mask, under, zoom)
+    under = np.zeros(((bottom - top) * zoom, (right - left) * zoom), np.uint8)
+    layer = np.zeros((*under.shape, 4), np.uint8)  # black where only the rim shows
+    _paint_limbs(layer, under, limbs, rim * zoom, frame)
+    _paint_discs(layer, discs, rim * zoom, frame)
+    _blend(canvas[top:bottom, left:right], layer, under, zoom)
 
 
 def _paint_limbs(
-    mask: NDArray[np.uint8],
-    under: NDArray[np.uint8],
-    layer: NDArray[np.uint8],
-    limbs: list[_Limb],
-    rim: float,
-    frame: tuple[int, int, int],
+    layer: NDArray[np.uint8], under: NDArray[np.uint8], limbs: list[_Limb], rim: float, frame: tuple[int, int, int]
 ) -> None:
     """Bars from each limb's clearer end; all corners of a person are computed at once."""
     if not limbs:
         return
     starts, ends = (_zoomed([getattr(limb, end) for limb in limbs], frame) for end in ("start", "end"))
-    long_enough = (np.hypot(*(ends - starts).T) >= 1).tolist()
-    index, widths, shares = [], [], []
+    lengths = np.hypot(*(ends - starts).T).tolist()
+    index, widths, spans = [], [], []
     fills: list[tuple[NDArray[np.uint8], tuple[float, ...]]] = []
-    for number, limb in enumerate(limbs):
-        if not long_enough[number]:
+    for number, (limb, length) in enumerate(zip(limbs, lengths, strict=True)):
+        if length < 1:
             continue
-        width, steps = limb.width * frame[2], _fade(limb)
-        for target, wide, opacity in ((under, width + 2 * rim, _RIM_ALPHA), (mask, width, 1.0)):
-            index += [number] * len(steps)
-            widths += [wide] * len(steps)
-            shares += [share for share, _ in steps]
-            fills += [(target, (alpha * opacity * 255,)) for _, alpha in steps]
-        index.append(number)
-        widths.append(width)
-        shares.append(1.0)
-        fills.append((layer, limb.color))
-    bars = _bars(starts[index], ends[index], np.array(widths), np.array(shares)[:, None])
+        width, steps = limb.width * frame[2], _fade(limb, length / frame[2])
+        index += [number] * (2 * len(steps))
+        widths += [width + 2 * rim] * len(steps) + [width] * len(steps)
+        spans += [span for span, _ in steps] * 2
+        fills += [(under, (alpha * _RIM_ALPHA * 255,)) for _, alpha in steps]
+        fills += [(layer, (*limb.color, alpha * 255)) for _, alpha in steps]
+    bars = _bars(starts[index], ends[index], np.array(widths), np.array(spans).reshape(-1, 2))
     for (target, value), corners in zip(fills, bars, strict=True):
         cv2.fillConvexPoly(target, corners, value, cv2.LINE_AA, _SHIFT)
 
 
-def _paint_discs(
-    mask: NDArray[np.uint8],
-    under: NDArray[np.uint8],
-    layer: NDArray[np.uint8],
-    discs: list[_Disc],
-    rim: float,
-    frame: tuple[int, int, int],
-) -> None:
+def _paint_discs(layer: NDArray[np.uint8], discs: list[_Disc], rim: float, frame: tuple[int, int, int]) -> None:
     centers = _zoomed([disc.center for disc in discs], frame)
     radii = np.array([disc.radius * frame[2] for disc in discs])
     outlines = (_circles(centers, radii + rim), _circles(centers, radii))
     for disc, outer, inner in zip(discs, *outlines, strict=True):
-        cv2.fillConvexPoly(under, outer, (disc.alpha * _RIM_ALPHA * 255,), cv2.LINE_AA, _SHIFT)
-        cv2.fillConvexPoly(layer, outer, tuple(value // 3 for value in disc.color), cv2.LINE_AA, _SHIFT)
-        cv2.fillConvexPoly(layer, inner, disc.color, cv2.LINE_AA, _SHIFT)
-        cv2.fillConvexPoly(mask, inner, (disc.alpha * 255,), cv2.LINE_AA, _SHIFT)
+        dark = tuple(value // 3 for value in disc.color)
+        cv2.fillConvexPoly(layer, outer, (*dark, disc.alpha * _RIM_ALPHA * 255), cv2.LINE_AA, _SHIFT)
+        cv2.fillConvexPoly(layer, inner, (*disc.color, disc.alpha * 255), cv2.LINE_AA, _SHIFT)
 
 
 def _zoomed(points: list[tuple[float, float]], frame: tuple[int, int, int]) -> NDArray[np.float64]:
@@ -353,13 +335,7 @@ def _zoomed(points: list[tuple[float, float]], frame: tuple[int, int, int]) -> N
     return (np.array(points) - (left, top) + 0.5) * zoom - 0.5
 
 
-def _blend(
-    region: NDArray[np.uint8],
-    layer: NDArray[np.uint8],
-    mask: NDArray[np.uint8],
-    under: NDArray[np.uint8],
-    zoom: int,
-) -> None:
+def _blend(region: NDArray[np.uint8], layer: NDArray[np.uint8], under: NDArray[np.uint8], zoom: int) -> None:
     """Put the layer over the region, tile by tile, because most of a large person's region is empty."""
     for top in range(0, region.shape[0], _TILE):
         for left in range(0, region.shape[1], _TILE):
@@ -367,10 +343,11 @@ def _blend(
             height, width = tile.shape[:2]
             rows = slice(top * zoom, (top + height) * zoom)
             columns = slice(left * zoom, (left + width) * zoom)
-            opacity: NDArray[Any] = cv2.max(mask[rows, columns], under[rows, columns])
+            part: NDArray[Any] = layer[rows, columns]
+            opacity = cv2.max(cv2.extractChannel(part, 3), under[rows, columns])
             if not opacity.any():
                 continue
-            colors: NDArray[Any] = layer[rows, columns]
+            colors = cv2.cvtColor(part, cv2.COLOR_BGRA2BGR)
             if zoom > 1:
                 opacity = cv2.resize(opacity, (width, height), interpolation=cv2.INTER_AREA)
                 colors = cv2.resize(colors, (width, height), interpolation=cv2.INTER_AREA)
@@ -388,23 +365,29 @@ def _zoom(pixels: int, discs: list[_Disc]) -> int:
     return zoom
 
 
-def _fade(limb: _Limb) -> list[tuple[float, float]]:
-    """The limb's opacity from end to end, as bars (share of its length, opacity) that get shorter and stronger in steps
-    too small to see."""
+def _fade(limb: _Limb, length: float) -> list[tuple[tuple[float, float], float]]:
+    """The limb's opacity as bars (from where to where, in shares of its length; opacity) in steps too small to see.
+
+    The faint end comes first. Each bar reaches under the next one, and none is shorter than two image pixels.
+    """
     strong, faint = limb.alphas
-    count = 1 + int((strong - faint) * 24)
-    return [(1 - step / count, faint + (strong - faint) * (step + 0.5) / count) for step in range(count)]
+    count = 1 + int(min((strong - faint) * 24, length / 2))
+    begins = [max(0.0, 1 - (step + 1) / count - 3 / length) for step in range(count - 1)] + [0.0]
+    return [
+        ((begin, 1 - step / count), faint + (strong - faint) * (step + 0.5) / count)
+        for step, begin in enumerate(begins)
+    ]
 
 
 def _bars(
-    starts: NDArray[np.float64], ends: NDArray[np.float64], widths: NDArray[np.float64], shares: NDArray[np.float64]
+    starts: NDArray[np.float64], ends: NDArray[np.float64], widths: NDArray[np.float64], spans: NDArray[np.float64]
 ) -> NDArray[np.int32]:
-    """(N, 4, 2) corners of bars from (N, 2) starts over (N, 1) shares of the way to the ends, for OpenCV."""
+    """(N, 4, 2) corners of bars over (N, 2) spans, shares of the way, between (N, 2) starts and ends, for OpenCV."""
     along = ends - starts
     half = np.maximum(widths - _GROWTH, 0.0) / 2 / np.hypot(*along.T)
     side = np.stack([-along[:, 1] * half, along[:, 0] * half], axis=1)
-    far = starts + along * shares
-    return _fixed(np.stack([starts + side, far + side, far - side, starts - side], axis=1))
+    near, far = starts + along * spans[:, :1], starts + along * spans[:, 1:]
+    return _fixed(np.stack([near + side, far + side, far - side, near - side], axis=1))
 
 
 def _circles(centers: NDArray[np.float64], radii: NDArray[np.float64]) -> NDArray[np.int32]:
