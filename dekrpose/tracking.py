@@ -37,7 +37,9 @@ class TrackerSettings:
         pose: how much the likeness of poses and places counts, against the two that follow.
         shape: how much the lengths of limbs count for people who were out of sight, 0 is not at all.
         doubt: how much is held against people whose place has become uncertain, 0 is nothing.
-        floor: natural logarithm of the likelihood, so weighted, below which somebody new is likelier.
+        floor: natural logarithm of the likelihood, so weighted, below which two are not joined in a frame.
+        newcomer_floor: the same for somebody about to get a new identity while others are out of sight; lower,
+            because few people come from nowhere.
         motion: how people move.
 
     Raises:
@@ -47,14 +49,15 @@ class TrackerSettings:
     strong: float = 0.35
     confident: float = 0.7
     confirm_hits: int = 4
-    max_gap: float = 2.0
+    max_gap: float = 3.0
     faint_gap: float = 0.5
     minimum_similarity: float = 0.3
     duplicate_similarity: float = 0.5
     pose: float = 3.0
     shape: float = 0.5
     doubt: float = 0.5
-    floor: float = -7.0
+    floor: float = -5.0
+    newcomer_floor: float = -20.0
     motion: Motion = field(default_factory=Motion)
 
     def __post_init__(self) -> None:
@@ -137,21 +140,36 @@ class Tracker:
         assigned = np.full(len(people.scores), -1, np.intp)
         if not len(tracks) or not len(assigned):
             return assigned
-        assert self._skeleton is not None
-        sigmas = np.asarray(self._skeleton.sigmas, np.float64)
-        gaps = time - tracks.seen
-        plain, doubt = similarities(people, tracks, time, sigmas, settings.motion)
-        shape = settings.shape * np.clip(gaps / 0.3, 0, 1) * np.log(shape_likeness(people, tracks))
-        rank = settings.pose * np.log(np.maximum(plain, 1e-9)) + shape - settings.doubt * np.log(doubt)
-        rank = np.where(plain * doubt >= settings.minimum_similarity, np.maximum(rank - settings.floor, 0), 0.0)
+        rank = self._rank(people, tracks, time, settings.floor, settings.minimum_similarity)
         strong = people.scores >= settings.strong * self._typical
         known = tracks.ids >= 0
-        recent = gaps <= settings.faint_gap
+        recent = time - tracks.seen <= settings.faint_gap
         for rows, columns in ((strong, known), (~strong, known & recent), (strong, ~known)):
             free = columns.copy()
             free[assigned[assigned >= 0]] = False
             _match(rank, np.flatnonzero(rows & (assigned < 0)), np.flatnonzero(free), assigned)
         return assigned
+
+    def _rank(self, people: People, tracks: Tracks, time: float, floor: float, least: float) -> Array:
+        """(N, T) by how much the weighted logarithm of the likelihood that two are the same is above the floor.
+
+        Args:
+            people, tracks: N and T of them.
+            time: seconds.
+            floor: see ``TrackerSettings``.
+            least: similarity below which two are never the same.
+
+        Returns:
+            At least 0, which is never the same.
+        """
+        assert self._skeleton is not None
+        settings = self.settings
+        sigmas = np.asarray(self._skeleton.sigmas, np.float64)
+        plain, doubt = similarities(people, tracks, time, sigmas, settings.motion)
+        away = np.clip((time - tracks.seen) / 0.3, 0, 1)
+        shape = settings.shape * away * np.log(shape_likeness(people, tracks))
+        rank = settings.pose * np.log(np.maximum(plain, 1e-9)) + shape - settings.doubt * np.log(doubt)
+        return np.where(plain * doubt >= least, np.maximum(rank - floor, 0), 0.0)
 
     def _carry_on(
         self, people: People, tracks: Tracks, assigned: NDArray[np.intp], time: float
@@ -160,23 +178,31 @@ class Tracker:
         settings = self.settings
         seen = np.flatnonzero(assigned >= 0)
         followed = follow(tracks[assigned[seen]], _rows(people, seen), time, settings.motion)
-        waiting = np.ones(len(tracks), bool)
-        waiting[assigned[seen]] = False
-        waiting &= tracks.ids >= 0
         new = self._newcomers(people, assigned, time)
         now = followed.join(Tracks.start(_rows(people, new), time))
+        missing = tracks[(tracks.ids >= 0) & ~np.isin(tracks.ids, now.ids)]
         owners = np.concatenate([seen, new])
         sure = people.scores[owners] >= settings.confident * self._typical
         # While somebody is out of sight, who comes up may be that person, half hidden still.
-        sure = (now.hits >= settings.confirm_hits) | (sure & (not waiting.any()))
+        sure = (now.hits >= settings.confirm_hits) | (sure & (len(missing) == 0))
         fresh = np.flatnonzero(sure & (now.ids < 0))
         given = now.ids.copy()
+        given[fresh] = self._returned(now[fresh], missing, time)
+        fresh = fresh[given[fresh] < 0]
         given[fresh] = self._next_id + np.arange(len(fresh))
         self._next_id += len(fresh)
         now = replace(now, ids=given)
         ids = np.full(len(assigned), -1, np.int64)
         ids[owners] = given
-        return now.join(tracks[waiting]), ids
+        return now.join(missing[~np.isin(missing.ids, given)]), ids
+
+    def _returned(self, newcomers: Tracks, missing: Tracks, time: float) -> NDArray[np.int64]:
+        """Which of the missing each newcomer is after all, by what several frames have shown of them; -1 is none."""
+        found = np.full(len(newcomers), -1, np.intp)
+        if len(newcomers) and len(missing):
+            rank = self._rank(newcomers.as_people(), missing, time, self.settings.newcomer_floor, 0.0)
+            _match(rank, np.arange(len(newcomers)), np.arange(len(missing)), found)
+        return np.append(missing.ids, -1)[found]
 
     def _newcomers(self, people: People, assigned: NDArray[np.intp], time: float) -> NDArray[np.intp]:
         """People who start a track: clearly seen, without one, and nobody's double."""

@@ -84,6 +84,17 @@ class Tracks:
         pairs = {field.name: (getattr(self, field.name), getattr(other, field.name)) for field in fields(self)}
         return Tracks(**{name: np.concatenate(pair) for name, pair in pairs.items()})
 
+    def as_people(self) -> People:
+        """What has been seen of them, as if of one frame; all scores are 1."""
+        return People(
+            keypoints=self.keypoints,
+            weights=self.weights,
+            areas=self.areas,
+            scores=np.ones(len(self)),
+            bones=self.bones,
+            bone_weights=np.minimum(self.bone_count, 1.0),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Lists for JSON."""
         return {field.name: getattr(self, field.name).tolist() for field in fields(self)}

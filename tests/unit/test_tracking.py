@@ -90,6 +90,17 @@ def test_a_newcomer_where_somebody_is_missing_elsewhere_waits_for_the_fourth_fra
     assert found == [[-1], [-1], [-1], [2], [2]]
 
 
+def test_who_comes_back_from_an_unexpected_place_is_recognised_before_getting_a_new_identity() -> None:
+    def found(settings: TrackerSettings | None = None) -> list[list[int]]:
+        tracker = Tracker(settings)
+        follow(tracker, [frame(standing(100 + 4 * t, 50)) for t in range(20)])
+        follow(tracker, [frame()] * 15, start=20 / RATE)
+        return follow(tracker, [frame(standing(155 - 4 * t, 50)) for t in range(6)], start=35 / RATE)
+
+    assert found() == [[-1], [-1], [-1], [1], [1], [1]]  # turned round out of sight
+    assert found(TrackerSettings(newcomer_floor=-7.0))[-1] == [2]
+
+
 def test_a_faint_ghost_of_one_frame_gets_no_identity_and_uses_none_up() -> None:
     tracker = Tracker()
     person, ghost = standing(100, 50), standing(600, 100)
