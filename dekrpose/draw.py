@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -56,8 +56,7 @@ class _Poses(Protocol):
     def image_size(self) -> tuple[int, int]: ...
 
 
-@dataclass(frozen=True)
-class _Limb:
+class _Limb(NamedTuple):
     """A straight piece of a person, from its clearer to its fainter end; image pixels."""
 
     start: tuple[float, float]
@@ -67,8 +66,7 @@ class _Limb:
     color: tuple[int, int, int]
 
 
-@dataclass(frozen=True)
-class _Disc:
+class _Disc(NamedTuple):
     """A keypoint; image pixels."""
 
     center: tuple[float, float]
@@ -368,10 +366,10 @@ def _zoom(pixels: int, discs: list[_Disc]) -> int:
 def _fade(limb: _Limb, length: float) -> list[tuple[tuple[float, float], float]]:
     """The limb's opacity as bars (from where to where, in shares of its length; opacity) in steps too small to see.
 
-    The faint end comes first. Each bar reaches under the next one, and none is shorter than two image pixels.
+    The faint end comes first. Each bar reaches under the next one, and none is shorter than three image pixels.
     """
     strong, faint = limb.alphas
-    count = 1 + int(min((strong - faint) * 24, length / 2))
+    count = 1 + int(min((strong - faint) * 16, length / 3))
     begins = [max(0.0, 1 - (step + 1) / count - 3 / length) for step in range(count - 1)] + [0.0]
     return [
         ((begin, 1 - step / count), faint + (strong - faint) * (step + 0.5) / count)
