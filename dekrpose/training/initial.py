@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dekrpose import hub
 from dekrpose.checkpoints import read_checkpoint
-from dekrpose.config import ModelConfig
+from dekrpose.config import DecodeConfig, ModelConfig
 from dekrpose.errors import CheckpointError
 from dekrpose.models.dekr import DEKR
 from dekrpose.skeletons import Skeleton
@@ -67,7 +67,8 @@ def read_initial(source: str, config: ModelConfig, skeleton: Skeleton) -> tuple[
     """Configuration and weights that a run starts from.
 
     Args:
-        source: a model's name, folder or file, or an ImageNet backbone's name.
+        source: a model's name, folder or file, or an ImageNet backbone's name. A model's scoring net is left out, and
+            its score threshold then that of models without one.
         config: the network to build around a backbone alone; models bring their own.
         skeleton: of the data.
 
@@ -83,4 +84,9 @@ def read_initial(source: str, config: ModelConfig, skeleton: Skeleton) -> tuple[
     }
     if checkpoint.config.skeleton.keypoints != skeleton.keypoints:
         weights = fit_to_skeleton(weights, checkpoint.config, skeleton)
-    return for_skeleton(checkpoint.config, skeleton), weights
+    found = checkpoint.config
+    if (
+        checkpoint.rescoring is not None
+    ):  # which stays behind, and whose scores are lower than those of a model without it
+        found = replace(found, decode=replace(found.decode, score_threshold=DecodeConfig.score_threshold))
+    return for_skeleton(found, skeleton), weights
