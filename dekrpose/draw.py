@@ -34,7 +34,7 @@ _TILE = 128
 _SHIFT = 4  # OpenCV's sub-pixel bits
 _FIXED = 2**_SHIFT
 # OpenCV's own small circles look like diamonds; a polygon has sub-pixel corners.
-_TURN = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+_TURN = np.linspace(0, 2 * np.pi, 16, endpoint=False)
 _CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)
 _GROWTH = 1.4  # pixels by which OpenCV's anti-aliasing widens a shape
 
@@ -389,7 +389,7 @@ def _bars(
 
 
 def _circles(centers: NDArray[np.float64], radii: NDArray[np.float64]) -> NDArray[np.int32]:
-    """(N, 24, 2) corners of circles, for OpenCV."""
+    """(N, 16, 2) corners of circles, for OpenCV."""
     return _fixed(centers[:, None] + _CIRCLE * np.maximum(radii - _GROWTH / 2, 0.1)[:, None, None])
 
 
