@@ -85,8 +85,7 @@ def read_initial(source: str, config: ModelConfig, skeleton: Skeleton) -> tuple[
     if checkpoint.config.skeleton.keypoints != skeleton.keypoints:
         weights = fit_to_skeleton(weights, checkpoint.config, skeleton)
     found = checkpoint.config
-    if (
-        checkpoint.rescoring is not None
-    ):  # which stays behind, and whose scores are lower than those of a model without it
+    if checkpoint.rescoring is not None:
+        # The net stays behind; scores of a model without one are higher.
         found = replace(found, decode=replace(found.decode, score_threshold=DecodeConfig.score_threshold))
     return for_skeleton(found, skeleton), weights
