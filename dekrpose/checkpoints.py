@@ -69,6 +69,10 @@ class Checkpoint:
     rescoring: dict[str, Tensor] | None
     format: str
 
+    def single(self) -> dict[str, Tensor]:
+        """``state_dict`` in single precision, to compute with."""
+        return {name: value.float() if value.is_floating_point() else value for name, value in self.state_dict.items()}
+
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read DEKR weights of any known format, which is recognised by the tensors; nothing in the file is run.

@@ -172,6 +172,7 @@ class DecodeConfig:
         other_scale_factor: weight of center scores that come from scales other than 1.
         match_heatmap: move keypoints to heatmap peaks, the nearest ones, with or without the released code's quirk near
             borders, or those of the highest weight; None leaves them where they were regressed.
+        rescored_threshold: ``score_threshold`` for scores of a scoring net, which are lower; None is the same.
     """
 
     score_threshold: float = 0.05
@@ -180,10 +181,15 @@ class DecodeConfig:
     nms_min_keypoints: int = 8
     other_scale_factor: float = 0.9
     match_heatmap: MatchMode | None = None
+    rescored_threshold: float | None = None
 
     def __post_init__(self) -> None:
         if self.match_heatmap not in (None, *get_args(MatchMode)):
             raise ValueError(f"match_heatmap must be one of {get_args(MatchMode)} or null, got {self.match_heatmap!r}")
+
+    def threshold(self, rescored: bool) -> float:
+        """The score below which poses are not shown, with or without a scoring net."""
+        return self.rescored_threshold if rescored and self.rescored_threshold is not None else self.score_threshold
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DecodeConfig:

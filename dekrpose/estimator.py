@@ -154,7 +154,7 @@ class PoseEstimator:
             checkpoint = read_checkpoint(path)
             with torch.device("meta"):
                 model = build_model(checkpoint.config)
-            model.load_state_dict({name: _single(value) for name, value in checkpoint.state_dict.items()}, assign=True)
+            model.load_state_dict(checkpoint.single(), assign=True)
             rescoring = checkpoint.rescoring
         config = model.config
         if rescoring_net is False:
@@ -647,16 +647,12 @@ def _timed(timing: dict[str, float], stage: str) -> Iterator[None]:
     timing[stage] = timing.get(stage, 0.0) + 1000 * (time.perf_counter() - start)
 
 
-def _single(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
-
-
 def _rescoring(tensors: dict[str, Tensor] | None) -> OKSScoreNet | None:
     if tensors is None:
         return None
     with torch.device("meta"):  # real layers would draw from the caller's random numbers
         net = OKSScoreNet(tensors["l1.weight"].shape[1])
-    net.load_state_dict({name: _single(value) for name, value in tensors.items()}, assign=True)
+    net.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)
     return net
 
 

@@ -135,7 +135,7 @@ def _network(config: ModelConfig, has_rescoring_net: bool) -> str:
             "parameters": f"{parameters:,}",
             "input": f"short side of {config.input_size} pixels",
             "keypoints": f"{len(skeleton)} ({skeleton.name}): {', '.join(skeleton.keypoints)}",
-            "score threshold": f"{decode.score_threshold:g}",
+            "score threshold": f"{decode.threshold(has_rescoring_net):g}",
             "NMS threshold": f"{decode.nms_threshold:g} at one scale, {decode.multi_scale_nms_threshold:g} at several",
             "keypoint positions": "as regressed"
             if decode.match_heatmap is None

@@ -68,14 +68,15 @@ def resolve_options(
         raise ValueError("rescore=True needs a rescoring net; load one with from_pretrained(rescoring_net=PATH)")
     if nms_threshold is None:
         nms_threshold = own.nms_threshold if len(scales) == 1 else own.multi_scale_nms_threshold
+    rescore = has_rescoring_net if rescore is None else bool(rescore)
     return Options(
-        score_threshold=own.score_threshold if score_threshold is None else float(score_threshold),
+        score_threshold=own.threshold(rescore) if score_threshold is None else float(score_threshold),
         max_people=int(max_people),
         input_size=own_input_size if input_size is None else int(input_size),
         nms_threshold=float(nms_threshold),
         flip_test=bool(flip_test),
         scales=scales,
         match="official" if match_heatmap is True else (match_heatmap or None),
-        rescore=has_rescoring_net if rescore is None else bool(rescore),
+        rescore=rescore,
         color=color,
     )

@@ -143,15 +143,16 @@ def evaluate_estimator(
         options: for ``estimator.estimate_raw``, such as ``flip_test`` or ``input_size``.
     """
     if score_threshold is None:
-        score_threshold = own_threshold(estimator)
+        score_threshold = own_threshold(estimator, options.get("rescore"))
     return evaluate(
         predictor(estimator, **options), dataset, score_threshold=score_threshold, progress=progress, limit=limit
     )
 
 
-def own_threshold(estimator: PoseEstimator) -> float:
-    """The score threshold that a model's configuration names."""
-    return float(estimator.config.decode.score_threshold)
+def own_threshold(estimator: PoseEstimator, rescore: bool | None = None) -> float:
+    """The score threshold that a model's configuration names; ``rescore`` as in ``PoseEstimator.estimate``."""
+    rescored = estimator.rescoring_net is not None if rescore is None else rescore
+    return float(estimator.config.decode.threshold(rescored))
 
 
 def predictor(estimator: PoseEstimator, **options: Any) -> Predict:

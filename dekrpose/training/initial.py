@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dekrpose import hub
 from dekrpose.checkpoints import read_checkpoint
-from dekrpose.config import DecodeConfig, ModelConfig
+from dekrpose.config import ModelConfig
 from dekrpose.errors import CheckpointError
 from dekrpose.models.dekr import DEKR
 from dekrpose.skeletons import Skeleton
@@ -67,8 +67,7 @@ def read_initial(source: str, config: ModelConfig, skeleton: Skeleton) -> tuple[
     """Configuration and weights that a run starts from.
 
     Args:
-        source: a model's name, folder or file, or an ImageNet backbone's name. A model's scoring net is left out, and
-            its score threshold then that of models without one.
+        source: a model's name, folder or file, or an ImageNet backbone's name. A model's scoring net is left out.
         config: the network to build around a backbone alone; models bring their own.
         skeleton: of the data.
 
@@ -79,13 +78,7 @@ def read_initial(source: str, config: ModelConfig, skeleton: Skeleton) -> tuple[
     if source in BACKBONES:
         return config, read_backbone(source, config)
     checkpoint = read_checkpoint(hub.resolve(source))
-    weights = {
-        name: value.float() if value.is_floating_point() else value for name, value in checkpoint.state_dict.items()
-    }
+    weights = checkpoint.single()
     if checkpoint.config.skeleton.keypoints != skeleton.keypoints:
         weights = fit_to_skeleton(weights, checkpoint.config, skeleton)
-    found = checkpoint.config
-    if checkpoint.rescoring is not None:
-        # The net stays behind; scores of a model without one are higher.
-        found = replace(found, decode=replace(found.decode, score_threshold=DecodeConfig.score_threshold))
-    return for_skeleton(found, skeleton), weights
+    return for_skeleton(checkpoint.config, skeleton), weights

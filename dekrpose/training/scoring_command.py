@@ -110,7 +110,7 @@ def _write(
     comparison: Comparison,
 ) -> None:
     """Write the network that was judged, which its file may not hold any more, in the types that the file had."""
-    decode = replace(estimator.config.decode, score_threshold=comparison.after.report.score_threshold)
+    decode = replace(estimator.config.decode, rescored_threshold=comparison.after.report.score_threshold)
     config = replace(estimator.config.without_numbers(), decode=decode)
     network = {name: tensor.to(dtypes[name]) for name, tensor in estimator.model.state_dict().items()}
     hub.save_folder(folder, config, network, net.state_dict())

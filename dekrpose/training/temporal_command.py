@@ -101,10 +101,7 @@ def _config(options: argparse.Namespace) -> TrainConfig:
 def _model(options: argparse.Namespace) -> TemporalDEKR:
     """The network to start from, with a fresh memory unless it has one."""
     checkpoint = read_checkpoint(hub.resolve(options.init))
-    weights = {
-        name: value.float() if value.is_floating_point() else value for name, value in checkpoint.state_dict.items()
-    }
-    config = checkpoint.config
+    config, weights = checkpoint.config, checkpoint.single()
     if config.skeleton.keypoints != COCO_17.keypoints:
         raise DekrPoseError(f"clips have COCO's 17 keypoints, {options.init} finds {config.skeleton.name}")
     before = config.training_data or "data that is not stated"

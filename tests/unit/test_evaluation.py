@@ -56,12 +56,12 @@ class Estimator:
     """Stands for ``PoseEstimator``: only what the evaluation needs of it."""
 
     last: Estimator
-    rescoring_net: str | None
 
     def __init__(self) -> None:
         self.config = replace(ARCHITECTURES["tiny"], decode=DecodeConfig(match_heatmap="paper"))
         self.model = DEKR(self.config)
         self.options: list[dict[str, Any]] = []
+        self.rescoring_net: str | None = None
 
     @classmethod
     def from_pretrained(cls, name: str, *, device: str, dtype: str, rescoring_net: bool | None = None) -> Estimator:

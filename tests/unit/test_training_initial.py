@@ -10,12 +10,10 @@ import pytest
 import torch
 
 from dekrpose import COCO_17, CheckpointError, Skeleton, published
-from dekrpose.checkpoints import write_checkpoint
-from dekrpose.config import DecodeConfig, HeadConfig
+from dekrpose.config import HeadConfig
 from dekrpose.models.dekr import DEKR
 from dekrpose.training.imagenet import read_backbone
 from dekrpose.training.initial import fit_to_skeleton, read_initial
-from tests import checkpoint_fixtures as fixtures
 from tests.small_model import SMALL, write_small_model
 
 FIVE = Skeleton(
@@ -47,14 +45,6 @@ def test_keypoints_of_the_same_name_keep_their_branch(tmp_path: Path) -> None:
         )
     torch.testing.assert_close(new_heat[:, -1], heat[:, -1])  # the centers
     assert not torch.allclose(new_heat[:, 2], heat[:, 2])
-
-
-def test_a_threshold_for_the_scoring_net_stays_behind_with_it(tmp_path: Path) -> None:
-    low = replace(SMALL, decode=replace(SMALL.decode, score_threshold=0.003))
-    for net, expected in ((None, 0.003), (fixtures.scoring_net(), DecodeConfig().score_threshold)):
-        path = tmp_path / "model.safetensors"
-        write_checkpoint(path, low, DEKR(SMALL).state_dict(), net)
-        assert read_initial(str(path), SMALL, COCO_17)[0].decode.score_threshold == expected
 
 
 def test_branches_of_several_keypoints_cannot_be_taken_apart() -> None:

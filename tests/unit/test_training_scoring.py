@@ -269,7 +269,8 @@ def test_the_command_writes_a_model_that_rescores(
     assert np.allclose(after.estimate_raw(photo)[2], scores * said)
     record = json.loads((out / "scoring.json").read_text())
     assert len(record["history"]) == 4
-    assert record["after"]["measures"]["score_threshold"] == after.config.decode.score_threshold
+    assert record["after"]["measures"]["score_threshold"] == after.config.decode.rescored_threshold
+    assert after.config.decode.score_threshold == before.config.decode.score_threshold
     assert (cache / "train.npz").is_file()
 
 
