@@ -16,6 +16,7 @@ from dekrpose.evaluation.video.command import run as run_on_clips
 
 if TYPE_CHECKING:
     from dekrpose.estimator import PoseEstimator
+    from dekrpose.evaluation.dataset import KeypointDataset
     from dekrpose.evaluation.evaluate import Report
     from dekrpose.evaluation.predictions import Predictions
 
@@ -60,6 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--crowd-limits", metavar=("EASY", "MEDIUM"), type=float, nargs=2,
         help="highest crowdIndex of CrowdPose's easy and medium photos; 0.1 0.8 as in its paper, its code has 0.2 0.8",
     )  # fmt: skip
+    parser.add_argument(
+        "--compare", metavar="CHANGE", nargs="+",
+        help="measure another model as well, or this one with dtype=..., input-size=..., match-heatmap=...: how far "
+        "keypoints move, and the measures of both",
+    )  # fmt: skip
     parser.add_argument("--json", metavar="OUT.json", type=Path, help="write the measures here")
     parser.add_argument("--results", metavar="RESULTS.json", type=Path, help="write the poses here, in COCO's format")
     parser.add_argument(
@@ -88,9 +94,8 @@ def run(options: argparse.Namespace) -> int:
     if options.data is None:
         raise DekrPoseError("DATA.json is missing: expected annotated photos to measure on, or --video for clips")
     from dekrpose.evaluation.coco_ap import load_evaluator
+    from dekrpose.evaluation.comparison import compared_table, other_options, shift
     from dekrpose.evaluation.dataset import KeypointDataset
-    from dekrpose.evaluation.evaluate import own_threshold, predictor, report
-    from dekrpose.evaluation.predictions import collect
     from dekrpose.evaluation.record import find_target, record
 
     load_evaluator()
@@ -101,8 +106,32 @@ def run(options: argparse.Namespace) -> int:
     if options.record:
         _refuse_partial(options)
         target = find_target(options.model)
+    other = other_options(options) if options.compare else None
     estimator = _estimator(options)
     dataset = KeypointDataset(options.data, options.images, estimator.config.skeleton)
+    predictions, measures, settings = _measure(options, estimator, dataset)
+    _print(options, predictions, measures)
+    if other is not None:
+        others, other_measures, _ = _measure(other, _estimator(other), dataset)
+        moved = shift(predictions, others, (measures.score_threshold, other_measures.score_threshold))
+        print(f"\ncompared with {' '.join(options.compare)}\n{compared_table(moved, measures, other_measures)}")
+        compared = {"with": options.compare, "shift": moved.to_dict(), "measures": other_measures.to_dict()}
+        settings["compared"] = compared
+    _write(options, predictions, measures, settings)
+    if target is not None:
+        data = f"{options.data.name} ({measures.photos:,} photos, {measures.people:,} people)"
+        record(target, measures, command_line(options), data)
+        print(f"\nrecorded in {options.model}")
+    return 0
+
+
+def _measure(
+    options: argparse.Namespace, estimator: PoseEstimator, dataset: KeypointDataset
+) -> tuple[Predictions, Report, dict[str, Any]]:
+    """What a model finds, its measures, and the settings that both come from."""
+    from dekrpose.evaluation.evaluate import own_threshold, predictor, report
+    from dekrpose.evaluation.predictions import collect
+
     settings = {
         "flip_test": options.flip,
         "input_size": options.input_size,
@@ -114,13 +143,7 @@ def run(options: argparse.Namespace) -> int:
     threshold = own_threshold(estimator) if options.score_threshold is None else options.score_threshold
     limits = {"crowd_limits": tuple(options.crowd_limits)} if options.crowd_limits else {}
     measures = report(predictions, threshold, **limits)
-    _print(options, predictions, measures)
-    _write(options, predictions, measures, {**settings, "rescored": estimator.rescoring_net is not None})
-    if target is not None:
-        data = f"{options.data.name} ({measures.photos:,} photos, {measures.people:,} people)"
-        record(target, measures, command_line(options), data)
-        print(f"\nrecorded in {options.model}")
-    return 0
+    return predictions, measures, {**settings, "rescored": estimator.rescoring_net is not None}
 
 
 def _matching(asked: str | None, estimator: PoseEstimator) -> str | bool:

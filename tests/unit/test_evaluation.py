@@ -254,3 +254,17 @@ def test_random_weights_replace_the_model_and_are_always_the_same() -> None:
     weights = [estimator.model.heatmap_head.final.weight for estimator in (first, second)]
     assert torch.equal(*weights)
     assert not torch.equal(weights[0], torch.ones_like(weights[0]))
+
+
+def test_the_command_compares_two_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = photos(tmp_path), tmp_path / "out.json"
+    assert run(monkeypatch, str(data.path), "--compare", "match-heatmap=off", "--json", str(out)) == 0
+    assert Estimator.last.options[0]["match_heatmap"] is False
+    printed = capsys.readouterr().out
+    assert "compared with match-heatmap=off\npeople             3 found by both, of 3 and 3" in printed
+    assert ["AP", "91.6", "91.6"] in [line.split() for line in printed.splitlines()]
+    compared = json.loads(out.read_text())["compared"]
+    assert (compared["with"], compared["shift"]["largest"]) == (["match-heatmap=off"], 0)
+    assert compared["measures"]["photos"] == 3
