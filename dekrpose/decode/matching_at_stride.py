@@ -6,7 +6,7 @@ the pixels that a Gaussian is fitted to are computed. With so little to do NumPy
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,8 @@ from torch import Tensor
 from dekrpose.config import OUTPUT_STRIDE
 from dekrpose.decode.matching import PEAKS_PER_KEYPOINT, Peaks, fit_windows, window_pixels
 
-_SHARES = np.arange(OUTPUT_STRIDE, dtype=np.float32) / OUTPUT_STRIDE
+_BACK = np.array([0.5, 0.25, 0, 0], np.float32)
+"""How far windows around the last cell's pixels reach back towards the cell before."""
 _SPAN = np.arange(5)
 """Cells that a window of 13 pixels lies on."""
 
@@ -82,42 +83,56 @@ def _inner_peaks(heat: Maps) -> _Found:
 
 
 def _border_peaks(heat: Maps) -> _Found:
-    """Peaks from the last row and column of cells on, where enlarging repeats the border; as ``_inner_peaks``."""
+    """Peaks from the last row and column of cells on, where enlarging repeats the border; as ``_inner_peaks``.
+
+    A cell there is four pixels wide. The first one's window reaches two pixels back towards the cells before, half of
+    the way, the second one's a quarter of it, and the others see the border's own line alone.
+    """
     count, height, width = heat.shape
-    # where the last row begins, behind the last column and a gap that windows do not cross
-    row = OUTPUT_STRIDE * height + 2
-    lines = np.zeros((2, count, row + OUTPUT_STRIDE * width), np.float32)
-    lines[:, :, : row - 2] = _enlarged(np.stack([heat[:, :, -1], heat[:, :, -2]]))
-    lines[:, :, row:] = _enlarged(np.stack([heat[:, -1], heat[:, -2]]))
+    lines = np.empty((2, count, height + width), np.float32)
+    lines[:, :, :height] = heat[:, :, -1], heat[:, :, -2]
+    lines[:, :, height:] = heat[:, -1], heat[:, -2]
     own, before = lines
-    before -= own
-    # a window that begins in the border's own pixels is as high as these; others begin one or two pixels before
-    highest, one, two = own >= _window_maximum(np.stack([own, own + 0.25 * before, own + 0.5 * before]))
-    highest &= own > 0
-    highest[:, row + OUTPUT_STRIDE * (width - 1) :] = False  # the last column has these
-    one &= highest
-    two &= one
+    previous, following = _neighbours(height, width)
+    highest = (own > 0) & (own >= own[:, previous]) & (own >= own[:, following])
+    highest[:, [height - 1, -1]] = False  # the corner, whose pixels are looked at below
+    two = highest & (before <= own)
+    one = two.copy()
+    both = own + before
+    for near in (previous, following):
+        two &= both + both[:, near] <= 4 * own
+        one &= 3 * (own + own[:, near]) + before + before[:, near] <= 8 * own
     channel, along, beyond = np.nonzero(np.stack([two, one, highest, highest], axis=2))
-    in_row = along >= row
-    x = np.where(in_row, along - row, OUTPUT_STRIDE * (width - 1) + beyond)
-    y = np.where(in_row, OUTPUT_STRIDE * (height - 1) + beyond, along)
-    return channel, x, y, own[channel, along]
+    in_row = along >= height
+    x = np.where(in_row, OUTPUT_STRIDE * (along - height), OUTPUT_STRIDE * (width - 1) + beyond)
+    y = np.where(in_row, OUTPUT_STRIDE * (height - 1) + beyond, OUTPUT_STRIDE * along)
+    value = own[channel, along]
+    corner, down, right = np.nonzero(_corner_peaks(heat[:, -2:, -2:]))
+    return (
+        np.concatenate([channel, corner]),
+        np.concatenate([x, OUTPUT_STRIDE * (width - 1) + right]),
+        np.concatenate([y, OUTPUT_STRIDE * (height - 1) + down]),
+        np.concatenate([value, heat[corner, -1, -1]]),
+    )
 
 
-def _enlarged(cells: Maps) -> Maps:
-    """(..., n) -> (..., 4n): linear from cell to cell, the last one repeated."""
-    steps = np.zeros_like(cells)
-    np.subtract(cells[..., 1:], cells[..., :-1], out=steps[..., :-1])
-    enlarged = cells[..., None] + steps[..., None] * _SHARES
-    return enlarged.astype(np.float32, copy=False).reshape(*cells.shape[:-1], -1)
+@lru_cache(maxsize=64)
+def _neighbours(height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The cells before and after each one of the last column and, behind it, the last row; ends have themselves."""
+    places = np.arange(height + width)
+    previous, following = places - 1, places + 1
+    previous[[0, height]] = 0, height
+    following[[height - 1, -1]] = height - 1, height + width - 1
+    return previous, following
 
 
-def _window_maximum(values: Maps) -> Maps:
-    """The largest of 0, each place and the two on either side, along the last axis."""
-    one = np.zeros((*values.shape[:-1], values.shape[-1] + 4), np.float32)
-    one[..., 2:-2] = values
-    two = np.maximum(one[..., :-1], one[..., 1:])
-    return np.maximum(np.maximum(two[..., :-3], two[..., 2:-1]), one[..., 4:])
+def _corner_peaks(cells: Maps) -> NDArray[np.bool_]:
+    """(K, 2, 2) cells of the lower right corner -> (K, 4, 4), which of the last cell's pixels are peaks."""
+    shares = np.stack([_BACK, 1 - _BACK])
+    reached = np.matmul(np.matmul(shares.T, cells), shares)  # the farthest that each pixel's window sees
+    own = cells[:, 1:, 1:]
+    highest = (reached <= own) & (reached[:, -1:] <= own) & (reached[:, :, -1:] <= own)
+    return np.asarray(highest & (own > 0))
 
 
 def _fits(heat: Maps, places: NDArray[np.int64]) -> NDArray[np.float64]:
