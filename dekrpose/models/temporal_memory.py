@@ -13,6 +13,10 @@ FLAT_MAP = 128
 """Side of the offset maps that the flat GRU reads, heatmap pixels: those of a 512 x 512 input."""
 
 
+_PIECE = 2_500_000
+"""Numbers: 10 MB. Larger results leave the caches, and above 32 MiB each one is new memory from the system."""
+
+
 class ConvGRU(nn.Module):
     """A 3x3 convolutional GRU over maps of G branches that never mix, and the way of its memory back into them.
 
@@ -45,20 +49,62 @@ class ConvGRU(nn.Module):
         Returns:
             (B, C, h, w), always float32: half precision would lose what changes slowly.
         """
-        parts = self._by_branch(self.inputs(maps), 3)
         if hidden is None:
+            parts = self._by_branch(self.inputs(maps), 3)
             return (parts[:, :, 0].sigmoid() * parts[:, :, 2].tanh()).flatten(1, 2).float()
+        return _joined([self._step(maps, hidden, branches) for branches in self._pieces(maps)])
+
+    def read(self, hidden: Tensor) -> Tensor:
+        """What the memory (B, C, h, w) adds to the maps."""
+        return _joined(
+            [
+                self._convolve(self.out, hidden[:, self._channels(branches)], branches)
+                for branches in self._pieces(hidden)
+            ]
+        )
+
+    def _step(self, maps: Tensor, hidden: Tensor, branches: slice) -> Tensor:
+        """``step`` for some branches: their channels of the memory."""
+        own = self._channels(branches)
+        maps, hidden = maps[:, own], hidden[:, own]
+        parts = self._by_branch(self._convolve(self.inputs, maps, branches), 3)
         # in place, on results that nobody else has: half of the time goes into such passes over the maps
-        gates = self._by_branch(self.gates(hidden), 2).add_(parts[:, :, :2]).sigmoid_()
+        gates = self._by_branch(self._convolve(self.gates, hidden, branches), 2).add_(parts[:, :, :2]).sigmoid_()
         z, r = gates.to(hidden.dtype).unbind(2)
         before = self._by_branch(hidden, 1)[:, :, 0]
-        n = self._by_branch(self.candidate((r * before).flatten(1, 2)), 1)[:, :, 0].add_(parts[:, :, 2]).tanh_()
+        candidate = self._convolve(self.candidate, (r * before).flatten(1, 2), branches)
+        n = self._by_branch(candidate, 1)[:, :, 0].add_(parts[:, :, 2]).tanh_()
         return torch.lerp(before, n.to(hidden.dtype), z).flatten(1, 2)
 
+    def _pieces(self, maps: Tensor) -> list[slice]:
+        """Branches that are computed together: all, but on a CPU no more than its caches hold."""
+        if not maps.is_cpu or torch.is_grad_enabled():
+            return [slice(0, self.groups)]
+        most = max(1, _PIECE * self.groups // (3 * maps.numel()))
+        return [slice(start, min(start + most, self.groups)) for start in range(0, self.groups, most)]
+
+    def _channels(self, branches: slice, kinds: int = 1) -> slice:
+        """The channels of some branches, where each has ``kinds`` times as many as the maps."""
+        width = kinds * self.channels // self.groups
+        return slice(branches.start * width, branches.stop * width)
+
+    def _convolve(self, layer: nn.Conv2d, maps: Tensor, branches: slice) -> Tensor:
+        """A layer's part that some branches have, on their maps."""
+        own = self._channels(branches, layer.out_channels // self.channels)
+        bias = None if layer.bias is None else layer.bias[own]
+        groups = branches.stop - branches.start
+        return F.conv2d(maps, layer.weight[own], bias, padding=layer.padding, groups=groups)
+
     def _by_branch(self, maps: Tensor, kinds: int) -> Tensor:
-        """(B, G * kinds * c, h, w) -> (B, G, kinds, c, h, w)."""
+        """(B, G * kinds * c, h, w) of G branches -> (B, G, kinds, c, h, w)."""
         batch, channels, height, width = maps.shape
-        return maps.reshape(batch, self.groups, kinds, channels // self.groups // kinds, height, width)
+        own = self.channels // self.groups
+        return maps.reshape(batch, channels // (kinds * own), kinds, own, height, width)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Maps side by side, without a copy of a single one."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 class MapMemory(nn.Module):
@@ -105,8 +151,10 @@ def _recur(gru: ConvGRU, maps: Tensor, hidden: Tensor | None, reset: Tensor) -> 
     outs: list[Tensor] = []
     for index in range(frames):
         now = maps[:, index]
-        if now.is_cpu:  # grouped convolutions take about half the time so
-            now = now.contiguous(memory_format=torch.channels_last)
+        if now.is_cpu:
+            # with gradients grouped convolutions take about half the time so; without, passes over the maps do
+            order = torch.channels_last if torch.is_grad_enabled() else torch.contiguous_format
+            now = now.contiguous(memory_format=order)
         forget = reset[:, index]
         mixed = forget.to(maps.device).reshape(-1, 1, 1, 1) if forget.any() else None
         before = None if hidden is None or forget.all() else hidden
@@ -116,7 +164,7 @@ def _recur(gru: ConvGRU, maps: Tensor, hidden: Tensor | None, reset: Tensor) -> 
         if before is None:
             outs.append(now)
         else:
-            added = gru.out(hidden)
+            added = gru.read(hidden)
             outs.append(now + (added if mixed is None else added.masked_fill(mixed, 0)))
     assert hidden is not None
     # joined along the first axis, which keeps the order in memory

@@ -12,6 +12,7 @@ from dekrpose.config import ARCHITECTURES, Branches, ModelConfig, TemporalConfig
 from dekrpose.models.dekr import DEKR
 from dekrpose.models.fast import FastPath
 from dekrpose.models.temporal import TemporalDEKR, TemporalState, build_model, with_memory
+from dekrpose.models.temporal_memory import ConvGRU
 from tests.small_model import SMALL
 
 CONV = replace(SMALL, temporal=TemporalConfig())
@@ -227,6 +228,19 @@ def test_the_fast_network_remembers_as_well(branches: Branches) -> None:
     assert state is not None
     assert fast_state is not None
     torch.testing.assert_close(fast_state.offset, state.offset, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("numbers", [1, 3 * 2 * 4 * 5 * 7, 10**9])
+def test_large_maps_are_remembered_in_pieces(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    gru = ConvGRU(12, groups=3).requires_grad_(False)
+    torch.nn.init.normal_(gru.out.weight)
+    maps, hidden = torch.randn(2, 2, 12, 5, 7, generator=torch.Generator().manual_seed(0))
+    expected = gru.step(maps, hidden)  # with gradients, so at once
+    monkeypatch.setattr("dekrpose.models.temporal_memory._PIECE", numbers)
+    with torch.inference_mode():
+        found = gru.step(maps, hidden)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(gru.read(found), gru.out(found))
 
 
 def test_an_image_model_gets_a_memory() -> None:
