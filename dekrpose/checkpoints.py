@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dekrpose.checkpoint_integers import with_integers
@@ -46,6 +46,7 @@ __all__ = [
     "read_rescoring_net",
     "read_stored_config",
     "write_checkpoint",
+    "write_config",
 ]
 
 _METADATA_KEY = "dekrpose"
@@ -275,6 +276,19 @@ def write_checkpoint(
     named = {**state_dict, **{f"{_RESCORING_PREFIX}{name}": tensor for name, tensor in (rescoring or {}).items()}}
     tensors = {name: _stored(name, tensor, half or int8) for name, tensor in named.items()}
     _write(path, with_integers(tensors) if int8 else tensors, {_METADATA_KEY: json.dumps(config.to_dict())})
+
+
+def write_config(path: str | Path, config: ModelConfig, *, source: str | Path) -> None:
+    """Write a file of ours with another configuration: whole or not at all, its tensors exactly as they are stored.
+
+    Args:
+        path: ends in ``.safetensors``; an existing file is replaced.
+        config: of the same network.
+        source: the file to copy, which may be ``path``.
+    """
+    # copies, because tensors of an open file would keep it from being replaced on Windows
+    tensors = {name: tensor.clone() for name, tensor in load_file(source).items()}
+    _write(Path(path), tensors, {_METADATA_KEY: json.dumps(config.to_dict())})
 
 
 def write_rescoring_net(path: str | Path, rescoring: Mapping[str, Tensor]) -> None:

@@ -8,7 +8,8 @@ import math
 import re
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
@@ -18,7 +19,7 @@ from torch import Tensor
 from dekrpose import repositories
 from dekrpose.cache import cache_folder, problem
 from dekrpose.cache import entry as cache_entry
-from dekrpose.checkpoints import expected_shapes, read_stored_config, write_checkpoint
+from dekrpose.checkpoints import expected_shapes, read_stored_config, write_checkpoint, write_config
 from dekrpose.config import ModelConfig
 from dekrpose.errors import CheckpointError, DekrPoseError
 from dekrpose.model_cards import model_card
@@ -236,11 +237,37 @@ def save_folder(
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; save_folder needs a folder")
+    with _staged(folder) as staging:
+        write_checkpoint(staging / WEIGHTS, config, state_dict, rescoring)
+        _write_beside(staging, config, model_card(config, rescoring is not None, repository))
+
+
+def save_config(folder: str | Path, config: ModelConfig, has_rescoring_net: bool) -> None:
+    """Give a model folder another configuration: its weights stay as they are stored, config.json and card are new.
+
+    Args:
+        folder: as ``save_folder`` writes it.
+        config: of the same network.
+        has_rescoring_net: what the card says of the scoring net.
+    """
+    folder = Path(folder)
+    with _staged(folder) as staging:
+        write_config(staging / WEIGHTS, config, source=folder / WEIGHTS)
+        _write_beside(staging, config, model_card(config, has_rescoring_net))
+
+
+def _write_beside(folder: Path, config: ModelConfig, card: str) -> None:
+    (folder / CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(card, encoding="utf-8")
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A place for a model's three files, which replace those of the folder at once."""
     staging = (folder if folder.exists() else folder.parent) / f".{uuid.uuid4().hex}.tmp"
     try:
-        write_checkpoint(staging / WEIGHTS, config, state_dict, rescoring)
-        (staging / CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
-        (staging / CARD).write_text(model_card(config, rescoring is not None, repository), encoding="utf-8")
+        staging.mkdir(parents=True)
+        yield staging
         if folder.exists():
             (folder / CONFIG).unlink(missing_ok=True)  # weights without it are whole, beside an old one they are not
             for item in (CARD, WEIGHTS, CONFIG):

@@ -78,7 +78,7 @@ def record(target: Target, measures: Report, evaluation: str, data: str) -> None
         DekrPoseError: the model was replaced while it was measured, or there are no numbers.
     """
     from dekrpose import hub
-    from dekrpose.checkpoints import read_checkpoint, write_checkpoint
+    from dekrpose.checkpoints import read_checkpoint, write_config
     from dekrpose.model_cards import model_card
 
     metrics = numbers(measures)
@@ -89,14 +89,14 @@ def record(target: Target, measures: Report, evaluation: str, data: str) -> None
     checkpoint = read_checkpoint(target.weights)
     config = replace(checkpoint.config, metrics=metrics, evaluation=evaluation, evaluation_data=data)
     if target.folder is None:
-        write_checkpoint(target.weights, config, checkpoint.state_dict, checkpoint.rescoring)
+        write_config(target.weights, config, source=target.weights)
         return
     card = target.folder / CARD
     if card.is_file():
         ours = model_card(checkpoint.config, checkpoint.rescoring is not None)
         if card.read_text(encoding="utf-8", errors="replace") != ours:
             shutil.copy(card, target.folder / _OLD_CARD)
-    hub.save_folder(target.folder, config, checkpoint.state_dict, checkpoint.rescoring)
+    hub.save_config(target.folder, config, checkpoint.rescoring is not None)
 
 
 def numbers(measures: Report) -> dict[str, float]:

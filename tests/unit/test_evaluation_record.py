@@ -72,21 +72,27 @@ def test_numbers_are_percent_and_leave_out_what_was_not_measured() -> None:
     assert numbers(REPORT) == METRICS
 
 
-@pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
-def test_a_file_gets_the_numbers_and_keeps_its_weights(file: Path, half: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stored", [{}, {"half": True}, {"int8": True}], ids=["float32", "float16", "integers"])
+def test_a_file_gets_the_numbers_and_keeps_its_weights(file: Path, stored: dict[str, bool], tmp_path: Path) -> None:
     checkpoint = read_checkpoint(file)
-    write_checkpoint(file, checkpoint.config, checkpoint.state_dict, half=half)
+    write_checkpoint(file, checkpoint.config, checkpoint.state_dict, **stored)
     before = copy(file, tmp_path)
     record(find_target(str(file)), REPORT, "the command", "the data")
     assert_recorded(file, before)
+    assert file.stat().st_size == pytest.approx(before.stat().st_size, abs=2000)
 
 
 @pytest.mark.parametrize("name", ["", "model.safetensors"], ids=["folder", "file inside"])
 def test_a_folder_gets_them_everywhere(folder: Path, name: str, tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(folder / "model.safetensors")
+    write_checkpoint(
+        folder / "model.safetensors", checkpoint.config, checkpoint.state_dict, checkpoint.rescoring, int8=True
+    )
     before = copy(folder / "model.safetensors", tmp_path)
     record(find_target(str(folder / name)), REPORT, "the command", "the data")
     assert_recorded(hub.resolve(folder), before)
     config = read_checkpoint(hub.resolve(folder)).config
+    assert (folder / "model.safetensors").stat().st_size == pytest.approx(before.stat().st_size, abs=2000)
     assert json.loads((folder / "config.json").read_text())["metrics"] == METRICS
     assert (folder / "README.md").read_text(encoding="utf-8") == model_card(config, has_rescoring_net=True)
     assert sorted(item.name for item in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
