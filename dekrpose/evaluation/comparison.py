@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -41,7 +43,7 @@ class Shift:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, None for NaN."""
-        return {name: None if value != value else value for name, value in asdict(self).items()}
+        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
     def table(self) -> str:
         """Lines for a terminal."""
@@ -117,10 +119,11 @@ def _changes(words: Sequence[str]) -> Mapping[str, str]:
     changes: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
-        if equals and key not in _KEYS:
+        if not equals or Path(word).exists():
+            key, value = "model", word
+        elif key not in _KEYS:
             raise ValueError(f"--compare takes a model, {', '.join(f'{key}=...' for key in _KEYS)}; got {word!r}")
-        name, value = (key, value) if equals else ("model", word)
-        if name in changes:
-            raise ValueError(f"--compare takes one {name}, got {changes[name]!r} and {value!r}")
-        changes[name] = value
+        if key in changes:
+            raise ValueError(f"--compare takes one {key}, got {changes[key]!r} and {value!r}")
+        changes[key] = value
     return changes

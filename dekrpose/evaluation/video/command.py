@@ -21,7 +21,7 @@ ALL_CONDITIONS = (*CONDITIONS, "dropped")
 _DRAWN_CLIPS = 10**6
 _OF_PHOTOS = (
     "flip", "sweep", "errors", "random_weights", "record", "results", "match_heatmap", "nms_threshold", "rescoring_net",
-    "score_threshold", "crowd_limits",
+    "score_threshold", "crowd_limits", "compare",
 )  # fmt: skip
 
 
