@@ -58,7 +58,7 @@ def state(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
-    data, whole, cut = tmp_path / "data", tmp_path / "whole", tmp_path / "cut"
+    data, whole, cut = tmp_path / "data", tmp_path / "whole", tmp_path / "split"  # names as long as each other
     write_dataset(data, photos=8)
     write_small_model(data / "start.safetensors", SMALL)
     uninterrupted = start(data, whole, "--workers", "0")
@@ -78,7 +78,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Pa
     (cut / "last.pt.tmp").write_bytes(b"half a state")
     with (cut / "log.jsonl").open("a", encoding="utf-8") as log:
         log.write('{"step": 30, "im')
-    assert start(data, cut, "--workers", "1").wait() == 0, (data / "cut.txt").read_text()
+    assert start(data, cut, "--workers", "1").wait() == 0, (data / "split.txt").read_text()
     assert uninterrupted.wait() == 0, (data / "whole.txt").read_text()
     expected, found = state(whole), state(cut)
     for part in ("model", "average"):
