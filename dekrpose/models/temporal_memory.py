@@ -90,6 +90,8 @@ class ConvGRU(nn.Module):
 
     def _convolve(self, layer: nn.Conv2d, maps: Tensor, branches: slice) -> Tensor:
         """A layer's part that some branches have, on their maps."""
+        if branches.stop - branches.start == self.groups:
+            return cast(Tensor, layer(maps))
         own = self._channels(branches, layer.out_channels // self.channels)
         bias = None if layer.bias is None else layer.bias[own]
         groups = branches.stop - branches.start

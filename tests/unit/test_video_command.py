@@ -254,7 +254,7 @@ def test_a_webcam_needs_a_screen(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 class Capture:
-    """A camera of 50 pictures."""
+    """A camera that goes on for longer than any test waits."""
 
     def __init__(self, _: int) -> None:
         self.number = -1
@@ -268,7 +268,7 @@ class Capture:
     def read(self) -> tuple[bool, Any]:
         self.number += 1
         time.sleep(0.002)
-        return self.number < 50, clips.picture(self.number % 28)
+        return self.number < 50_000, clips.picture(self.number % 28)
 
     def release(self) -> None:
         pass
