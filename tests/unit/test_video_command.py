@@ -254,7 +254,9 @@ def test_a_webcam_needs_a_screen(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 class Capture:
-    """A camera that goes on for longer than any test waits."""
+    """A camera that goes away after some pictures."""
+
+    pictures = 50
 
     def __init__(self, _: int) -> None:
         self.number = -1
@@ -268,7 +270,7 @@ class Capture:
     def read(self) -> tuple[bool, Any]:
         self.number += 1
         time.sleep(0.002)
-        return self.number < 50_000, clips.picture(self.number % 28)
+        return self.number < self.pictures, clips.picture(self.number % 28)
 
     def release(self) -> None:
         pass
@@ -278,6 +280,7 @@ class Capture:
 def test_a_key_ends_the_webcam(model: str, monkeypatch: pytest.MonkeyPatch, key: int) -> None:
     shown: list[Any] = []
     monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(Capture, "pictures", 50_000)  # more than a slow machine leaves out before the third look
     monkeypatch.setattr(cv2, "getBuildInformation", lambda: "GUI: QT5")
     monkeypatch.setattr(cv2, "VideoCapture", Capture)
     monkeypatch.setattr(cv2, "imshow", lambda _, picture: shown.append(picture))
