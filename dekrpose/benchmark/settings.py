@@ -14,6 +14,7 @@ from torch import nn
 
 from dekrpose import hub
 from dekrpose.benchmark.naive import NaiveDEKR
+from dekrpose.changes import read_changes, whole_number
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.config import ARCHITECTURES
 from dekrpose.errors import DekrPoseError
@@ -80,33 +81,14 @@ def compared(setting: Setting, words: Sequence[str]) -> Setting:
     Raises:
         ValueError: an unknown key, a value that does not fit, or two models.
     """
+    changes: dict[str, Any] = {"backend": LOOP, "dtype": "auto"} if LOOP in words else {}
     keys = ("device", "dtype", "backend", "input-size", "batch", "flip")
-    changes: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if word == LOOP:
-            changes |= {"backend": LOOP, "dtype": "auto"}
-        elif not equals or Path(word).exists():
-            if "model" in changes:
-                raise ValueError(f"--compare takes one other model, got {changes['model']!r} and {word!r}")
-            changes["model"] = word
-        elif key not in keys:
-            known = ", ".join(f"{key}=..." for key in keys)
-            raise ValueError(f"--compare takes {LOOP}, a model, {known}; got {word!r}")
-        elif key in ("input-size", "batch"):
-            changes[key.replace("-", "_")] = _whole(key, value)
-        elif key == "flip":
-            changes["flip"] = _switch(value)
+    for key, value in read_changes([word for word in words if word != LOOP], keys, [LOOP]).items():
+        if key in ("input-size", "batch"):
+            changes[key.replace("-", "_")] = whole_number(key, value)
         else:
-            changes[key] = value
+            changes[key] = _switch(value) if key == "flip" else value
     return replace(setting, **changes)
-
-
-def _whole(key: str, value: str) -> int:
-    try:
-        return int(value)
-    except ValueError as error:
-        raise ValueError(f"{key} must be a whole number, got {value!r}") from error
 
 
 def _switch(value: str) -> bool:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dekrpose.changes import read_changes, whole_number
 from dekrpose.config import MatchMode
 from dekrpose.evaluation.evaluate import Report
 from dekrpose.evaluation.oks import oks_matrix
@@ -21,7 +21,6 @@ from dekrpose.evaluation.predictions import Predictions
 _SAME_PERSON = 0.5
 """OKS of two poses from which on they can be the same person's."""
 _ROWS = ("predictions", "PCK@0.2", "recall", "precision", "false people", "AP", "AP50", "AP75", "AR")
-_KEYS = ("dtype", "input-size", "match-heatmap")
 
 
 @dataclass(frozen=True)
@@ -102,28 +101,10 @@ def other_options(options: argparse.Namespace) -> argparse.Namespace:
         ValueError: a word is no change that can be made.
     """
     other = copy(options)
-    changes = _changes(options.compare)
-    if "input-size" in changes and not changes["input-size"].isdecimal():
-        raise ValueError(f"input-size must be a whole number, got {changes['input-size']!r}")
+    changes = read_changes(options.compare, ("dtype", "input-size", "match-heatmap"))
     modes = (*get_args(MatchMode), "off")
     if changes.get("match-heatmap", "off") not in modes:
         raise ValueError(f"match-heatmap must be one of {', '.join(modes)}, got {changes['match-heatmap']!r}")
-    other.model = changes.get("model", options.model)
-    other.dtype = changes.get("dtype", options.dtype)
-    other.match_heatmap = changes.get("match-heatmap", options.match_heatmap)
-    other.input_size = int(changes["input-size"]) if "input-size" in changes else options.input_size
+    for key, value in changes.items():
+        setattr(other, key.replace("-", "_"), whole_number(key, value) if key == "input-size" else value)
     return other
-
-
-def _changes(words: Sequence[str]) -> Mapping[str, str]:
-    changes: dict[str, str] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or Path(word).exists():
-            key, value = "model", word
-        elif key not in _KEYS:
-            raise ValueError(f"--compare takes a model, {', '.join(f'{key}=...' for key in _KEYS)}; got {word!r}")
-        if key in changes:
-            raise ValueError(f"--compare takes one {key}, got {changes[key]!r} and {value!r}")
-        changes[key] = value
-    return changes

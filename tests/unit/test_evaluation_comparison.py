@@ -82,7 +82,7 @@ def test_changes_of_the_other_run() -> None:
     ("words", "message"),
     [
         (["batch=4"], r"takes a model, dtype=\.\.\., .*got 'batch=4'"),
-        (["mine", "other"], "takes one model, got 'mine' and 'other'"),
+        (["mine", "other"], "takes one other model, got 'mine' and 'other'"),
         (["input-size=big"], "whole number, got 'big'"),
         (["match-heatmap=on"], "official, paper, weighted, off, got 'on'"),
     ],

@@ -31,6 +31,7 @@ TIERS = (
         "checkpoint_integers",
         "checkpoint_pickles",
         "options",
+        "changes",
         "exported",
         "graphs",
         "center_path",
