@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     if options.data is None:
         raise DekrPoseError("DATA.json is missing: expected annotated photos to measure on, or --video for clips")
     from dekrpose.evaluation.coco_ap import load_evaluator
-    from dekrpose.evaluation.comparison import compared_table, other_options, shift
+    from dekrpose.evaluation.comparison import check_keypoints, compared_table, other_options, shift
     from dekrpose.evaluation.dataset import KeypointDataset
     from dekrpose.evaluation.record import find_target, record
 
@@ -106,13 +106,16 @@ def run(options: argparse.Namespace) -> int:
     if options.record:
         _refuse_partial(options)
         target = find_target(options.model)
-    other = other_options(options) if options.compare else None
     estimator = _estimator(options)
+    if options.compare:
+        other = other_options(options)
+        other_estimator = _estimator(other)
+        check_keypoints(estimator.config, other_estimator.config)
     dataset = KeypointDataset(options.data, options.images, estimator.config.skeleton)
     predictions, measures, settings = _measure(options, estimator, dataset)
     _print(options, predictions, measures)
-    if other is not None:
-        others, other_measures, _ = _measure(other, _estimator(other), dataset)
+    if options.compare:
+        others, other_measures, _ = _measure(other, other_estimator, dataset)
         moved = shift(predictions, others, (measures.score_threshold, other_measures.score_threshold))
         print(f"\ncompared with {' '.join(options.compare)}\n{compared_table(moved, measures, other_measures)}")
         compared = {"with": options.compare, "shift": moved.to_dict(), "measures": other_measures.to_dict()}

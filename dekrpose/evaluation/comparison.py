@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dekrpose.changes import read_changes, whole_number
-from dekrpose.config import MatchMode
+from dekrpose.config import MatchMode, ModelConfig
+from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation.evaluate import Report
 from dekrpose.evaluation.oks import oks_matrix
 from dekrpose.evaluation.predictions import Predictions
@@ -92,6 +93,17 @@ def compared_table(moved: Shift, first: Report, second: Report) -> str:
     others = {name: value for name, value, _ in second.rows()}
     rows = [f"{name:15}{values[name]:>9}{others[name]:>11}" for name in _ROWS]
     return "\n".join([moved.table(), "", f"{'':15}{'first':>9}{'compared':>11}", *rows])
+
+
+def check_keypoints(first: ModelConfig, second: ModelConfig) -> None:
+    """Two models must find the same keypoints to be compared.
+
+    Raises:
+        DekrPoseError: they do not.
+    """
+    if first.skeleton.keypoints != second.skeleton.keypoints:
+        names = f"{first.name} finds {first.skeleton.name}, {second.name} {second.skeleton.name}"
+        raise DekrPoseError(f"--compare takes a model of the same keypoints; {names}")
 
 
 def other_options(options: argparse.Namespace) -> argparse.Namespace:

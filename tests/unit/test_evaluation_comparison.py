@@ -11,8 +11,10 @@ import pytest
 from evaluation_people import standing
 from numpy.typing import NDArray
 
+from dekrpose.config import ARCHITECTURES
+from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation import command
-from dekrpose.evaluation.comparison import other_options, shift
+from dekrpose.evaluation.comparison import check_keypoints, other_options, shift
 from dekrpose.evaluation.dataset import KeypointDataset
 from dekrpose.evaluation.predictions import Prediction, Predictions
 from dekrpose.skeletons import COCO_17
@@ -63,6 +65,13 @@ def test_nobody_in_common_is_said_without_numbers() -> None:
     assert moved.table() == "people             0 found by both, of 1 and 0"
     assert math.isnan(moved.median)
     assert moved.to_dict()["median"] is None
+
+
+def test_models_of_other_keypoints_are_refused() -> None:
+    coco, crowdpose = (ARCHITECTURES[name] for name in ("tiny", "dekr-w32-crowdpose"))
+    check_keypoints(coco, ARCHITECTURES["dekr-w48-coco"])
+    with pytest.raises(DekrPoseError, match="tiny finds coco-17, dekr-w32-crowdpose crowdpose-14"):
+        check_keypoints(coco, crowdpose)
 
 
 def options(*words: str) -> argparse.Namespace:
