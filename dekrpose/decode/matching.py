@@ -75,8 +75,10 @@ class Peaks:
         points = poses.cpu().numpy().copy()
         people, keypoints = np.nonzero(weights.cpu().numpy() > 0)
         _, height, width = self.heatmaps.shape
-        steps = (np.arange(-1, 2) * (OUTPUT_STRIDE // self.spacing))[None]
+        step = OUTPUT_STRIDE // self.spacing
+        steps = (np.arange(-1, 2) * step)[None]
         cells = np.rint(points[people, keypoints] / self.spacing).astype(np.int64)
+        cells = np.minimum(cells, (width - step, height - step))  # from there on enlarging repeats the border
         rows = (cells[:, 1:] + steps).clip(0, height - 1)[:, :, None]
         columns = (cells[:, :1] + steps).clip(0, width - 1)[:, None]
         around = np.maximum(self.heatmaps[keypoints[:, None, None], rows, columns], 0)

@@ -80,6 +80,18 @@ def test_a_refined_peak_is_the_exact_middle_of_its_spot(cells: bool) -> None:
     assert torch.equal(peaks.refine(moved, torch.zeros(1, 2)), moved)
 
 
+def test_a_refined_peak_at_the_border_is_the_same_without_enlarging() -> None:
+    cells = torch.cat([spots([(158.0, 50.0)]), spots([(70.0, 95.0)]), spots([(159.0, 96.0)])])[:, ::4, ::4]
+    poses = torch.tensor([[[150.0, 52.0], [72.0, 90.0], [157.0, 93.0]], [[159.0, 44.0], [75.0, 95.0], [159.0, 95.0]]])
+    refined = []
+    for peaks in (read_cell_peaks(cells), read_peaks(average_heatmaps([cells], (96, 160)))):
+        assert peaks is not None
+        refined.append(peaks.refine(*move_by_weight(poses, peaks)))
+    torch.testing.assert_close(refined[0], refined[1])
+    assert refined[0][0, :, 0].tolist() == pytest.approx([158, 70, 158], abs=0.1)  # halfway over the last cell
+    assert refined[0][0, :, 1].tolist() == pytest.approx([50, 94, 94], abs=0.1)
+
+
 def test_by_weight_a_pose_without_size_stays() -> None:
     poses = torch.full((1, 1, 2), 50.0)
     moved, weights = move_by_weight(poses, read_peaks(spots([(60.0, 40.0)])))
