@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from dekrpose.changes import read_changes, whole_number
 from dekrpose.config import MatchMode, ModelConfig
 from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation.evaluate import Report
+from dekrpose.evaluation.metrics import none_for_nan
 from dekrpose.evaluation.oks import oks_matrix
 from dekrpose.evaluation.predictions import Predictions
 
@@ -43,7 +43,7 @@ class Shift:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, None for NaN."""
-        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
+        return {name: none_for_nan(value) for name, value in asdict(self).items()}
 
     def table(self) -> str:
         """Lines for a terminal."""

@@ -74,8 +74,8 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, None for NaN."""
         values = asdict(self)
-        values["ap"] = {name: _none_for_nan(value) for name, value in self.ap.items()}
-        return {name: _none_for_nan(value) for name, value in values.items()}
+        values["ap"] = {name: metrics.none_for_nan(value) for name, value in self.ap.items()}
+        return {name: metrics.none_for_nan(value) for name, value in values.items()}
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Name, value and what it is about, of each measure, as words."""
@@ -229,7 +229,3 @@ def percent(share: float) -> str:
 def decimal(value: float, digits: int) -> str:
     """A number for a terminal; "-" for NaN."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _none_for_nan(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value

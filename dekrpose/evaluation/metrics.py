@@ -9,7 +9,9 @@ data that the bundled model is measured on, and leave everybody of any other dat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,6 +166,11 @@ def _people(photo: Photo, sources: Collection[str] | None) -> Iterator[Person]:
 def _oks(poses: Keypoints, people: Sequence[Person], skeleton: Skeleton) -> NDArray[np.float64]:
     keypoints = [person.keypoints for person in people]
     return oks_matrix(poses, keypoints, [person.area for person in people], skeleton.sigmas)
+
+
+def none_for_nan(value: Any) -> Any:
+    """A value of a report for JSON, which has no NaN."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _share(part: int, whole: int) -> float:

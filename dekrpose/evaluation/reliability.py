@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dekrpose.evaluation.metrics import in_ignored_box
+from dekrpose.evaluation.metrics import in_ignored_box, none_for_nan
 from dekrpose.evaluation.oks import oks_matrix
 from dekrpose.evaluation.predictions import Predictions
 
@@ -42,8 +42,8 @@ class Reliability:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, None for NaN."""
         bins = {name: getattr(self, name).tolist() for name in ("edges", "counts", "mean_scores", "mean_oks")}
-        values = {name: [_none_for_nan(value) for value in column] for name, column in bins.items()}
-        scalars = {name: _none_for_nan(getattr(self, name)) for name in ("calibration_error", "pearson", "spearman")}
+        values = {name: [none_for_nan(value) for value in column] for name, column in bins.items()}
+        scalars = {name: none_for_nan(getattr(self, name)) for name in ("calibration_error", "pearson", "spearman")}
         return {**values, **scalars}
 
 
@@ -123,7 +123,3 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts - 1) / 2)[index], np.float64)
-
-
-def _none_for_nan(value: float) -> float | None:
-    return None if math.isnan(value) else value
