@@ -8,12 +8,15 @@ from typing import Any, Literal, get_args
 
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
 
+Heatmaps = Literal["residual", "separable"]
 Branches = Literal["per_keypoint", "grouped_13", "grouped_5", "shared"]
 TemporalKind = Literal["convgru", "gru_offset_flat"]
 """How a network remembers earlier frames (see ``models.temporal``)."""
 MatchMode = Literal["official", "paper", "weighted"]
 """How keypoints are moved to heatmap peaks (see ``decode.matching``)."""
 
+Color3 = tuple[float, float, float]
+"""A number for each of red, green and blue."""
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 """Mean of RGB values in [0, 1] (ImageNet), subtracted before the network."""
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -21,7 +24,7 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 OUTPUT_STRIDE = 4
 """Input pixels per heatmap pixel, for every DEKR model."""
 SIZE_MULTIPLE = 64
-"""Network inputs are multiples of this many pixels."""
+"""Inputs of the published networks are multiples of this many pixels."""
 
 
 def _check_keys(cls: type, values: Mapping[str, Any]) -> None:
@@ -56,6 +59,11 @@ class BackboneConfig:
         """What the paper calls it."""
         return f"HRNet-W{self.width}"
 
+    @property
+    def size_multiple(self) -> int:
+        """Sides of network inputs are multiples of this many pixels, as in the official code."""
+        return SIZE_MULTIPLE
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BackboneConfig:
         """Build from JSON values; unknown keys raise ValueError."""
@@ -84,6 +92,11 @@ class EfficientNetLiteConfig:
         """Its name for people."""
         return "EfficientNet-Lite0"
 
+    @property
+    def size_multiple(self) -> int:
+        """Sides of network inputs are multiples of this many pixels."""
+        return SIZE_MULTIPLE
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EfficientNetLiteConfig:
         """Build from JSON values; unknown keys raise ValueError."""
@@ -91,13 +104,52 @@ class EfficientNetLiteConfig:
         return cls(**values)
 
 
-def _backbone_from_dict(values: Mapping[str, Any]) -> BackboneConfig | EfficientNetLiteConfig:
+@dataclass(frozen=True)
+class MobileNetConfig:
+    """A MobileNetV2 with MoveNet's feature pyramid, and a top-down path of the network's own beside it.
+
+    Args:
+        width: multiplies the channels of MobileNetV2; MoveNet Lightning has 1, MultiPose 1.5, Thunder 1.75.
+        channels: of the network's own path, and of its map at stride 4; 0 leaves the path out.
+        expansion: how much wider the path's blocks are inside.
+        family: tells this backbone from others in a file.
+    """
+
+    width: float = 1.5
+    channels: int = 64
+    expansion: int = 2
+    family: str = "mobilenet-v2"
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return f"MobileNetV2 {self.width:g}"
+
+    @property
+    def size_multiple(self) -> int:
+        """Sides of network inputs are multiples of this many pixels."""
+        return 32
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MobileNetConfig:
+        """Build from JSON values; unknown keys raise ValueError."""
+        _check_keys(cls, values)
+        return cls(**values)
+
+
+Backbone = BackboneConfig | EfficientNetLiteConfig | MobileNetConfig
+_FAMILIES: dict[str, type[EfficientNetLiteConfig | MobileNetConfig]] = {
+    kind.family: kind for kind in (EfficientNetLiteConfig, MobileNetConfig)
+}
+
+
+def _backbone_from_dict(values: Mapping[str, Any]) -> Backbone:
     family = values.get("family")
     if family is None:
         return BackboneConfig.from_dict(values)
-    if family != EfficientNetLiteConfig.family:
-        raise ValueError(f"unknown backbone family {family!r}; expected {EfficientNetLiteConfig.family!r} or none")
-    return EfficientNetLiteConfig.from_dict(values)
+    if family not in _FAMILIES:
+        raise ValueError(f"unknown backbone family {family!r}; expected {', '.join(map(repr, _FAMILIES))} or none")
+    return _FAMILIES[family].from_dict(values)
 
 
 @dataclass(frozen=True)
@@ -112,6 +164,9 @@ class HeadConfig:
         keypoint_channels: channels per keypoint in the offset head.
         shared_channels: width of the offset head when ``branches="shared"``.
         blocks: adaptive blocks in a row.
+        heatmaps: the form of the heatmap head: "residual", DEKR's; or "separable", MoveNet's, which ends in a sigmoid.
+        shared_offsets: channels of a separable convolution that regresses all keypoints at once, as MoveNet does; the
+            branches then correct its offsets. 0 leaves it out.
     """
 
     adaptive: bool = True
@@ -120,10 +175,14 @@ class HeadConfig:
     keypoint_channels: int = 15
     shared_channels: int = 256
     blocks: int = 2
+    heatmaps: Heatmaps = "residual"
+    shared_offsets: int = 0
 
     def __post_init__(self) -> None:
         if self.branches not in get_args(Branches):
             raise ValueError(f"branches must be one of {get_args(Branches)}, got {self.branches!r}")
+        if self.heatmaps not in get_args(Heatmaps):
+            raise ValueError(f"heatmaps must be one of {get_args(Heatmaps)}, got {self.heatmaps!r}")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> HeadConfig:
@@ -207,6 +266,7 @@ class ModelConfig:
         skeleton: keypoints, edges, flip pairs, sigmas.
         input_size: short side in input pixels at scale 1.
         backbone, head, decode: see their classes.
+        mean, std: of RGB values in [0, 1]; the network's input is (value - mean) / std.
         architecture: "dekr".
         license: licence of the weights.
         training_data: what the weights were trained on, in words.
@@ -223,7 +283,7 @@ class ModelConfig:
     name: str = "dekr-w32-coco"
     skeleton: Skeleton = COCO_17
     input_size: int = 512
-    backbone: BackboneConfig | EfficientNetLiteConfig = field(default_factory=BackboneConfig)
+    backbone: Backbone = field(default_factory=BackboneConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     architecture: str = "dekr"
@@ -237,6 +297,8 @@ class ModelConfig:
     published: Mapping[str, float] = field(default_factory=dict)
     published_by: str = ""
     temporal: TemporalConfig | None = None
+    mean: Color3 = IMAGE_MEAN
+    std: Color3 = IMAGE_STD
 
     def without_numbers(self) -> ModelConfig:
         """A copy that claims no accuracy, for weights that are about to change."""
@@ -261,6 +323,11 @@ class ModelConfig:
                 parts[key] = read(parts[key])
         if parts.get("temporal") is not None:
             parts["temporal"] = TemporalConfig.from_dict(parts["temporal"])
+        for key in ("mean", "std"):
+            if key in parts:
+                parts[key] = tuple(float(value) for value in parts[key])
+                if len(parts[key]) != 3:
+                    raise ValueError(f"{key} must be three numbers, got {values[key]!r}")
         if "datasets" in parts:
             if isinstance(parts["datasets"], str):
                 raise ValueError(f"datasets must be a list of names, got {parts['datasets']!r}")

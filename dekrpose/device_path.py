@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from dekrpose.config import DecodeConfig
+from dekrpose.config import ModelConfig
 from dekrpose.decode.candidates import Layout, answer, finish, layout_of
 from dekrpose.graphs import Recordings
 from dekrpose.image_device import normalise, pack, resize_shipment
@@ -50,7 +50,7 @@ class DevicePath:
         geometries: Sequence[Sequence[Geometry]],
         maps: Maps,
         options: Options,
-        decoding: DecodeConfig,
+        model: ModelConfig,
         *,
         max_centers: int,
         key: object = None,
@@ -62,7 +62,7 @@ class DevicePath:
             geometries: of each photo, one per scale of the options.
             maps: the network.
             options: what was asked for.
-            decoding: the model's thresholds.
+            model: what its input is like, and its thresholds.
             max_centers: centers that are looked at per scale.
             key: changes when ``maps`` becomes another function, for recordings.
 
@@ -79,7 +79,7 @@ class DevicePath:
         kind = (key, options.flip_test, options.scales, matching, max_centers, shipment.input_sizes)
 
         def call(images: Sequence[Tensor]) -> Tensor:
-            found = [maps(normalise(image), options.flip_test) for image in images]
+            found = [maps(normalise(image, model.mean, model.std), options.flip_test) for image in images]
             heatmaps = [own for own, _ in found]
             layout = layout_of(heatmaps, options.scales, max_centers=max_centers, with_heatmaps=matching)
             self._layouts[kind] = layout
@@ -94,8 +94,8 @@ class DevicePath:
                 self._layouts[kind],
                 max_people=options.max_people,
                 nms_threshold=options.nms_threshold,
-                nms_min_keypoints=decoding.nms_min_keypoints,
-                other_scale_factor=decoding.other_scale_factor,
+                nms_min_keypoints=model.decode.nms_min_keypoints,
+                other_scale_factor=model.decode.other_scale_factor,
                 match=options.match,
             )
             for own in values

@@ -484,7 +484,8 @@ class PoseEstimator:
             pixels, source = images.load(image, color=options.color)
         height, width = pixels.shape[:2]
         pixels.flags.writeable = False
-        geometries = tuple(Geometry.fit(height, width, options.input_size, scale) for scale in options.scales)
+        multiple = self.config.backbone.size_multiple
+        geometries = tuple(Geometry.fit(height, width, options.input_size, scale, multiple) for scale in options.scales)
         return _Loaded(pixels, source, geometries, timing)
 
     def _run(self, batch: list[_Loaded], options: Options, recall: Recall | None = None) -> list[_Raw]:
@@ -510,7 +511,7 @@ class PoseEstimator:
     def _inputs(self, batch: list[_Loaded], scale: int) -> Tensor:
         """Images at one of their scales, for the network."""
         resized = [images.resize(item.pixels, item.geometries[scale]) for item in batch]
-        return images.to_tensor(resized).to(self.device)
+        return images.to_tensor(resized, self.config.mean, self.config.std).to(self.device)
 
     @torch.inference_mode()
     def _run_at_centers(self, batch: list[_Loaded], options: Options) -> list[_Raw]:
@@ -546,7 +547,7 @@ class PoseEstimator:
             [item.geometries for item in batch],
             lambda inputs, flip_test: self._maps(inputs, flip_test, self.model),
             options,
-            self.config.decode,
+            self.config,
             max_centers=max(MIN_CENTERS, options.max_people),
             key=(self.model, self.dtype),
         )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dekrpose.config import IMAGE_MEAN, IMAGE_STD
+from dekrpose.config import IMAGE_MEAN, IMAGE_STD, Color3
 from dekrpose.image_resize import Geometry, Pixels, axis_neighbours
 
 
@@ -100,25 +100,25 @@ def _resize(photo: Tensor, table: Tensor, height: int, width: int) -> Tensor:
     return total.to(torch.uint8)
 
 
-def normalise(images: Tensor) -> Tensor:
+def normalise(images: Tensor, mean: Color3 = IMAGE_MEAN, std: Color3 = IMAGE_STD) -> Tensor:
     """``images.to_tensor`` for images that lie on a device.
 
     Args:
         images: (B, h, w, 3) uint8 RGB.
+        mean, std: of RGB values in [0, 1], see ``ModelConfig``.
 
     Returns:
         (B, 3, h, w) float32, channels-last.
     """
-    whole, mean, deviation = _constants(images.device)
+    whole, center, deviation = _constants(images.device, mean, std)
     # divided by a tensor, because a device multiplies by the reciprocal of a number, which rounds otherwise
-    return images.permute(0, 3, 1, 2).to(torch.float32).div_(whole).sub_(mean).div_(deviation)
+    return images.permute(0, 3, 1, 2).to(torch.float32).div_(whole).sub_(center).div_(deviation)
 
 
 @lru_cache(maxsize=16)
-def _constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _constants(device: torch.device, mean: Color3, std: Color3) -> tuple[Tensor, Tensor, Tensor]:
     with torch.inference_mode(False):
-        whole, mean, deviation = (
-            torch.tensor(values, dtype=torch.float32).view(-1, 1, 1).to(device)
-            for values in ((255.0,), IMAGE_MEAN, IMAGE_STD)
+        whole, center, deviation = (
+            torch.tensor(values, dtype=torch.float32).view(-1, 1, 1).to(device) for values in ((255.0,), mean, std)
         )
-    return whole, mean, deviation
+    return whole, center, deviation

@@ -17,16 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dekrpose.config import IMAGE_MEAN, IMAGE_STD, SIZE_MULTIPLE
+from dekrpose.config import IMAGE_MEAN, IMAGE_STD, SIZE_MULTIPLE, Color3
 from dekrpose.errors import ImageError
 
 Pixels = npt.NDArray[np.uint8]
 
 MAX_INPUT_PIXELS = 2**26
 """Pixels of the largest network input (67 million); only strips of extreme shape would need more."""
-
-_MEAN = torch.tensor(IMAGE_MEAN, dtype=torch.float32).view(3, 1, 1)
-_STD = torch.tensor(IMAGE_STD, dtype=torch.float32).view(3, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -49,14 +46,16 @@ class Geometry:
     scale: float = 1.0
 
     @classmethod
-    def fit(cls, height: int, width: int, input_size: int, scale: float = 1.0) -> Geometry:
+    def fit(
+        cls, height: int, width: int, input_size: int, scale: float = 1.0, multiple: int = SIZE_MULTIPLE
+    ) -> Geometry:
         """The official resize of a (height, width) photo.
 
         Args:
             height, width: of the photo, image pixels.
-            input_size: short side at scale 1, input pixels; rounded up to a multiple of 64, as the long
-                side is.
+            input_size: short side at scale 1, input pixels; rounded up to a multiple, as the long side is.
             scale: multiplies both sides after that.
+            multiple: of how many pixels; see the backbone's ``size_multiple``.
 
         Raises:
             ImageError: the photo is such a narrow strip that its input would pass MAX_INPUT_PIXELS.
@@ -64,9 +63,9 @@ class Geometry:
         """
         if min(height, width, input_size) < 1 or not 0 < scale < math.inf:
             raise ValueError(f"sizes and scale must be positive, got {height} x {width}, {input_size}, scale {scale}")
-        short = int((input_size + SIZE_MULTIPLE - 1) // SIZE_MULTIPLE * SIZE_MULTIPLE)
+        short = int((input_size + multiple - 1) // multiple * multiple)
         ratio = short / min(height, width) * max(height, width)
-        long = int((ratio + SIZE_MULTIPLE - 1) // SIZE_MULTIPLE * SIZE_MULTIPLE)
+        long = int((ratio + multiple - 1) // multiple * multiple)
         base = (long, short) if width < height else (short, long)
         size = (int(base[0] * scale), int(base[1] * scale))
         if min(size) < 1:
@@ -221,11 +220,12 @@ def _axis(positions: npt.NDArray[np.float64], length: int) -> _Axis:
     return np.clip(first, 0, length - 1), np.clip(first + 1, 0, length - 1), first_weight, second_weight
 
 
-def to_tensor(images: Pixels | Sequence[Pixels]) -> torch.Tensor:
+def to_tensor(images: Pixels | Sequence[Pixels], mean: Color3 = IMAGE_MEAN, std: Color3 = IMAGE_STD) -> torch.Tensor:
     """Normalise resized photos for the network, as torchvision's ToTensor and Normalize do.
 
     Args:
         images: (h, w, 3) uint8 RGB, or a batch: (n, h, w, 3), or a list of images of one size.
+        mean, std: of RGB values in [0, 1], see ``ModelConfig``.
 
     Returns:
         float32 (3, h, w), or (n, 3, h, w) for a batch.
@@ -241,5 +241,6 @@ def to_tensor(images: Pixels | Sequence[Pixels]) -> torch.Tensor:
     planes = np.empty((len(batch), 3, *batch[0].shape[:2]), np.uint8)
     for place, image in zip(planes, batch, strict=True):
         place[:] = cv2.split(image)
-    tensor = torch.from_numpy(planes).to(torch.float32).div_(255).sub_(_MEAN).div_(_STD)
+    own_mean, own_std = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (mean, std))
+    tensor = torch.from_numpy(planes).to(torch.float32).div_(255).sub_(own_mean).div_(own_std)
     return tensor[0] if single else tensor

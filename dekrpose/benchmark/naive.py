@@ -80,7 +80,7 @@ class LoopOverBranches(nn.Module):
 
     def __init__(self, head: OffsetHead) -> None:
         super().__init__()
-        self.transition = head.transition
+        self.transition, self.shared = head.transition, head.shared
         self.branches = nn.ModuleList()
         self.widths: list[int] = []
         for group, width in zip(head.groups, head.splits, strict=True):
@@ -96,8 +96,11 @@ class LoopOverBranches(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         parts = self.transition(features).split(self.widths, dim=1)
-        offsets = torch.cat([branch(part) for branch, part in zip(self.branches, parts, strict=True)], dim=1)
-        return offsets if self.channel_order is None else offsets[:, self.channel_order]
+        found = [branch(part) for branch, part in zip(self.branches, parts, strict=True)]
+        added = found.pop() if self.shared else None
+        offsets = torch.cat(found, dim=1)
+        offsets = offsets if self.channel_order is None else offsets[:, self.channel_order]
+        return offsets if added is None else offsets + added
 
 
 class NaiveDEKR(nn.Module):

@@ -237,7 +237,8 @@ def photo_job(
             poses.draw(pixels)
         return {**times, "draw": 1000 * (time.perf_counter() - start)}
 
-    return estimate, Geometry.fit(*_size(pixels), size).input_size
+    multiple = estimator.config.backbone.size_multiple
+    return estimate, Geometry.fit(*_size(pixels), size, multiple=multiple).input_size
 
 
 def _estimates(estimator: PoseEstimator, setting: Setting, data: bytes) -> Iterator[Poses]:

@@ -15,6 +15,7 @@ from dekrpose.errors import DekrPoseError
 from dekrpose.export.poses import PoseOutputs
 from dekrpose.exported import OUTPUTS, Differences, Offsets, offsets_of, open_exported
 from dekrpose.images import to_tensor
+from dekrpose.models.dekr import DEKR
 
 LARGEST_SHIFT = 0.05
 """Input pixels by which a keypoint may differ."""
@@ -26,7 +27,7 @@ _SHAPES = ((1, 192, 256), (2, 128, 96))
 _CANDIDATES = 100
 
 
-def compare(model: nn.Module, poses: PoseOutputs, path: Path, *, half: bool) -> Differences:
+def compare(model: DEKR, poses: PoseOutputs, path: Path, *, half: bool) -> Differences:
     """Run a new file and torch on the same pictures.
 
     Args:
@@ -65,14 +66,16 @@ def _pictures(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 @torch.inference_mode()
 def _differences(
-    model: nn.Module,
+    model: DEKR,
     poses: PoseOutputs,
     answer: tuple[NDArray[np.float32], ...],
     pictures: NDArray[np.uint8],
     kind: Offsets,
 ) -> tuple[float, float, float]:
     device = next(model.parameters()).device
-    heatmaps, offsets = (maps.cpu() for maps in model(to_tensor(pictures.transpose(0, 2, 3, 1)).to(device)))
+    config = model.config
+    images = to_tensor(pictures.transpose(0, 2, 3, 1), config.mean, config.std).to(device)
+    heatmaps, offsets = (maps.cpu() for maps in model(images))
     own_heatmaps, own_offsets, *own_people = map(torch.from_numpy, answer)
     if kind == "map":
         likeliest = heatmaps[:, -1:].flatten(2).topk(min(_CANDIDATES, heatmaps[0, -1].numel())).indices

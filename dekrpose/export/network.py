@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from dekrpose.config import IMAGE_MEAN, IMAGE_STD
 from dekrpose.exported import Offsets
 from dekrpose.models.adaptive_conv import TAPS, AdaptiveConv, regular_grid
 from dekrpose.models.dekr import DEKR, BranchGroup, RegressionBlock
@@ -43,14 +42,15 @@ class ExportedNetwork(nn.Module):
         self.network.eval().requires_grad_(False)
         _replace_adaptive(self.network, sampling, offsets)
         fold_batch_norm(self.network)
-        widths = self.network.backbone.map_channels
-        for head in (self.network.heatmap_head, self.network.offset_head):
-            conv = head.transition[0]
-            assert isinstance(conv, nn.Conv2d)
-            head.transition[0] = _UpsampledConv(conv, widths)
-        std = torch.tensor(IMAGE_STD)
+        self.widths = self.network.backbone.map_channels
+        if len(self.widths) > 1:
+            for head in (self.network.heatmap_head, self.network.offset_head):
+                conv = cast(nn.Sequential, head.transition)[0]
+                assert isinstance(conv, nn.Conv2d)
+                cast(nn.Sequential, head.transition)[0] = _UpsampledConv(conv, self.widths)
+        std = torch.tensor(model.config.std)
         self.register_buffer("scale", (1 / (255 * std)).reshape(3, 1, 1))
-        self.register_buffer("shift", (-torch.tensor(IMAGE_MEAN) / std).reshape(3, 1, 1))
+        self.register_buffer("shift", (-torch.tensor(model.config.mean) / std).reshape(3, 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         heatmaps, maps = self.heatmaps(images)
@@ -58,7 +58,9 @@ class ExportedNetwork(nn.Module):
 
     def heatmaps(self, images: Tensor) -> tuple[Tensor, Any]:
         """Heatmaps (B, K+1, H/4, W/4), and the backbone's maps for ``offsets_at``."""
-        maps = self.network.backbone(images.float() * self.scale + self.shift)
+        maps: Any = self.network.backbone(images.float() * self.scale + self.shift)
+        if len(self.widths) == 1:
+            maps = maps[0]
         return self.network.heatmap_head(maps), maps
 
     def offsets_at(self, maps: Any, pixels: Tensor) -> Tensor:

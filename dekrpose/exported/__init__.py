@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from dekrpose.config import IMAGE_MEAN, IMAGE_STD, ModelConfig
+from dekrpose.config import IMAGE_MEAN, IMAGE_STD, Color3, ModelConfig
 from dekrpose.errors import CheckpointError, DekrPoseError
 from dekrpose.exported.runtimes import (
     CONFIG_KEY,
@@ -73,7 +73,7 @@ class ExportedModel(nn.Module):
         self.config, self.runner, self.path = config, runner, path
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        heatmaps, offsets = self.runner(to_bytes(images))
+        heatmaps, offsets = self.runner(to_bytes(images, self.config.mean, self.config.std))
         return torch.from_numpy(heatmaps), torch.from_numpy(offsets)
 
     def refuse(self, what: str) -> DekrPoseError:
@@ -144,11 +144,10 @@ class Exported:
     differences: Differences
 
 
-def to_bytes(images: Tensor) -> Pictures:
+def to_bytes(images: Tensor, mean: Color3 = IMAGE_MEAN, std: Color3 = IMAGE_STD) -> Pictures:
     """Undo ``images.to_tensor``: normalised (B, 3, H, W) -> uint8 RGB of the same shape."""
-    std = torch.tensor(IMAGE_STD).reshape(3, 1, 1)
-    mean = torch.tensor(IMAGE_MEAN).reshape(3, 1, 1)
-    pixels = torch.addcmul(255 * mean, images.float().cpu(), 255 * std)
+    center, deviation = (255 * torch.tensor(values).reshape(3, 1, 1) for values in (mean, std))
+    pixels = torch.addcmul(center, images.float().cpu(), deviation)
     return pixels.round_().clamp_(0, 255).to(torch.uint8).contiguous().numpy()
 
 

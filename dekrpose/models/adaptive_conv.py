@@ -93,9 +93,10 @@ def plain_product(features: Tensor, transforms: Tensor, weight: Tensor, pixels: 
     branches = weight.shape[0] // channels
     grid = pixel_grid(height, width, features.device)
     places = grid if pixels is None else pixels.repeat_interleave(branches, dim=0)
-    # positions stay in float32: half precision cannot tell neighbouring pixels of a large map apart
-    positions = tap_positions(transforms.float().reshape(batch * branches, 6, -1), places)
-    maps = features.reshape(batch * branches, channels, height, width).float()
+    # at least float32: half precision cannot tell neighbouring pixels of a large map apart
+    exact = torch.promote_types(features.dtype, torch.float32)
+    positions = tap_positions(transforms.to(exact).reshape(batch * branches, 6, -1), places)
+    maps = features.reshape(batch * branches, channels, height, width).to(exact)
     taps = sample(maps, positions).reshape(batch, branches, channels * TAPS, -1)
     kernel = weight.reshape(1, branches, channels, channels * TAPS)
     return torch.matmul(kernel.to(features.dtype), taps.to(features.dtype)).reshape(batch, branches * channels, -1)
@@ -140,11 +141,8 @@ class AdaptiveConv(nn.Module):
 
     def _transform_at(self, x: Tensor, pixels: Tensor) -> Tensor:
         """The transform's (B, 6G, P) at some pixels, from their 3x3 neighbourhoods only."""
-        batch, _, height, width = x.shape
-        rows = F.pad(x, (1, 1, 1, 1)).permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-        dy, dx = regular_grid(x.device).long()
-        row = torch.arange(batch, device=x.device).reshape(-1, 1, 1) * (height + 2) + pixels[..., 1:] + 1 + dy
-        patches = rows.index_select(0, (row * (width + 2) + pixels[..., :1] + 1 + dx).long().flatten())
+        batch = len(x)
+        patches = neighbourhoods(x, pixels)
         patches = patches.reshape(-1, TAPS, self.branches, self.channels).permute(2, 0, 1, 3).flatten(2)
         weight = self.transform.weight.reshape(self.branches, 6, self.channels, TAPS).permute(0, 3, 2, 1).flatten(1, 2)
         assert self.transform.bias is not None
@@ -156,3 +154,13 @@ def gather_pixels(maps: Tensor, pixels: Tensor) -> Tensor:
     """Read (B, C, h, w) maps at (B, P, 2) integer xy pixels: (B, C, P)."""
     index = pixels[..., 1].long() * maps.shape[-1] + pixels[..., 0].long()
     return maps.flatten(2).gather(2, index.unsqueeze(1).expand(-1, maps.shape[1], -1))
+
+
+def neighbourhoods(maps: Tensor, pixels: Tensor) -> Tensor:
+    """The 3x3 pixels around (B, P, 2) integer xy pixels of (B, C, h, w) maps, zero outside: (B * P, 9, C)."""
+    batch, channels, height, width = maps.shape
+    rows = F.pad(maps, (1, 1, 1, 1)).permute(0, 2, 3, 1).reshape(-1, channels)
+    dy, dx = regular_grid(maps.device).long()
+    row = torch.arange(batch, device=maps.device).reshape(-1, 1, 1) * (height + 2) + pixels[..., 1:] + 1 + dy
+    patches = rows.index_select(0, (row * (width + 2) + pixels[..., :1] + 1 + dx).long().flatten())
+    return patches.reshape(-1, TAPS, channels)

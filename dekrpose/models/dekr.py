@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dekrpose.config import BackboneConfig, Branches, EfficientNetLiteConfig, HeadConfig, ModelConfig
+from dekrpose.config import Backbone, BackboneConfig, Branches, EfficientNetLiteConfig, HeadConfig, ModelConfig
 from dekrpose.models.adaptive_conv import AdaptiveConv, gather_pixels
 from dekrpose.models.blocks import BasicBlock, conv_bn
 from dekrpose.models.efficientnet_lite import EfficientNetLite
 from dekrpose.models.fast import FastPath
 from dekrpose.models.hrnet import HRNet, concatenate
+from dekrpose.models.mobilenet import MobileNet
+from dekrpose.models.separable import SeparableConv, SeparableHeatmapHead
 
 Pick = Callable[[Tensor], Tensor]
 """Heatmaps (B, K+1, h, w) -> (B, P, 2) integer xy, heatmap pixels, at which offsets are wanted; P is at least 1."""
@@ -110,6 +112,34 @@ class BranchGroup(nn.Module):
         return cast(Tensor, self.final(out.unsqueeze(-1)).squeeze(-1))
 
 
+class SharedGroup(nn.Module):
+    """One convolution to the offsets of all keypoints, which the branches then correct; no adaptive blocks."""
+
+    def __init__(self, channels: int, keypoints: int) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential()
+        self.final = nn.Conv2d(channels, 2 * keypoints, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.final(x))
+
+    def at(self, x: Tensor, pixels: Tensor) -> Tensor:
+        """Offsets (B, 2K, P) at (B, P, 2) pixels."""
+        return cast(Tensor, self.final(gather_pixels(x, pixels).unsqueeze(-1)).squeeze(-1))
+
+
+class SharedTransition(nn.Module):
+    """What the branches read, then what the shared group reads: (B, C, h, w) -> (B, branches + shared, h, w)."""
+
+    def __init__(self, in_channels: int, branches: int, shared: int) -> None:
+        super().__init__()
+        self.branches = conv_bn(in_channels, branches, 1)
+        self.shared = SeparableConv(in_channels, shared)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.cat([self.branches(features), self.shared(features)], dim=1)
+
+
 class OffsetHead(nn.Module):
     """(B, C, h, w) features -> (B, 2K, h, w) offsets, pixel - keypoint in heatmap pixels, channels x0, y0, x1, ..."""
 
@@ -122,10 +152,16 @@ class OffsetHead(nn.Module):
             for group in groups
         ]
         self.splits = [len(group) * width for group, width in zip(groups, widths, strict=True)]
-        self.transition = conv_bn(in_channels, sum(self.splits), 1)
         self.groups = nn.ModuleList(
             BranchGroup(len(group), width, len(group[0]), config) for group, width in zip(groups, widths, strict=True)
         )
+        self.shared = config.shared_offsets > 0
+        if self.shared:
+            self.transition: nn.Module = SharedTransition(in_channels, sum(self.splits), config.shared_offsets)
+            self.groups.append(SharedGroup(config.shared_offsets, keypoints))
+            self.splits.append(config.shared_offsets)
+        else:
+            self.transition = conv_bn(in_channels, sum(self.splits), 1)
         order = [keypoint for branch in per_branch for keypoint in branch]
         channels = [2 * position + xy for position in _inverse(order) for xy in (0, 1)]
         self.channel_order = None if channels == list(range(2 * keypoints)) else channels
@@ -144,15 +180,17 @@ class OffsetHead(nn.Module):
     def at_transition(self, maps: Tensor, pixels: Tensor) -> Tensor:
         """``at`` from the transition's maps on, for training that runs the transition in half precision."""
         groups = zip(self.groups, self._split(maps), strict=True)
-        return self._join([cast(BranchGroup, group).at(part, pixels) for group, part in groups])
+        return self._join([cast(BranchGroup | SharedGroup, group).at(part, pixels) for group, part in groups])
 
     def _split(self, maps: Tensor) -> tuple[Tensor, ...]:
         # exported, a split into one part would be a copy
         return (maps,) if len(self.splits) == 1 else torch.split(maps, self.splits, dim=1)
 
     def _join(self, parts: list[Tensor]) -> Tensor:
-        offsets = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-        return offsets if self.channel_order is None else offsets[:, self.channel_order]
+        own = parts[:-1] if self.shared else parts
+        offsets = own[0] if len(own) == 1 else torch.cat(own, dim=1)
+        offsets = offsets if self.channel_order is None else offsets[:, self.channel_order]
+        return offsets + parts[-1] if self.shared else offsets
 
 
 def _inverse(order: list[int]) -> list[int]:
@@ -170,7 +208,8 @@ def offsets_at(head: nn.Module, features: Tensor, pixels: Tensor) -> Tensor:
 class DEKR(nn.Module):
     """Normalised RGB (B, 3, H, W) -> heatmaps (B, K+1, H/4, W/4) and offsets (B, 2K, H/4, W/4).
 
-    Heatmaps: one channel per keypoint, the last for the centers; no sigmoid. Offsets: pixel - keypoint in heatmap
+    Heatmaps: one channel per keypoint, the last for the centers; as they are taught, without a sigmoid, but for the
+    separable head, which ends in one. Offsets: pixel - keypoint in heatmap
     pixels, channels x0, y0, x1, ... (the official code's convention). H and W must be multiples of 32.
     """
 
@@ -182,7 +221,7 @@ class DEKR(nn.Module):
         self.config = config
         keypoints = len(config.skeleton)
         self.backbone = _backbone(config.backbone)
-        self.heatmap_head = HeatmapHead(self.backbone.out_channels, keypoints, config.head)
+        self.heatmap_head = _heatmap_head(self.backbone.out_channels, keypoints, config.head)
         self.offset_head = OffsetHead(self.backbone.out_channels, keypoints, config.head)
         self.apply(_initialise)  # children first, so an adaptive convolution resets its transform last
         self.fast_path: FastPath | None = None
@@ -201,28 +240,44 @@ class DEKR(nn.Module):
         features = self.features(images)
         heatmaps = self.heatmap_head(features)
         with torch.autocast(images.device.type, enabled=False):  # half precision would move keypoints by pixels
+            features = features.to(torch.promote_types(features.dtype, torch.float32))
             if pick is not None:
-                return heatmaps, offsets_at(self.offset_head, features.float(), pick(heatmaps))
-            offsets = self.offset_head(features.float())
-        return heatmaps, offsets
+                return heatmaps, offsets_at(self.offset_head, features, pick(heatmaps))
+            return heatmaps, self.offset_head(features)
+
+    def pretrained(self) -> list[nn.Module]:
+        """What published weights fill: the backbone, and heads of MoveNet's form."""
+        layers = self.backbone.pretrained()
+        if isinstance(self.heatmap_head, SeparableHeatmapHead):
+            layers.append(self.heatmap_head)
+        if self.offset_head.shared:
+            layers += [cast(SharedTransition, self.offset_head.transition).shared, self.offset_head.groups[-1]]
+        return layers
 
     def features(self, images: Tensor) -> Tensor:
         """The backbone's maps joined at stride 4: (B, C, H/4, W/4), C = 15 * width for HRNet."""
         return concatenate(self.backbone(images))
 
 
-def _backbone(config: BackboneConfig | EfficientNetLiteConfig) -> HRNet | EfficientNetLite:
-    return HRNet(config) if isinstance(config, BackboneConfig) else EfficientNetLite(config)
+def _backbone(config: Backbone) -> HRNet | EfficientNetLite | MobileNet:
+    if isinstance(config, BackboneConfig):
+        return HRNet(config)
+    return EfficientNetLite(config) if isinstance(config, EfficientNetLiteConfig) else MobileNet(config)
+
+
+def _heatmap_head(in_channels: int, keypoints: int, config: HeadConfig) -> HeatmapHead | SeparableHeatmapHead:
+    if config.heatmaps == "separable":
+        return SeparableHeatmapHead(in_channels, keypoints, config.heatmap_channels)
+    return HeatmapHead(in_channels, keypoints, config)
 
 
 def _initialise(module: nn.Module) -> None:
-    """The official initialisation: small normal weights; adaptive convolutions keep their own."""
-    weight = getattr(module, "weight", None)
-    if weight is None or weight.is_meta:  # random numbers for nothing: they load half a compiler, a second's work
-        return
+    """The official initialisation: small normal weights; layers without batch norm behind them keep their own."""
+    if any(parameter.is_meta for parameter in module.parameters()):
+        return  # random numbers for nothing: they load half a compiler, a second's work
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, std=0.001)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, AdaptiveConv):
+    elif isinstance(module, (AdaptiveConv, MobileNet, SeparableConv)):
         module.reset_parameters()

@@ -6,6 +6,7 @@ top-down path follows feature pyramids (Lin et al., CVPR 2017, arXiv 1612.03144)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
@@ -76,14 +77,11 @@ class EfficientNetLite(nn.Module):
             x = block(x)
             if index in _LEVELS:
                 levels.append(x)
-        merged: Tensor | None = None
-        for level, lateral, merge in zip(levels[::-1], self.laterals[::-1], self.merges[::-1], strict=True):
-            x = lateral(level)
-            if merged is not None:
-                x = x + F.interpolate(merged, size=x.shape[-2:], mode="nearest")
-            merged = merge(x)
-        assert merged is not None
-        return [merged]
+        return [top_down(levels, self.laterals, self.merges)]
+
+    def pretrained(self) -> list[nn.Module]:
+        """What ImageNet's weights fill: all but the top-down path."""
+        return [self.stem, self.blocks]
 
     def early_layers(self) -> list[nn.Module]:
         """What a short training leaves as it is: the layers before stride 4, and the 5x5 depthwise kernels.
@@ -94,3 +92,15 @@ class EfficientNetLite(nn.Module):
             module for module in self.modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (5, 5)
         ]
         return [self.stem, *self.blocks[:2], *kernels]
+
+
+def top_down(levels: Sequence[Tensor], laterals: nn.ModuleList, merges: nn.ModuleList) -> Tensor:
+    """Maps from fine to coarse, joined from the coarsest on, each by its lateral and its merge."""
+    merged: Tensor | None = None
+    for level, lateral, merge in zip(levels[::-1], laterals[::-1], merges[::-1], strict=True):
+        x = lateral(level)
+        if merged is not None:
+            x = x + F.interpolate(merged, size=x.shape[-2:], mode="nearest")
+        merged = merge(x)
+    assert merged is not None
+    return merged

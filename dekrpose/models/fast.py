@@ -19,10 +19,20 @@ from dekrpose.models.adaptive_conv import AdaptiveConv, gather_pixels
 from dekrpose.models.folding import fold_batch_norm
 from dekrpose.models.gathered_conv import GatheredBlock, frame, inside, padded_channels
 from dekrpose.models.hrnet import concatenate
+from dekrpose.models.separable import SeparableConv, SeparableHeatmapHead
 from dekrpose.models.upsampled_conv import UpsampledConv
 
 if TYPE_CHECKING:
-    from dekrpose.models.dekr import DEKR, BranchGroup, HeatmapHead, OffsetHead, Pick, RegressionBlock
+    from dekrpose.models.dekr import (
+        DEKR,
+        BranchGroup,
+        HeatmapHead,
+        OffsetHead,
+        Pick,
+        RegressionBlock,
+        SharedGroup,
+        SharedTransition,
+    )
 
 SPARE_BYTES = 64 * 2**20
 """Most memory that a width of branches keeps between images."""
@@ -52,6 +62,41 @@ class FastHeatmapHead(nn.Module):
         return cast(Tensor, self.final(self.block(x.permute(0, 3, 1, 2).to(self.dtype))))
 
 
+class FastSeparableHead(nn.Module):
+    """The backbone's maps -> (B, K+1, h, w) heatmaps, from a separable head; everything in ``dtype``."""
+
+    def __init__(self, head: SeparableHeatmapHead, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype, self.head = dtype, fold_batch_norm(head, dtype)
+
+    def forward(self, maps: list[Tensor], between: Between | None = None) -> Tensor:
+        x = self.head.transition(concatenate(maps).to(self.dtype))
+        if between is not None:
+            x = x.permute(0, 2, 3, 1).float().contiguous()
+            between(None, x)
+            x = x.permute(0, 3, 1, 2).to(self.dtype)
+        return self.head.from_transition(x)
+
+
+class FastShared(nn.Module):
+    """What the shared group adds to the branches' offsets, from the backbone's maps; float32."""
+
+    def __init__(self, transition: SeparableConv, group: SharedGroup, index: int) -> None:
+        super().__init__()
+        self.transition, self.group, self.index = fold_batch_norm(transition), fold_batch_norm(group), index
+
+    def forward(self, maps: list[Tensor], between: Between | None = None, pixels: Tensor | None = None) -> Tensor:
+        features = concatenate(maps)
+        if pixels is not None:
+            return cast(Tensor, self.group.final(self.transition.at(features, pixels).unsqueeze(-1)).squeeze(-1))
+        x = self.transition(features)
+        if between is not None:
+            x = x.permute(0, 2, 3, 1).contiguous()
+            between(self.index, x)
+            x = x.permute(0, 3, 1, 2)
+        return cast(Tensor, self.group(x))
+
+
 class FastOffsetHead(nn.Module):
     """The backbone's maps -> (B, 2K, h, w) offsets, for adaptive heads; everything in float32.
 
@@ -61,15 +106,22 @@ class FastOffsetHead(nn.Module):
 
     def __init__(self, head: OffsetHead, widths: list[int]) -> None:
         super().__init__()
-        groups = [cast("BranchGroup", group) for group in head.groups]
+        count = len(head.groups) - head.shared
+        groups = [cast("BranchGroup", group) for group in head.groups[:count]]
+        splits = head.splits[:count]
+        self.shared: FastShared | None = None
+        branches_transition = head.transition
+        if head.shared:
+            transition, shared = cast("SharedTransition", head.transition), cast("SharedGroup", head.groups[-1])
+            self.shared, branches_transition = FastShared(transition.shared, shared, count), transition.branches
         self.blocks = [[_gathered(cast("RegressionBlock", block)) for block in group.blocks] for group in groups]
         branches = [blocks[0].branches for blocks in self.blocks]
-        channels = [split // count for split, count in zip(head.splits, branches, strict=True)]
-        weight, bias = _fused(head.transition)
+        channels = [split // count for split, count in zip(splits, branches, strict=True)]
+        weight, bias = _fused(cast(nn.Sequential, branches_transition))
         self.transitions = [
             UpsampledConv(_with_padding(rows, count, width), _with_padding(shifts, count, width), widths)
             for rows, shifts, count, width in zip(
-                torch.split(weight, head.splits), torch.split(bias, head.splits), branches, channels, strict=True
+                torch.split(weight, splits), torch.split(bias, splits), branches, channels, strict=True
             )
         ]
         self.finals = [_dense_final(group.final, width) for group, width in zip(groups, channels, strict=True)]
@@ -93,7 +145,8 @@ class FastOffsetHead(nn.Module):
             offsets.append(self._whole(x, index) if pixels is None else self._at(x, index, pixels))
             self._keep(size, frames)
         joined = offsets[0] if len(offsets) == 1 else torch.cat(offsets, dim=1)
-        return joined if self.channel_order is None else joined[:, self.channel_order]
+        joined = joined if self.channel_order is None else joined[:, self.channel_order]
+        return joined if self.shared is None else joined + self.shared(maps, between, pixels)
 
     def _whole(self, x: Tensor, index: int) -> Tensor:
         """Offsets (B, 2 * keypoints, h, w) from the last block's framed maps."""
@@ -142,7 +195,12 @@ class FastDEKR(nn.Module):
         self.dtype = dtype
         self.backbone = fold_batch_norm(model.backbone, dtype)
         widths = model.backbone.map_channels
-        self.heatmap_head = FastHeatmapHead(model.heatmap_head, widths, dtype)
+        heatmap_head = model.heatmap_head
+        self.heatmap_head: FastSeparableHead | FastHeatmapHead = (
+            FastSeparableHead(heatmap_head, dtype)
+            if isinstance(heatmap_head, SeparableHeatmapHead)
+            else FastHeatmapHead(heatmap_head, widths, dtype)
+        )
         head = model.offset_head
         adaptive = isinstance(head, OffsetHead) and all(isinstance(m.conv, AdaptiveConv) for m in _blocks(head))
         self.offset_head = FastOffsetHead(head, widths) if adaptive else JoinedMaps(head)
@@ -222,7 +280,8 @@ def _traced() -> bool:
 
 
 def _blocks(head: OffsetHead) -> list[RegressionBlock]:
-    return [cast("RegressionBlock", block) for group in head.groups for block in cast("BranchGroup", group).blocks]
+    groups = head.groups[: len(head.groups) - head.shared]
+    return [cast("RegressionBlock", block) for group in groups for block in cast("BranchGroup", group).blocks]
 
 
 def _gathered(block: RegressionBlock) -> GatheredBlock:

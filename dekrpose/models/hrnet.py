@@ -114,6 +114,10 @@ class HRNet(nn.Module):
                 maps = module(maps)
         return maps
 
+    def pretrained(self) -> list[nn.Module]:
+        """What ImageNet's weights fill: all of it."""
+        return [self]
+
     def early_layers(self) -> list[nn.Module]:
         """What a short training leaves as it is: the layers before the branches part."""
         return [self.conv1, self.bn1, self.conv2, self.bn2, self.layer1]

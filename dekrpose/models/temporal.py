@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dekrpose.config import OUTPUT_STRIDE, ModelConfig, TemporalConfig
-from dekrpose.models.dekr import DEKR, BranchGroup
+from dekrpose.models.dekr import DEKR, BranchGroup, SharedGroup
 from dekrpose.models.fast import FastDEKR, FastOffsetHead
 from dekrpose.models.temporal_fast import MemoryBetween
 from dekrpose.models.temporal_memory import FlatGRU, MapMemory
@@ -96,7 +96,8 @@ class TemporalDEKR(DEKR):
         if self.temporal.kind == "gru_offset_flat":
             self.offset_gru = FlatGRU(self.temporal.hidden)
             return
-        self.heatmap_memory = MapMemory([(config.head.heatmap_channels, 1)])
+        parts = 2 if config.head.heatmaps == "separable" else 1  # keypoints and centers
+        self.heatmap_memory = MapMemory([(parts * config.head.heatmap_channels, parts)])
         self.offset_memory = MapMemory(list(zip(self.offset_head.splits, self._branches(), strict=True)))
 
     def step(self, images: Tensor, state: TemporalState | None = None) -> tuple[Maps, TemporalState | None]:
@@ -202,7 +203,7 @@ class TemporalDEKR(DEKR):
         return maps, TemporalState(*between.hidden())
 
     def _branches(self) -> list[int]:
-        return [cast(BranchGroup, group).final.groups for group in self.offset_head.groups]
+        return [cast(BranchGroup | SharedGroup, group).final.groups for group in self.offset_head.groups]
 
     def memory_parameters(self) -> Iterable[nn.Parameter]:
         """The parameters that the image model does not have."""

@@ -11,9 +11,10 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from dekrpose.config import ARCHITECTURES, Branches, ModelConfig, with_head
+from dekrpose.config import ARCHITECTURES, Branches, HeadConfig, MobileNetConfig, ModelConfig, with_head
 from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation.dataset import KeypointDataset
+from dekrpose.models.dekr import DEKR
 from dekrpose.skeletons import Skeleton
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.check import check_dataset
@@ -21,14 +22,15 @@ from dekrpose.training.check_report import report
 from dekrpose.training.contact_sheet import contact_sheet
 from dekrpose.training.distributed import Processes, joined
 from dekrpose.training.imagenet import BACKBONES
-from dekrpose.training.initial import for_skeleton, read_initial
+from dekrpose.training.initial import for_skeleton, read_initial, starts_from_movenet
 from dekrpose.training.loader import CachedPhotos, check_targets
 from dekrpose.training.loop import Trainer
 from dekrpose.training.losses import OFFSET_FACTORS
-from dekrpose.training.recipes import TrainConfig, paper_recipe, tiny_recipe
+from dekrpose.training.recipes import TrainConfig, movenet_recipe, paper_recipe, tiny_recipe
 from dekrpose.training.run_log import summary_writer
 from dekrpose.training.skeleton_file import skeleton_of
 from dekrpose.training.targets import TargetMode
+from dekrpose.training.validation import Validation
 
 SAMPLES = 16
 """Crops on a contact sheet."""
@@ -51,7 +53,10 @@ _CROWD_OPTIONS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``dekrpose train``."""
-    parser.add_argument("annotations", type=Path, metavar="DATA.json", help="COCO keypoints file, .json or .json.gz")
+    parser.add_argument(
+        "annotations", type=_dataset, metavar="DATA.json", nargs="+",
+        help="COCO keypoints files, .json or .json.gz; DATA.json=3 shows its photos three times in an epoch",
+    )  # fmt: skip
     parser.add_argument(
         "--images", metavar="PLACE", type=Path, nargs="+", help="folders, .tar or .zip files; default: beside DATA.json"
     )
@@ -71,12 +76,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="names, edges, flip pairs, sigmas that DATA.json does not say",
     )
-    parser.add_argument("--init", metavar="MODEL", help="weights to start from: a model's name, folder or file")
+    parser.add_argument(
+        "--init", metavar="MODEL",
+        help=f"weights to start from: a model's name, folder or file; {', '.join(BACKBONES)}; or "
+        "movenet-multipose=PATH, MoveNet's JSON file or its folder",
+    )  # fmt: skip
+    parser.add_argument(
+        "--teacher", metavar="MODEL", help="a trained model, as for --init, that teaches beside the labels"
+    )
+    parser.add_argument(
+        "--teacher-share", metavar="P", type=_share, help="its weight against the labels, 0 to 1; default: the recipe's"
+    )
+    parser.add_argument(
+        "--pretrained-rate", metavar="P", type=_share,
+        help="learning rate of what published weights fill, as a share of the others'; 0 leaves it as it is; "
+        "default: the recipe's",
+    )  # fmt: skip
+    parser.add_argument(
+        "--val", metavar="VAL.json", type=Path, action="append", default=[],
+        help="annotated photos, never trained on, to measure the averaged weights on; may be given again",
+    )  # fmt: skip
+    parser.add_argument(
+        "--val-images", metavar="PLACE", type=Path, nargs="+", action="append", default=[],
+        help="of the --val in the same place, as --images; default: beside VAL.json",
+    )  # fmt: skip
+    parser.add_argument("--val-every", metavar="N", type=int, help="steps between measurements; default: ten in a run")
+    parser.add_argument(
+        "--patience", metavar="N", type=int, help="stop after N measurements in a row without a higher mean AP"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, ...")
     for name, kind, metavar, text in _RECIPE_OPTIONS:
         parser.add_argument(f"--{name}", type=kind, metavar=metavar, help=f"{text}; default: the network's recipe")
     parser.add_argument(
-        "--precision", choices=("float32", "bfloat16"), help="of backbone and heatmap head; offsets stay in float32"
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        help="of backbone and heatmap head, auto: what is faster here; offsets stay in float32; default: the recipe's",
     )
     parser.add_argument(
         "--keep-early-layers", action="store_true", help="leave the backbone's first layers as they are in --init"
@@ -113,12 +147,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def recipe(options: argparse.Namespace) -> TrainConfig:
     """The network's recipe with the changes that the command line asks for."""
     full_size = ARCHITECTURES[options.arch].input_size
-    if options.paper:
-        base = paper_recipe(full_size, crowdpose="crowdpose" in options.arch)
-    else:
-        base = tiny_recipe(options.on_device) if options.arch == "tiny" else TrainConfig()
+    base = paper_recipe(full_size, "crowdpose" in options.arch) if options.paper else _own_recipe(options)
     names = [name.replace("-", "_") for name, *_ in _RECIPE_OPTIONS if name != "size"]
-    names += ["precision", "optimizer", "schedule"]
+    names += ["precision", "optimizer", "schedule", "teacher_share", "pretrained_rate"]
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     switches = {"on_device": options.on_device, "compiled": options.compile}
     config = replace(base, keep_early_layers=options.keep_early_layers, **switches, **changes)
@@ -129,12 +160,39 @@ def recipe(options: argparse.Namespace) -> TrainConfig:
     return _with_targets(replace(config, augment=replace(config.augment, **shares)), options.targets)
 
 
+def _own_recipe(options: argparse.Namespace) -> TrainConfig:
+    """This library's recipe for the network that is asked for, which ``--init`` may bring."""
+    if options.init is not None and starts_from_movenet(options.init):
+        return movenet_recipe(options.on_device)
+    return tiny_recipe(options.on_device) if options.arch == "tiny" else TrainConfig()
+
+
 def _with_targets(config: TrainConfig, mode: TargetMode) -> TrainConfig:
     if mode == "official":
         targets = replace(config.targets, mode=mode)
         config = replace(config, targets=targets, offset_factor=OFFSET_FACTORS[mode])
     check_targets(config.targets, config.augment)
     return config
+
+
+def _dataset(text: str) -> tuple[Path, int]:
+    """A data file and how many times an epoch shows its photos: FILE or FILE=3."""
+    path, mark, times = text.rpartition("=")
+    if not mark or not times.isdigit() or Path(text).exists():
+        return Path(text), 1
+    if int(times) < 1:
+        raise argparse.ArgumentTypeError(f"photos are shown once or more in an epoch, got {text}")
+    return Path(path), int(times)
+
+
+def _teacher(source: str, skeleton: Skeleton) -> DEKR:
+    """A trained network that speaks of the same keypoints."""
+    # a MoveNet alone: no path beside its pyramid, and branches that have next to nothing to do
+    alone = ModelConfig(backbone=MobileNetConfig(channels=0), head=HeadConfig(keypoint_channels=1, blocks=1))
+    config, weights = read_initial(source, alone, skeleton)
+    model = DEKR(config)
+    model.load_state_dict(weights)
+    return model
 
 
 def _share(text: str) -> float:
@@ -151,19 +209,34 @@ def _with_size(augment: AugmentConfig, size: int) -> AugmentConfig:
 
 def check(options: argparse.Namespace, config: TrainConfig) -> int:
     """Report problems of the data and draw a contact sheet; 1 when there are errors."""
-    skeleton = skeleton_of(options.annotations, options.skeleton)
-    problems = check_dataset(options.annotations, options.images, skeleton, progress=True)
-    print(report(problems))
-    wrong = any(problem.severity == "error" for problem in problems)
+    skeleton = _skeleton(options)
+    wrong = False
+    for path, _ in options.annotations:
+        problems = check_dataset(path, options.images, skeleton, progress=True)
+        print(report(problems) if len(options.annotations) == 1 else f"{path.name}:\n{report(problems)}\n")
+        wrong |= any(problem.severity == "error" for problem in problems)
     if wrong:
         print("\nno samples are drawn before the errors are repaired", file=sys.stderr)
         return 1
-    photos = KeypointDataset(options.annotations, options.images, skeleton)
     folder = options.out or Path()
     folder.mkdir(parents=True, exist_ok=True)
-    sheet = folder / f"{options.annotations.name.split('.')[0]}.samples.jpg"
-    print(f"\nwrote {contact_sheet(photos, config.augment, config.targets, sheet, SAMPLES, config.seed)}")
+    for path, _ in options.annotations:
+        photos = KeypointDataset(path, options.images, skeleton)
+        sheet = folder / f"{path.name.split('.')[0]}.samples.jpg"
+        print(f"\nwrote {contact_sheet(photos, config.augment, config.targets, sheet, SAMPLES, config.seed)}")
     return 0
+
+
+def _skeleton(options: argparse.Namespace) -> Skeleton:
+    """The skeleton of all data files, which must have the same keypoints."""
+    first, *others = ((path, skeleton_of(path, options.skeleton)) for path, _ in options.annotations)
+    for path, skeleton in others:
+        if skeleton.keypoints != first[1].keypoints:
+            raise DekrPoseError(
+                f"{path} has other keypoints than {first[0]}: {', '.join(skeleton.keypoints)}, not "
+                f"{', '.join(first[1].keypoints)}; train on files of one skeleton"
+            )
+    return first[1]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -171,6 +244,7 @@ def run(options: argparse.Namespace) -> int:
     config = recipe(options)
     if options.check:
         return check(options, config)
+    _check_validation(options)
     if options.out is None:
         raise ValueError("--out FOLDER is needed: the run is kept there (or --check, to look at the data only)")
     if options.tensorboard:
@@ -180,25 +254,58 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace, config: TrainConfig, processes: Processes, device: torch.device) -> int:
-    skeleton = skeleton_of(options.annotations, options.skeleton)
+    skeleton = _skeleton(options)
     torch.manual_seed(config.seed)  # what --init leaves open is the same in every process and every time
     model_config, initial = _start(options, skeleton)
-    dataset = KeypointDataset(options.annotations, options.images, model_config.skeleton)
-    photos = CachedPhotos(dataset, config.limit, progress=processes.first)
+    teacher = None if options.teacher is None else _teacher(options.teacher, model_config.skeleton)
+    validation = _validation(options, model_config.skeleton)
+    datasets = [KeypointDataset(path, options.images, model_config.skeleton) for path, _ in options.annotations]
+    times = [count for _, count in options.annotations]
+    photos = CachedPhotos(datasets, config.limit, progress=processes.first, times=times)
     trainer = Trainer(
-        model_config, config, photos, options.out, device, initial, processes=processes, tensorboard=options.tensorboard
-    )
+        model_config, config, photos, options.out, device, initial, processes=processes,
+        tensorboard=options.tensorboard, teacher=teacher, validation=validation,
+    )  # fmt: skip
     weights = trainer.run()
     if processes.first:
         print(trainer.summary())
         print(f"wrote {weights}")
+    if trainer.stopped is not None:
+        print(
+            f"stopped at step {trainer.progress.step:,} of {trainer.total_steps:,}; the state is saved: give the same "
+            "command again to go on",
+            file=sys.stderr,
+        )
+        return 128 + trainer.stopped
     return 0
+
+
+def _check_validation(options: argparse.Namespace) -> None:
+    if options.val_images and len(options.val_images) != len(options.val):
+        raise ValueError(
+            f"each --val needs its own --val-images, or none has any: got {len(options.val)} --val and "
+            f"{len(options.val_images)} --val-images"
+        )
+    if not options.val and (options.val_every or options.patience):
+        raise ValueError("--val-every and --patience need photos to measure on: give --val VAL.json")
+
+
+def _validation(options: argparse.Namespace, skeleton: Skeleton) -> Validation | None:
+    if not options.val:
+        return None
+    places = options.val_images or [None] * len(options.val)
+    datasets = [KeypointDataset(path, own, skeleton) for path, own in zip(options.val, places, strict=True)]
+    for dataset in datasets:
+        missing = dataset.missing()
+        if missing:
+            raise DekrPoseError(f"{len(missing)} photos of {dataset.path} are missing, for instance {missing[0]!r}")
+    return Validation(datasets, options.val_every, options.patience)
 
 
 def _start(options: argparse.Namespace, skeleton: Skeleton) -> tuple[ModelConfig, dict[str, Tensor] | None]:
     """The network, and what its weights start from: None for fresh ones."""
     model_config = for_skeleton(_architecture(options), skeleton)
-    data, initial = options.annotations.name, None
+    data, initial = ", ".join(path.name for path, _ in options.annotations), None
     if options.init is not None:
         model_config, initial = read_initial(options.init, model_config, skeleton)
         before = model_config.training_data or "data that is not stated"

@@ -5,8 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dekrpose.config import IMAGE_MEAN, IMAGE_STD
+from dekrpose.config import ModelConfig
 from dekrpose.models.dekr import DEKR
+
+
+def normalised(crops: Tensor, config: ModelConfig) -> Tensor:
+    """(B, 3, H, W) uint8 RGB as a network takes them: float32, channels-last."""
+    mean, deviation = (
+        torch.tensor(values, device=crops.device).view(1, 3, 1, 1) * 255 for values in (config.mean, config.std)
+    )
+    return ((crops.float() - mean) / deviation).contiguous(memory_format=torch.channels_last)
 
 
 class TrainingForward(nn.Module):
@@ -17,15 +25,9 @@ class TrainingForward(nn.Module):
         bfloat16_parts: run backbone, heatmap head and the offset head's transition in bfloat16.
     """
 
-    mean: Tensor
-    deviation: Tensor
-
     def __init__(self, model: DEKR, bfloat16_parts: bool) -> None:
         super().__init__()
         self.model, self.bfloat16_parts = model, bfloat16_parts
-        device = next(model.parameters()).device
-        self.register_buffer("mean", torch.tensor(IMAGE_MEAN, device=device).view(1, 3, 1, 1) * 255)
-        self.register_buffer("deviation", torch.tensor(IMAGE_STD, device=device).view(1, 3, 1, 1) * 255)
 
     def forward(self, crops: Tensor, pixels: Tensor | None) -> tuple[Tensor, Tensor]:
         """Heatmaps and offsets.
@@ -37,9 +39,8 @@ class TrainingForward(nn.Module):
         Returns:
             (B, K + 1, h, w) and (B, 2K, P), or (B, 2K, h, w) without pixels.
         """
-        images = (crops.float() - self.mean) / self.deviation
-        images = images.contiguous(memory_format=torch.channels_last)
         model = self.model
+        images = normalised(crops, model.config)
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.bfloat16_parts):
             features = model.features(images)
             heatmaps = model.heatmap_head(features)

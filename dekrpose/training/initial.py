@@ -9,15 +9,20 @@ import torch
 from torch import Tensor
 
 from dekrpose import hub
-from dekrpose.checkpoints import read_checkpoint
-from dekrpose.config import ModelConfig
+from dekrpose.checkpoint_movenet import MOVENETS, read_movenet
+from dekrpose.checkpoints import read_checkpoint, read_stored_config
+from dekrpose.config import MobileNetConfig, ModelConfig
 from dekrpose.errors import CheckpointError
 from dekrpose.models.dekr import DEKR
-from dekrpose.skeletons import Skeleton
+from dekrpose.skeletons import COCO_17, Skeleton
 from dekrpose.training.imagenet import BACKBONES, read_backbone
 
-_STACKED = ("offset_head.transition.", "offset_head.groups.0.")
+_STACKED = ("offset_head.transition.", "offset_head.groups.")
 """Where a head with a branch per keypoint holds one block of channels for each."""
+_SHARED = "offset_head.transition.shared."
+"""What all keypoints of an offset head share."""
+INPUT_SIZE = 256
+"""Short side of the input of networks that start from MoveNet, as MultiPose has it."""
 _HEATMAPS = "heatmap_head.final."
 
 
@@ -53,9 +58,11 @@ def fit_to_skeleton(weights: Mapping[str, Tensor], config: ModelConfig, skeleton
     )
     state = DEKR(ModelConfig(skeleton=skeleton, backbone=config.backbone, head=config.head)).state_dict()
     for name, value in weights.items():
-        if name.startswith(_HEATMAPS):
+        if name.startswith(_HEATMAPS) and config.head.heatmaps == "separable":
+            state[name][to] = value[source].to(state[name].dtype)
+        elif name.startswith(_HEATMAPS):
             state[name][to], state[name][-1] = value[source].to(state[name].dtype), value[-1].to(state[name].dtype)
-        elif name.startswith(_STACKED) and value.ndim:
+        elif name.startswith(_STACKED) and not name.startswith(_SHARED) and value.ndim:
             blocks = state[name].reshape(len(new), -1, *value.shape[1:])
             blocks[to] = value.reshape(len(old), -1, *value.shape[1:])[source].to(blocks.dtype)
         else:
@@ -67,7 +74,8 @@ def read_initial(source: str, config: ModelConfig, skeleton: Skeleton) -> tuple[
     """Configuration and weights that a run starts from.
 
     Args:
-        source: a model's name, folder or file, or an ImageNet backbone's name. A model's scoring net is left out.
+        source: a model's name, folder or file, whose scoring net is left out; an ImageNet backbone's name; or
+            "movenet-multipose=PATH", also lightning and thunder, see ``read_movenet``.
         config: the network to build around a backbone alone; models bring their own.
         skeleton: of the data.
 
@@ -77,8 +85,40 @@ def read_initial(source: str, config: ModelConfig, skeleton: Skeleton) -> tuple[
     """
     if source in BACKBONES:
         return config, read_backbone(source, config)
+    kind, _, path = source.partition("=")
+    if kind in MOVENETS and path:
+        return _from_movenet(path, config, skeleton)
     checkpoint = read_checkpoint(hub.resolve(source))
     weights = checkpoint.single()
     if checkpoint.config.skeleton.keypoints != skeleton.keypoints:
         weights = fit_to_skeleton(weights, checkpoint.config, skeleton)
     return for_skeleton(checkpoint.config, skeleton), weights
+
+
+def starts_from_movenet(source: str) -> bool:
+    """Whether a source of weights is a MoveNet, or one of our models that started from one."""
+    if source.partition("=")[0] in MOVENETS:
+        return True
+    if source in BACKBONES:
+        return False
+    path = hub.resolve(source)
+    config = read_stored_config(path) if path.suffix == ".safetensors" else None
+    return config is not None and isinstance(config.backbone, MobileNetConfig)
+
+
+def _from_movenet(path: str, config: ModelConfig, skeleton: Skeleton) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """MoveNet's network with fresh branches, and a fresh path of its own."""
+    # its keypoints are moved to the likeliest peaks, as MoveNet does
+    decode = replace(config.decode, match_heatmap="weighted")
+    shaped, found = read_movenet(path, replace(config, skeleton=COCO_17, decode=decode, input_size=INPUT_SIZE))
+    state = DEKR(shaped).state_dict()
+    wrong = [name for name, value in found.items() if name not in state or state[name].shape != value.shape]
+    missing = [name for name in state if name.startswith(("backbone.blocks.", "heatmap_head.")) and name not in found]
+    if wrong or missing:
+        name = (wrong or missing)[0]
+        raise CheckpointError(f"{path} is no MoveNet as published: {name} is missing or of another shape")
+    state["offset_head.groups.0.final.weight"].zero_()  # the branches correct nothing yet
+    weights = {**state, **found}
+    if skeleton.keypoints != COCO_17.keypoints:
+        weights = fit_to_skeleton(weights, shaped, skeleton)
+    return for_skeleton(shaped, skeleton), weights

@@ -91,16 +91,35 @@ class Batch:
 
 
 class CachedPhotos:
-    """A dataset whose decoded photos stay in memory as uint8: decoding once pays when a photo is seen often."""
+    """Datasets whose decoded photos stay in memory as uint8: decoding once pays when a photo is seen often.
 
-    def __init__(self, dataset: KeypointDataset, limit: int | None = None, progress: bool = True) -> None:
-        self.skeleton: Skeleton = dataset.skeleton
-        self.photos: list[Photo] = dataset.photos[:limit]
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            images = threads.map(dataset.read, range(len(self.photos)))
-            bar = tqdm(images, total=len(self.photos), desc="reading photos", unit="photo", disable=not progress)
-            self._images: list[NDArray[np.uint8]] = list(bar)
-        self._dataset = dataset
+    Args:
+        datasets: one, or several of the same skeleton.
+        limit: use only the first photos of each.
+        progress: show a progress bar.
+        times: how often an epoch shows the photos of each dataset; None is once.
+    """
+
+    def __init__(
+        self,
+        datasets: KeypointDataset | Sequence[KeypointDataset],
+        limit: int | None = None,
+        progress: bool = True,
+        times: Sequence[int] | None = None,
+    ) -> None:
+        joined = [datasets] if isinstance(datasets, KeypointDataset) else list(datasets)
+        self.skeleton: Skeleton = joined[0].skeleton
+        self.photos: list[Photo] = []
+        self._images: list[NDArray[np.uint8]] = []
+        self._places: list[tuple[KeypointDataset, int]] = []
+        for dataset, repeats in zip(joined, times or [1] * len(joined), strict=True):
+            photos = dataset.photos[:limit]
+            with ThreadPoolExecutor(os.cpu_count()) as threads:
+                images = threads.map(dataset.read, range(len(photos)))
+                bar = tqdm(images, total=len(photos), desc="reading photos", unit="photo", disable=not progress)
+                self._images += list(bar) * repeats
+            self.photos += photos * repeats
+            self._places += [(dataset, index) for index in range(len(photos))] * repeats
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB; not to be changed."""
@@ -108,7 +127,8 @@ class CachedPhotos:
 
     def ignored_mask(self, index: int) -> NDArray[np.bool_]:
         """(H, W), True where people are not annotated."""
-        return self._dataset.ignored_mask(index)
+        dataset, own = self._places[index]
+        return dataset.ignored_mask(own)
 
 
 class Samples(Dataset[Batch]):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
+import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -24,12 +27,16 @@ from dekrpose.training.device_batches import DeviceBatches
 from dekrpose.training.distributed import Processes, parallel, synchronise_batch_norm
 from dekrpose.training.forward import TrainingForward
 from dekrpose.training.loader import Batch, CachedPhotos, Samples
-from dekrpose.training.losses import heatmap_loss, offset_loss
+from dekrpose.training.losses import heatmap_loss, offset_loss, probability_loss
+from dekrpose.training.memory import keep_freed_memory
 from dekrpose.training.optimizers import learning_rate, make_optimizer
 from dekrpose.training.order import EpochOrder, make_loader
+from dekrpose.training.precision import Precision, choose_precision
 from dekrpose.training.recipes import TrainConfig
 from dekrpose.training.run_log import RunLog
 from dekrpose.training.run_state import STATE, Progress, changes, clear_unfinished
+from dekrpose.training.teacher import Teacher
+from dekrpose.training.validation import Validation
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +57,11 @@ class Trainer:
         initial: weights to start from, our names; fresh ones if None. The same in every process.
         processes: those that train together, each with a trainer; the first one writes the files.
         tensorboard: write event files into the folder's ``tensorboard`` too.
+        teacher: a trained network that teaches beside the labels.
+        validation: measures the averaged weights now and then.
+
+    Attributes:
+        stopped: the number of the signal that ended the run early, after its state was saved; None if none did.
     """
 
     def __init__(
@@ -62,17 +74,25 @@ class Trainer:
         initial: Mapping[str, Tensor] | None = None,
         processes: Processes | None = None,
         tensorboard: bool = False,
+        teacher: DEKR | None = None,
+        validation: Validation | None = None,
     ) -> None:
         self.config, self.model_config = config, model_config.without_numbers()
+        self.validation = validation
+        self.stopped: int | None = None
         self.folder, self.device, self.tensorboard = Path(folder), torch.device(device), tensorboard
         self.processes = processes or Processes()
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.model = DEKR(model_config)
         if initial is not None:
             self.model.load_state_dict(initial)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        pretrained = self.model.pretrained() if config.pretrained_rate != 1 else []
         self._kept = self.model.backbone.early_layers() if config.keep_early_layers else []
+        self._kept += pretrained if config.pretrained_rate == 0 else []
         for layer in self._kept:
             layer.requires_grad_(False)
         if self.processes.count > 1:
@@ -81,12 +101,23 @@ class Trainer:
             for part in (self.model.backbone, self.model.heatmap_head):
                 part.compile()
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        self.optimizer = make_optimizer(self.model, config)
+        self.optimizer = make_optimizer(self.model, config, pretrained)
+        self.teacher = None if teacher is None else Teacher(teacher, config.teacher_share, self.device)
         self.loader = self._make_loader(photos)
         self._begin()
-        self._network = parallel(
-            TrainingForward(self.model, config.precision == "bfloat16"), self.processes, self.device
-        )
+        half = self._precision() == "bfloat16"
+        self._network = parallel(TrainingForward(self.model, half), self.processes, self.device)
+
+    def _precision(self) -> Precision:
+        """What backbone and heatmap head run in; all processes take the first one's choice."""
+        if self.config.precision != "auto":
+            return self.config.precision
+        chosen, reason = choose_precision(self.device)
+        first = torch.tensor(int(chosen == "bfloat16" and self.processes.first), device=self.device)
+        precision: Precision = "bfloat16" if int(self.processes.total(first)) else "float32"
+        if self.processes.first:
+            print(f"precision: {precision}, because {reason}", file=sys.stderr)
+        return precision
 
     def _begin(self) -> None:
         """Take the folder's state, if it has one, and start the clock."""
@@ -121,7 +152,9 @@ class Trainer:
             layer.eval()
         if self.processes.first:
             clear_unfinished(self.folder)
-            with closing(RunLog(self.folder, self.progress.step, self.tensorboard)) as log:
+            if self.validation is not None:
+                self.validation.begin(self.folder, self.progress.step, self.total_steps)
+            with closing(RunLog(self.folder, self.progress.step, self.tensorboard)) as log, self._signals():
                 self._run(end, log)
         else:
             self._run(end, None)
@@ -131,17 +164,55 @@ class Trainer:
 
     def _run(self, end: int, log: RunLog | None) -> None:
         logged, saved = replace(self.progress), time.monotonic()
-        with tqdm(total=self.total_steps, initial=self.progress.step, unit="step", disable=log is None) as bar:
+        hidden = True if log is None else None  # None: where there is no terminal
+        with tqdm(total=self.total_steps, initial=self.progress.step, unit="step", disable=hidden) as bar:
             for batch in self._batches(end):
                 values = self._step(batch)
                 bar.update()
-                if self.progress.step % LOG_STEPS == 0:
+                if self.progress.step == 1 or self.progress.step % LOG_STEPS == 0:
                     self._check_norms()
                     self._report(values, logged, log, bar)
                     logged = replace(self.progress)
                 if time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
                     self.save()
                     saved = time.monotonic()
+                if self.stopped is not None or self._is_hopeless(log, bar):
+                    break
+
+    def _is_hopeless(self, log: RunLog | None, bar: Any) -> bool:
+        """Measure when it is time; whether training on is not worth it."""
+        validation = self.validation
+        if validation is None or not validation.is_due(self.progress.step, self.total_steps):
+            return False
+        hopeless = torch.zeros((), device=self.device)
+        if log is not None:
+            self.save()  # measured once, also when the run is killed meanwhile
+            _say(bar, validation.measure(self.model_config, self.average, self.device, self.progress.step))
+            if validation.is_hopeless:
+                _say(bar, f"stopped early: {validation.patience} measurements in a row brought nothing better")
+                hopeless += 1
+        self._clock = time.monotonic()  # measuring is no training
+        return bool(self.processes.total(hopeless))
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Within this block SIGTERM and Ctrl-C end the run after its next step, with its state saved.
+
+        Several processes would end at different steps and wait for each other; they, and threads, keep what they have.
+        """
+        if self.processes.count > 1 or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, _: object) -> None:
+            self.stopped = number
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _report(self, values: Mapping[str, Tensor], logged: Progress, log: RunLog | None, bar: Any) -> None:
         """Write and show what a step found, as the mean over the processes, and the speed since the last report."""
@@ -156,7 +227,12 @@ class Trainer:
         }
         if log is not None:
             log.write(record)
-            bar.set_postfix_str("heat {heat:.5f}, offset {offset:.5f}, waiting {waiting:.0%}".format(**record))
+            words = "heat {heat:.5f}, offset {offset:.5f}, waiting {waiting:.0%}".format(**record)
+            if bar.disable:
+                speed = f"{record['images_per_second']:.1f} images/s"
+                _say(bar, f"step {self.progress.step:,} of {self.total_steps:,}, {speed}, {words}")
+            else:
+                bar.set_postfix_str(words)
 
     def _batches(self, end: int) -> Iterator[Batch]:
         """What comes from where the run stands to a step; seconds and waiting are counted."""
@@ -181,7 +257,8 @@ class Trainer:
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, self.progress.step, len(self.order))
+            rate = group.get("rate", 1.0)  # states of older runs have none
+            group["lr"] = rate * learning_rate(self.config, self.progress.step, len(self.order))
         heat, offset = self.losses(batch)
         self.optimizer.zero_grad(set_to_none=True)
         (heat + offset).backward()  # type: ignore[no-untyped-call]
@@ -215,11 +292,18 @@ class Trainer:
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Heatmap loss and weighted offset loss of a batch on the device; their mean over the processes counts."""
+        if self.teacher is not None:
+            batch = self.teacher.taught(batch)
         heatmaps, offsets = self._network(batch.images, batch.pixels)
-        heat = heatmap_loss(heatmaps, batch.heatmaps, batch.heatmap_weights)
+        heat = self.heat_loss(heatmaps, batch.heatmaps, batch.heatmap_weights)
         count = self.processes.total((batch.offset_weights > 0).sum()).clamp(min=1) / self.processes.count
         offset = offset_loss(offsets, batch.offsets, batch.offset_weights, count)
         return heat, self.config.offset_factor * offset
+
+    def heat_loss(self, heatmaps: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+        """The heatmap loss that goes with the form of the network's head."""
+        separable = self.model_config.head.heatmaps == "separable"
+        return (probability_loss if separable else heatmap_loss)(heatmaps, target, weights)
 
     def _update_average(self) -> None:
         step = self.progress.step
@@ -274,3 +358,11 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
         logger.info("resumed %s at step %d", path, self.progress.step)
+
+
+def _say(bar: Any, line: str) -> None:
+    """A line for people, above the bar where there is one."""
+    if bar.disable:
+        print(line, file=sys.stderr, flush=True)
+    else:
+        bar.write(line, file=sys.stderr)

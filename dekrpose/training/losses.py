@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,6 +29,25 @@ def heatmap_loss(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
         A scalar.
     """
     return (weights * (predicted.float() - target).square()).mean()
+
+
+def probability_loss(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Weighted Kullback-Leibler divergence of heatmaps that are probabilities, averaged over all elements.
+
+    Its gradient before the sigmoid is prediction - target, also where the prediction is sure and wrong; that of a
+    squared error fades away there.
+
+    Args:
+        predicted: (B, K + 1, h, w) from 0 to 1, as a separable head gives them.
+        target, weights: as for ``heatmap_loss``.
+
+    Returns:
+        A scalar, 0 where target and prediction agree.
+    """
+    with torch.autocast(predicted.device.type, enabled=False):
+        cross = functional.binary_cross_entropy(predicted.float(), target, reduction="none")
+        least = functional.binary_cross_entropy(target, target, reduction="none")
+    return (weights * (cross - least)).mean()
 
 
 def offset_loss(predicted: Tensor, target: Tensor, weights: Tensor, count: Tensor | None = None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import cv2
@@ -56,5 +57,7 @@ def make_loader(samples: Samples, order: EpochOrder, workers: int) -> DataLoader
 
 
 def _start_worker(_: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the loader ends it so
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training itself sees to that
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

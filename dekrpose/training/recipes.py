@@ -25,7 +25,10 @@ class TrainConfig:
         clip_norm: largest gradient norm; 0 leaves gradients as they are.
         ema: decay per step of the averaged weights, which are the ones that are saved; 0 saves the last ones.
         offset_factor: weight of the offset loss (the paper's lambda for true diagonals).
-        precision: "float32" or "bfloat16" for backbone and heatmap head; the offset head stays in float32.
+        precision: "float32" or "bfloat16" for backbone and heatmap head, "auto" for what is faster on this machine;
+            the offset head stays in float32.
+        pretrained_rate: learning rate of what published weights fill, as a share of the others'; 0 leaves it as it is.
+        teacher_share: weight of a teacher's heatmaps and offsets against the labels, see ``Teacher``.
         keep_early_layers: the backbone's first layers and their statistics stay as they are in the initial weights.
         workers: processes that prepare batches.
         on_device: make batches on the device, where all photos then lie as uint8, instead of in processes.
@@ -47,7 +50,9 @@ class TrainConfig:
     clip_norm: float = 5.0
     ema: float = 0.999
     offset_factor: float = OFFSET_FACTORS["paper"]
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    pretrained_rate: float = 1.0
+    teacher_share: float = 0.3
     keep_early_layers: bool = False
     workers: int = 1
     on_device: bool = False
@@ -70,7 +75,7 @@ def tiny_recipe(on_device: bool = False) -> TrainConfig:
         learning_rate=1e-3,
         warmup=300,
         offset_factor=0.04,  # balances the two losses' gradients in the backbone
-        precision="bfloat16",
+        precision="auto",
         augment=AugmentConfig(
             size=160,
             rotation=25.0,
@@ -94,6 +99,23 @@ def tiny_recipe(on_device: bool = False) -> TrainConfig:
         weight_decay=2e-2,
         augment=replace(config.augment, size=192, rotation=40.0, scale=(0.6, 1.5), color=0.3, mosaic=0.25),
         targets=replace(config.targets, offset_pixels=256),
+    )
+
+
+def movenet_recipe(on_device: bool = False) -> TrainConfig:
+    """How a network that starts from MoveNet is trained: as ``tiny_recipe``, and MoveNet's own weights at a low rate.
+
+    Its heatmaps are as wide as MoveNet's, whose peaks have a sigma of 1.2 to 1.4 heatmap pixels (centers: 1.1 to 1.6).
+
+    Args:
+        on_device: as for ``tiny_recipe``.
+    """
+    config = tiny_recipe(on_device)
+    return replace(
+        config,
+        pretrained_rate=0.1,
+        augment=replace(config.augment, size=192, scale=(0.6, 1.5)),
+        targets=replace(config.targets, sigma=1.3, center_sigma=1.5, offset_pixels=96),
     )
 
 

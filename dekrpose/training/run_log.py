@@ -36,7 +36,7 @@ class RunLog:
 
     def __init__(self, folder: Path, step: int, tensorboard: bool = False) -> None:
         self.path = folder / LOG
-        _drop_later_lines(self.path, step)
+        drop_later_lines(self.path, step)
         # the first step that this run will write itself; TensorBoard hides what is there from it on
         self._events = summary_writer()(str(folder / TENSORBOARD), purge_step=step + 1) if tensorboard else None
 
@@ -70,7 +70,13 @@ def summary_writer() -> Any:
     return SummaryWriter
 
 
-def _drop_later_lines(path: Path, step: int) -> None:
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a record; none where there is no file."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if _step(line) < float("inf")]
+
+
+def drop_later_lines(path: Path, step: int) -> None:
     """Keep whole lines up to a step."""
     if not path.exists():
         return

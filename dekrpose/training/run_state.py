@@ -14,7 +14,7 @@ from dekrpose.training.recipes import TrainConfig
 
 STATE = "last.pt"
 """The file in a run's folder that it goes on from."""
-_MAY_CHANGE = {"workers", "checkpoint_minutes", "epochs"}
+_MAY_CHANGE = {"precision", "workers", "checkpoint_minutes", "epochs"}
 
 
 @dataclass

@@ -14,14 +14,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from dekrpose.config import IMAGE_MEAN, IMAGE_STD, ModelConfig
+from dekrpose.config import ModelConfig
 from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation.video.clips import ClipSource
 from dekrpose.models.temporal import TemporalDEKR
 from dekrpose.training.clips import ClipBatch, ClipRecipe, ClipSamples, collate_clips, one_thread
 from dekrpose.training.distributed import Processes
+from dekrpose.training.forward import normalised
 from dekrpose.training.loop import Trainer
-from dekrpose.training.losses import heatmap_loss, offset_loss
+from dekrpose.training.losses import offset_loss
+from dekrpose.training.memory import keep_freed_memory
 from dekrpose.training.optimizers import make_optimizer
 from dekrpose.training.order import EpochOrder
 from dekrpose.training.recipes import TrainConfig
@@ -102,11 +104,14 @@ class TemporalTrainer(Trainer):
             raise DekrPoseError("a flat GRU is not trained by this command; take a model with convolutional GRUs")
         self.config, self.recipe, self.parts = config, recipe, parts
         self.model_config: ModelConfig = model.config.without_numbers()
+        self.validation, self.stopped = None, None
         self.folder, self.device, self.tensorboard = Path(folder), torch.device(device), tensorboard
         self.processes = Processes()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._check_clips()
         torch.manual_seed(config.seed)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.model: TemporalDEKR = model.to(self.device)
         self._kept = [self.model]  # batch norm keeps its statistics
         for name, value in self.model.named_parameters():
@@ -134,7 +139,7 @@ class TemporalTrainer(Trainer):
             maps = remembered(self.model, maps, clips.resets)
         frames = clips.frames
         heatmaps = self.model.heatmap_head.from_transition(maps[0].float())
-        heat = heatmap_loss(heatmaps, frames.heatmaps, frames.heatmap_weights)
+        heat = self.heat_loss(heatmaps, frames.heatmaps, frames.heatmap_weights)
         head = self.model.offset_head
         offsets = (
             head.from_transition(maps[1].float())
@@ -190,10 +195,7 @@ class KeptMaps:
 
 def transition_maps(model: TemporalDEKR, images: Tensor) -> tuple[Tensor, Tensor]:
     """Maps (N, C, h, w) of both heads' transitions, before any memory, from (N, 3, H, W) uint8 RGB."""
-    mean, deviation = (
-        torch.tensor(values, device=images.device).view(1, 3, 1, 1) * 255 for values in (IMAGE_MEAN, IMAGE_STD)
-    )
-    features = model.features(((images.float() - mean) / deviation).contiguous(memory_format=torch.channels_last))
+    features = model.features(normalised(images, model.config))
     return model.heatmap_head.transition(features), model.offset_head.transition(features)
 
 

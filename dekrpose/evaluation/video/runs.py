@@ -44,10 +44,12 @@ def run_model(
     """
     model, state = estimator.model, None
     height, width = clip.frames.shape[1:3]
-    geometry = Geometry.fit(height, width, input_size or estimator.config.input_size, 1.0)
+    config = estimator.config
+    multiple = config.backbone.size_multiple
+    geometry = Geometry.fit(height, width, input_size or config.input_size, multiple=multiple)
     found = []
     for frame in clip.frames:
-        inputs = images.to_tensor([images.resize(frame, geometry)]).to(estimator.device)
+        inputs = images.to_tensor([images.resize(frame, geometry)], config.mean, config.std).to(estimator.device)
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         if memory == "none":
             maps = model(inputs)

@@ -1,0 +1,119 @@
+"""Measuring a network on annotated photos while it is trained: what it reaches, and which weights were the best."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dekrpose.checkpoints import write_checkpoint
+from dekrpose.config import ModelConfig
+from dekrpose.estimator import PoseEstimator
+from dekrpose.evaluation.coco_ap import load_evaluator
+from dekrpose.evaluation.dataset import KeypointDataset
+from dekrpose.evaluation.evaluate import Report, own_threshold, percent, predictor, report
+from dekrpose.evaluation.predictions import collect
+from dekrpose.models.temporal import build_model
+from dekrpose.training.curves import curves_svg
+from dekrpose.training.run_log import LOG, drop_later_lines, read_lines
+
+BEST = "best.safetensors"
+"""The weights of the highest mean AP."""
+VALIDATION = "validation.jsonl"
+CURVES = "curves.svg"
+TIMES = 10
+"""How often a run is measured unless somebody says."""
+
+
+class Validation:
+    """Measures averaged weights on one or several sets of photos.
+
+    Args:
+        datasets: never trained on; their order is that of the picture's lines.
+        every: steps between two measurements; None is a tenth of the run.
+        patience: end the run after so many measurements in a row without a higher mean AP; None trains to the end.
+
+    Raises:
+        ImportError: faster-coco-eval is missing.
+        ValueError: a number is below 1.
+    """
+
+    def __init__(
+        self, datasets: Sequence[KeypointDataset], every: int | None = None, patience: int | None = None
+    ) -> None:
+        load_evaluator()  # say what is missing before the long part
+        if min(every or 1, patience or 1) < 1:
+            raise ValueError(f"--val-every and --patience must be at least 1, got {every} and {patience}")
+        self.datasets, self.every, self.patience = datasets, every, patience
+        self.records: list[dict[str, Any]] = []
+        self.folder = Path()
+
+    def begin(self, folder: Path, step: int, total_steps: int) -> None:
+        """Take what the folder's run measured up to a step."""
+        self.folder = folder
+        self.every = self.every or max(1, total_steps // TIMES)
+        drop_later_lines(folder / VALIDATION, step)
+        self.records = read_lines(folder / VALIDATION)
+
+    def is_due(self, step: int, total_steps: int) -> bool:
+        """Whether a step is one to measure at."""
+        return step == total_steps or step % (self.every or total_steps) == 0
+
+    def measure(self, config: ModelConfig, weights: Mapping[str, Tensor], device: torch.device, step: int) -> str:
+        """Measure weights, keep them if they are the best, and draw the curves.
+
+        Returns:
+            A line for people.
+        """
+        with torch.device("meta"):
+            model = build_model(config)
+        model.load_state_dict({name: value.clone() for name, value in weights.items()}, assign=True)
+        estimator = PoseEstimator(model, device=device)
+        measured = {dataset.path.name: self._report(estimator, dataset) for dataset in self.datasets}
+        known = [own.ap["AP"] for own in measured.values() if not math.isnan(own.ap["AP"])]
+        mean = sum(known) / len(known) if known else 0.0
+        best = mean > max((record["mean_ap"] for record in self.records), default=-1.0)
+        if best:
+            write_checkpoint(self.folder / BEST, config, weights)
+        record = {"step": step, "mean_ap": mean, "sets": {name: own.to_dict() for name, own in measured.items()}}
+        self.records.append(record)
+        with (self.folder / VALIDATION).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        self.draw()
+        words = "; ".join(f"{name}: {_words(own)}" for name, own in measured.items())
+        return f"step {step:,}: {words}{f'; the best so far, in {BEST}' if best else ''}"
+
+    def draw(self) -> None:
+        """Write the picture of the curves."""
+        picture = curves_svg(read_lines(self.folder / LOG), self.records)
+        temporary = self.folder / f"{CURVES}.tmp"
+        temporary.write_text(picture, encoding="utf-8")
+        temporary.replace(self.folder / CURVES)
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether the last ``patience`` measurements brought nothing better."""
+        values = [record["mean_ap"] for record in self.records]
+        return self.patience is not None and len(values) - 1 - _first_best(values) >= self.patience
+
+    def _report(self, estimator: PoseEstimator, dataset: KeypointDataset) -> Report:
+        found = collect(predictor(estimator), dataset, progress=False)
+        return report(found, own_threshold(estimator))
+
+
+def _first_best(values: Sequence[float]) -> int:
+    return max(range(len(values)), key=lambda index: (values[index], -index), default=-1)
+
+
+def _words(measured: Report) -> str:
+    parts = [f"AP {100 * measured.ap['AP']:.1f}", f"recall {percent(measured.recall)}"]
+    if not math.isnan(measured.pck):
+        parts.append(f"PCK {percent(measured.pck)}")
+    if not math.isnan(measured.false_people):
+        parts.append(f"{measured.false_people:.2f} false people")
+    return ", ".join(parts)
