@@ -11,6 +11,9 @@ from torch import nn
 
 from dekrpose.training.recipes import TrainConfig
 
+_SMALLEST = 2.0**-12
+"""Weights below it, such as biases of zero, are taken for this large."""
+
 
 def make_optimizer(
     model: nn.Module, config: TrainConfig, pretrained: Sequence[nn.Module] = ()
@@ -20,14 +23,17 @@ def make_optimizer(
     Args:
         model: the network.
         config: the run.
-        pretrained: layers whose learning rate is ``config.pretrained_rate`` times that of the others.
+        pretrained: layers whose learning rate is ``config.pretrained_rate`` times that of the others, times the size
+            of their weights: where batch norm was folded into them, some are 0.0005 and others 30, and a step of one
+            size for all would wipe the small ones out.
     """
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     slow = {id(value) for layer in pretrained for value in layer.parameters()}
-    parts = [[value for value in model.parameters() if (id(value) in slow) == is_slow] for is_slow in (False, True)]
-    groups = _parameter_groups(parts[0], config.weight_decay, 1.0)
-    if parts[1]:
-        groups += _parameter_groups(parts[1], config.weight_decay, config.pretrained_rate)
+    by_rate: dict[float, list[nn.Parameter]] = {1.0: []}
+    for value in model.parameters():
+        rate = config.pretrained_rate * _size(value) if id(value) in slow else 1.0
+        by_rate.setdefault(rate, []).append(value)
+    groups = [group for rate, values in by_rate.items() for group in _groups(values, config.weight_decay, rate)]
     try:
         return kind(groups, config.learning_rate, fused=True)
     except RuntimeError:  # torch before 2.4 has it for CUDA only
@@ -44,7 +50,14 @@ def learning_rate(config: TrainConfig, step: int, epoch_steps: int) -> float:
     return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
 
 
-def _parameter_groups(values: Sequence[nn.Parameter], weight_decay: float, rate: float) -> list[dict[str, Any]]:
+def _size(value: nn.Parameter) -> float:
+    """The power of two next to the size of a tensor's weights: of the channels' root mean squares, the median."""
+    rows = value.detach().reshape(len(value), -1) if value.ndim > 1 else value.detach()[None]
+    size = float(rows.square().mean(1).sqrt().median())
+    return 2.0 ** round(math.log2(max(size, _SMALLEST)))
+
+
+def _groups(values: Sequence[nn.Parameter], weight_decay: float, rate: float) -> list[dict[str, Any]]:
     """Weight decay for convolutions only, not for biases and batch norm; ``rate`` is a share of the learning rate."""
     decayed = [value for value in values if value.ndim > 1]
     others = [value for value in values if value.ndim <= 1]

@@ -76,12 +76,12 @@ def test_usual_points_of_curves() -> None:
 def test_the_picture_holds_every_point_within_its_frame() -> None:
     root = ElementTree.fromstring(curve_svg(curve("people", {0: 41.0, 10: 43.0, 30: 47.3})))
     name = "{http://www.w3.org/2000/svg}"
-    circles = root.findall(f"{name}circle")
+    circles = root.findall(f".//{name}circle")
     assert len(circles) == 3 * 4
     for circle in circles:
         assert 0 < float(circle.attrib["cx"]) < 640
         assert 0 < float(circle.attrib["cy"]) < 400
-    assert "people in the photo" in {text.text for text in root.findall(f"{name}text")}
+    assert "people in the photo" in {text.text for text in root.findall(f".//{name}text")}
 
 
 def test_memory_of_a_case_is_measured_in_a_process_of_its_own(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from dekrpose.config import ARCHITECTURES, ModelConfig, TemporalConfig
+from dekrpose.config import ARCHITECTURES, HeadConfig, MobileNetConfig, ModelConfig, TemporalConfig
 
 MEASURED = ModelConfig(
     name="mine",
@@ -36,6 +36,18 @@ def test_what_older_versions_wrote_loads() -> None:
     assert older.metrics == {"AP": 12.5}
     assert (older.evaluation, older.evaluation_data, older.datasets, older.published) == ("", "", (), {})
     assert older.temporal is None
+
+
+def test_a_network_of_movenets_kind_survives_json() -> None:
+    head = HeadConfig(heatmaps="separable", shared_offsets=96)
+    config = replace(
+        MEASURED, backbone=MobileNetConfig(width=1.0), head=head, mean=(0.5, 0.4, 0.3), std=(0.1, 0.2, 0.3)
+    )
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    with pytest.raises(ValueError, match="mean must be three numbers"):
+        ModelConfig.from_dict({"mean": [0.5]})
+    with pytest.raises(ValueError, match="heatmaps must be one of"):
+        ModelConfig.from_dict({"head": {"heatmaps": "seperable"}})
 
 
 def test_unknown_matching_is_refused() -> None:

@@ -24,6 +24,7 @@ from dekrpose.export.poses import PoseOutputs
 from dekrpose.exported import FORMATS, open_exported, to_bytes
 from dekrpose.images import to_tensor
 from dekrpose.models.oks_score import OKSScoreNet
+from tests.movenet_files import OWN
 from tests.small_model import SMALL, write_small_model
 
 ROOT = Path(__file__).parents[2]
@@ -94,8 +95,9 @@ def exported(request: pytest.FixtureRequest, files: Files) -> Path:
         {"backbone": EfficientNetLiteConfig(channels=16), "head": SMALL.head},
         {"head": replace(SMALL.head, blocks=2)},
         {"head": HeadConfig(heatmap_channels=8, keypoint_channels=4, blocks=1, adaptive=False)},
+        {"backbone": OWN.backbone, "head": OWN.head, "mean": (0.5, 0.5, 0.5), "std": (0.4, 0.5, 0.6)},
     ],
-    ids=["hrnet", "efficientnet-lite", "two blocks", "plain convolutions"],
+    ids=["hrnet", "efficientnet-lite", "two blocks", "plain convolutions", "movenet's heads"],
 )
 def test_the_exported_network_gives_the_same_maps(tmp_path: Path, changes: dict[str, Any]) -> None:
     model = small(tmp_path, **changes).model
@@ -103,7 +105,7 @@ def test_the_exported_network_gives_the_same_maps(tmp_path: Path, changes: dict[
     pictures = torch.from_numpy(np.stack([photo(96, 128), photo(96, 128, seed=1)])).permute(0, 3, 1, 2)
     network = ExportedNetwork(model, "grid_sample").eval()
     with torch.inference_mode():
-        expected = model(to_tensor(pictures.permute(0, 2, 3, 1).numpy()))
+        expected = model(to_tensor(pictures.permute(0, 2, 3, 1).numpy(), model.config.mean, model.config.std))
         maps = network(pictures)
     for own, other in zip(maps, expected, strict=True):
         torch.testing.assert_close(own, other, atol=1e-3, rtol=1e-4)

@@ -17,6 +17,7 @@ from dekrpose.export.network import ExportedNetwork
 from dekrpose.export.poses import ExportedCenters, ExportedPoses, PoseOutputs
 from dekrpose.exported import OUTPUTS, open_exported
 from dekrpose.models.oks_score import OKSScoreNet
+from tests.movenet_files import OWN
 from tests.small_model import SMALL
 from tests.unit.test_center_path import network
 from tests.unit.test_export import FEW_BRANCHES, Files, opened, photo, small, written_once
@@ -26,6 +27,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "one map": {"backbone": EfficientNetLiteConfig(channels=16)},
     "two blocks": {"head": HeadConfig(heatmap_channels=8, keypoint_channels=4, blocks=2)},
     "grouped": {"head": HeadConfig(heatmap_channels=8, keypoint_channels=4, blocks=1, branches="grouped_13")},
+    "movenet's heads": {"backbone": OWN.backbone, "head": OWN.head},
     "plain convolutions": {"head": HeadConfig(heatmap_channels=8, keypoint_channels=4, blocks=2, adaptive=False)},
 }
 

@@ -26,6 +26,7 @@ from dekrpose.config import ARCHITECTURES
 from dekrpose.models.complexity import complexity
 from tests import checkpoint_fixtures as fixtures
 from tests.lite_backbone import write_lite_package
+from tests.movenet_files import write_movenet
 from tests.small_model import write_small_model
 from tests.training_photos import write_dataset
 
@@ -60,7 +61,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(ROOT / "examples" / "astronaut.jpg", here / "photo.jpg")
     shutil.copy(ROOT / "examples" / "astronaut.jpg", photos / "astronaut.jpg")
     (here / "train.json.gz").write_bytes(gzip.compress(annotations.read_bytes()))
+    shutil.copy(here / "train.json.gz", here / "more.json.gz")
     shutil.copy(annotations, here / "val.json")
+    movenet, _ = write_movenet(here)
+    movenet.rename(here / "movenet-multipose.json")
     for name in ("train-0.tar", "val.tar"):
         with tarfile.open(here / name, "w") as archive:
             for photo in sorted(photos.glob("*.png")):

@@ -29,6 +29,7 @@ TIERS = (
         "checkpoints",
         "checkpoint_names",
         "checkpoint_integers",
+        "checkpoint_movenet",
         "checkpoint_pickles",
         "options",
         "changes",

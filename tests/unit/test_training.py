@@ -195,7 +195,7 @@ def test_speed_and_waiting_are_counted(photos: CachedPhotos, tmp_path: Path, mon
     trainer = Trainer(SMALL, CONFIG, photos, tmp_path)
     trainer.run(until=5)
     records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records] == [2, 4]
+    assert [record["step"] for record in records] == [1, 2, 4]  # the first, and every second one
     for record in records:
         assert record["images_per_second"] > 0
         assert 0 < record["waiting"] < 1
@@ -238,7 +238,8 @@ def test_training_takes_back_the_numbers_of_its_start(photos: CachedPhotos, tmp_
     weights = Trainer(measured, CONFIG, photos, tmp_path).run(until=1)
     config = read_checkpoint(weights).config
     assert (config.metrics, config.evaluation, config.published, config.license) == ({}, "", {}, "MIT")
-    assert sorted(item.name for item in tmp_path.iterdir()) == ["README.md", "config.json", "last.pt", weights.name]
+    written = ["README.md", "config.json", "last.pt", "log.jsonl", weights.name]
+    assert sorted(item.name for item in tmp_path.iterdir()) == written
     assert "Not measured." in (tmp_path / "README.md").read_text(encoding="utf-8")
     Trainer(replace(measured, license="other terms"), CONFIG, photos, tmp_path).run(until=2)
     assert read_checkpoint(hub.resolve(tmp_path)).config.license == "other terms"  # its three files agree again

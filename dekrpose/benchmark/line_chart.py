@@ -43,7 +43,7 @@ def line_chart(
     """
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points] + [high for _, _, high in band]
-    x_ticks, y_ticks = _ticks(max(xs, default=1)), _ticks(max(ys, default=1))
+    x_ticks, y_ticks = (_ticks(max(values, default=0) or 1) for values in (xs, ys))
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = _LEFT + (_RIGHT - _LEFT) * x / x_ticks[-1]
