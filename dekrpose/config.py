@@ -349,6 +349,13 @@ ARCHITECTURES: dict[str, ModelConfig] = {
         backbone=EfficientNetLiteConfig(),
         head=HeadConfig(heatmap_channels=32, keypoint_channels=16, blocks=1),
     ),
+    "tiny-mobilenet": ModelConfig(
+        name="tiny-mobilenet",
+        input_size=256,
+        backbone=MobileNetConfig(),
+        head=HeadConfig(heatmaps="separable", heatmap_channels=96, shared_offsets=96, keypoint_channels=16, blocks=1),
+        decode=DecodeConfig(match_heatmap="weighted"),
+    ),
 }
 """Network shapes by registry name."""
 

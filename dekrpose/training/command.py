@@ -26,7 +26,7 @@ from dekrpose.training.initial import for_skeleton, read_initial, starts_from_mo
 from dekrpose.training.loader import CachedPhotos, check_targets
 from dekrpose.training.loop import Trainer
 from dekrpose.training.losses import OFFSET_FACTORS
-from dekrpose.training.recipes import TrainConfig, movenet_recipe, paper_recipe, tiny_recipe
+from dekrpose.training.recipes import RECIPES, TrainConfig, movenet_recipe, paper_recipe
 from dekrpose.training.run_log import summary_writer
 from dekrpose.training.skeleton_file import skeleton_of
 from dekrpose.training.targets import TargetMode
@@ -153,7 +153,7 @@ def recipe(options: argparse.Namespace) -> TrainConfig:
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     switches = {"on_device": options.on_device, "compiled": options.compile}
     config = replace(base, keep_early_layers=options.keep_early_layers, **switches, **changes)
-    size = options.size or (config.augment.size if options.arch == "tiny" else full_size)
+    size = options.size or (config.augment.size if options.arch in RECIPES else full_size)
     config = replace(config, augment=_with_size(config.augment, size))
     names = [name.replace("-", "_") for name, _ in _CROWD_OPTIONS]
     shares = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
@@ -164,7 +164,7 @@ def _own_recipe(options: argparse.Namespace) -> TrainConfig:
     """This library's recipe for the network that is asked for, which ``--init`` may bring."""
     if options.init is not None and starts_from_movenet(options.init):
         return movenet_recipe(options.on_device)
-    return tiny_recipe(options.on_device) if options.arch == "tiny" else TrainConfig()
+    return RECIPES[options.arch](options.on_device) if options.arch in RECIPES else TrainConfig()
 
 
 def _with_targets(config: TrainConfig, mode: TargetMode) -> TrainConfig:

@@ -121,6 +121,10 @@ def movenet_recipe(on_device: bool = False) -> TrainConfig:
     )
 
 
+RECIPES = {"tiny": tiny_recipe, "tiny-mobilenet": movenet_recipe}
+"""Of this library's own networks, by name; the others have ``TrainConfig()``."""
+
+
 def paper_recipe(size: int = 512, crowdpose: bool = False) -> TrainConfig:
     """Targets, augmentation, optimiser and schedule of the paper ("Training"); 40 crops are its whole batch."""
     return TrainConfig(
