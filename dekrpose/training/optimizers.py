@@ -41,12 +41,14 @@ def make_optimizer(
 
 
 def learning_rate(config: TrainConfig, step: int, epoch_steps: int) -> float:
-    """The rate of a step: warm-up, then the schedule."""
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
+    """The rate of a step: warm-up, for a fifth of a short run at most, then the schedule."""
+    total = config.epochs * epoch_steps
+    warmup = min(config.warmup, total // 5)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
     if config.schedule == "steps":
         return config.learning_rate * 0.1 ** sum(step >= epoch * epoch_steps for epoch in config.milestones)
-    share = (step - config.warmup) / max(1, config.epochs * epoch_steps - config.warmup)
+    share = (step - warmup) / max(1, total - warmup)
     return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
 
 

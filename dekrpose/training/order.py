@@ -53,6 +53,7 @@ def make_loader(samples: Samples, order: EpochOrder, workers: int) -> DataLoader
         worker_init_fn=_start_worker,
         multiprocessing_context="fork" if workers else None,
         prefetch_factor=4 if workers else None,
+        persistent_workers=workers > 0,  # a new fork in every epoch would have all memory copied page by page
     )
 
 

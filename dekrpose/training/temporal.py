@@ -226,4 +226,5 @@ def _loader(samples: ClipSamples, trainer: TemporalTrainer) -> DataLoader[ClipBa
         collate_fn=collate_clips,
         worker_init_fn=one_thread,
         multiprocessing_context="fork" if workers else None,
+        persistent_workers=workers > 0,
     )
