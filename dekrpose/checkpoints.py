@@ -51,6 +51,8 @@ __all__ = [
 
 _METADATA_KEY = "dekrpose"
 _RESCORING_PREFIX = "rescoring_net."
+_COUNTER = "num_batches_tracked"
+"""Of batch norm; inference does not need it, and some files leave it out."""
 _WHAT_TO_DO = "pass DEKR weights from dekrpose, the official code or mmpose; `dekrpose models` lists published ones"
 
 
@@ -114,11 +116,26 @@ def _checkpoint_from(tensors: dict[str, Tensor], metadata: Mapping[str, str]) ->
             raise CheckpointError(_misfit(shapes, shapes_in_file(expected, "mmpose-1.x", shapes)))
         raise CheckpointError(_misfit(shapes, shapes_in_file(expected, "official", shapes)))
     config = stored or config_from_shapes(shapes_by_our_name(shapes))
-    check_fits(network, shapes_in_file(expected_shapes(config), _family(file_format), shapes))
+    expected = shapes_in_file(expected_shapes(config), _family(file_format), shapes)
+    network = {**{name: torch.zeros((), dtype=torch.int64) for name in expected if name.endswith(_COUNTER)}, **network}
+    check_fits(network, expected)
+    _check_finite({**network, **rescoring})
     if rescoring:
         _check_rescoring_net(rescoring, config.skeleton)
     state_dict = {name: _plain(tensor) for name, tensor in _to_ours(network, file_format).items()}
     return Checkpoint(config, state_dict, {n: _plain(t) for n, t in rescoring.items()} or None, file_format)
+
+
+def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are no numbers: a network with a single one finds nobody, anywhere."""
+    floating = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()}
+    # the smallest and the largest are enough: a NaN among the values is both
+    wrong = [name for name, tensor in floating.items() if not bool(torch.stack(tensor.aminmax()).isfinite().all())]
+    if wrong:
+        raise CheckpointError(
+            f"{len(wrong)} of its tensors hold values that are not finite (first: {wrong[0]}); has its training "
+            "diverged, or was the file damaged? Take another checkpoint"
+        )
 
 
 def _family(file_format: str) -> str:
@@ -221,6 +238,7 @@ def read_rescoring_net(path: str | Path, skeleton: Skeleton | None = None) -> di
                 f"it has no scoring net (l1.weight ... l3.bias); it looks like {describe(_shapes(network))}"
             )
         _check_rescoring_net(rescoring, skeleton)
+        _check_finite(rescoring)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return {name: _plain(tensor) for name, tensor in rescoring.items()}

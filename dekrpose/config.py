@@ -267,7 +267,7 @@ class ModelConfig:
         input_size: short side in input pixels at scale 1.
         backbone, head, decode: see their classes.
         mean, std: of RGB values in [0, 1]; the network's input is (value - mean) / std.
-        architecture: "dekr".
+        architecture: "dekr", the only one so far.
         license: licence of the weights.
         training_data: what the weights were trained on, in words.
         metrics: numbers measured with this library, name to value.
@@ -299,6 +299,10 @@ class ModelConfig:
     temporal: TemporalConfig | None = None
     mean: Color3 = IMAGE_MEAN
     std: Color3 = IMAGE_STD
+
+    def __post_init__(self) -> None:
+        if self.architecture != "dekr":
+            raise ValueError(f"unknown architecture {self.architecture!r}; this version of dekrpose knows 'dekr'")
 
     def without_numbers(self) -> ModelConfig:
         """A copy that claims no accuracy, for weights that are about to change."""

@@ -9,7 +9,6 @@ import glob
 import http.client
 import os
 import re
-import struct
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable
@@ -62,7 +61,15 @@ _TO_RGB = {
 }
 # Pillow modes that RGB is not reached from in one step.
 _PIL_STEPS = {"P": ("RGBA", "RGB"), "PA": ("RGBA", "RGB"), "La": ("LA", "RGB"), "RGBa": ("RGBA", "RGB")}
-_PIL_ERRORS = (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, struct.error)
+_KINDS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "HEIF")
+"""What is decoded at all, by Pillow's names: decoders that nobody needs are what hostile files look for."""
+_STARTS = (
+    rb"\xff\xd8\xff", rb"\x89PNG\r\n\x1a\n", rb"RIFF.{4}WEBP", rb"GIF8[79]a", rb"BM", rb"II[*+]\0", rb"MM\0[*+]",
+    rb"\0\0\0\x0cjP  \r\n\x87\n", rb"\xff\x4f\xff\x51", rb"P[1-6]\s", rb".{4}ftyp.{0,44}avi[fs]",
+)  # fmt: skip
+_KNOWN_START = re.compile(b"|".join(_STARTS), re.DOTALL)
+_HEIC_START = re.compile(rb".{4}ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL)
+_READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000 or PNM"
 
 
 def load(image: Any, *, color: Color = "rgb", exif: bool = True) -> tuple[Pixels, str | None]:
@@ -109,10 +116,14 @@ def load(image: Any, *, color: Color = "rgb", exif: bool = True) -> tuple[Pixels
 
 
 def _read(source: str) -> bytes:
+    if "\0" in source:
+        raise ImageError(f"image must be a path without zero bytes, got {source!r}")
     path = Path(source)
-    if path.is_dir():
-        raise ImageError(f"image must be a file, {source!r} is a folder; list its images with find_images({source!r})")
     try:
+        if path.is_dir():
+            raise ImageError(
+                f"image must be a file, {source!r} is a folder; list its images with find_images({source!r})"
+            )
         return path.read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(f"no such image: {source!r}; relative paths start at {Path.cwd()}") from None
@@ -121,9 +132,9 @@ def _read(source: str) -> bytes:
 def _fetch(url: str) -> bytes:
     if not url.lower().startswith(("http://", "https://")):
         raise ImageError(f"image must be a path or an http(s) URL, got {url!r}; fetch the file and pass its path")
-    quoted = urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]")
-    request = urllib.request.Request(quoted, headers={"User-Agent": "dekrpose"})
+    quoted = urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]", errors="surrogateescape")
     try:
+        request = urllib.request.Request(quoted, headers={"User-Agent": "dekrpose"})
         with urllib.request.urlopen(request, timeout=URL_TIMEOUT) as response:
             data: bytes = response.read(URL_LIMIT + 1)
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -135,11 +146,12 @@ def _fetch(url: str) -> bytes:
 
 def _decode(data: bytes, name: str, exif: bool) -> Pixels:
     """Decode a file's bytes with OpenCV, the official decoder; Pillow reads the header and steps in."""
+    _check_kind(data, name)
     try:
-        header: PIL.Image.Image | None = PIL.Image.open(BytesIO(data))
+        header: PIL.Image.Image | None = PIL.Image.open(BytesIO(data), formats=_pillow_kinds())
     except PIL.Image.DecompressionBombError as error:
         raise ImageError(f"{name} is too large: {error}; make it smaller first") from error
-    except _PIL_ERRORS:
+    except Exception:  # decoders of broken files raise whatever comes to them
         header = None
     kind = header.format if header is not None else None
     # Without an end marker an OpenCV may hand out what is missing in grey; Pillow raises.
@@ -149,11 +161,11 @@ def _decode(data: bytes, name: str, exif: bool) -> Pixels:
     if data and kind != "GIF":  # only recent OpenCVs read GIF: one decoder for all
         try:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _READ_FLAGS)
-        except cv2.error:
+        except Exception:  # as above
             pixels = None
     if pixels is None:
         if header is None:
-            raise ImageError(f"{name} is not an image that OpenCV or Pillow can read; pass a JPEG, PNG or the like")
+            raise ImageError(f"{name} is broken or cut off: neither OpenCV nor Pillow can read it; get the file again")
         return _from_pillow(header, name, exif)
     if pixels.dtype != np.uint8:
         raise ImageError(f"image must have 8 bits per channel, {name} has {pixels.dtype} pixels; save it with 8 bits")
@@ -163,16 +175,53 @@ def _decode(data: bytes, name: str, exif: bool) -> Pixels:
     return np.asarray(rgb, np.uint8)
 
 
+def _check_kind(data: bytes, name: str) -> None:
+    """Refuse what is not on the list, before any decoder sees it."""
+    start = data[:64]
+    if _KNOWN_START.match(start):
+        return
+    if not _HEIC_START.match(start):
+        raise ImageError(f"{name} is not an image of a kind that is read; pass a {_READABLE} file")
+    if not _reads_heic():
+        raise ImageError(
+            f"{name} is a HEIC photo, as iPhones take them, which needs a package; run: pip install pillow-heif, or "
+            "save it as JPEG"
+        )
+
+
+def _reads_heic() -> bool:
+    """Whether Pillow reads HEIC, perhaps by the package pillow-heif, which is asked to tell it how."""
+    if "HEIF" not in PIL.Image.OPEN:
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            return False
+        register_heif_opener()
+    return "HEIF" in PIL.Image.OPEN
+
+
+def _pillow_kinds() -> list[str]:
+    """Those of ``_KINDS`` that this Pillow has."""
+    PIL.Image.init()
+    return [kind for kind in _KINDS if kind in PIL.Image.OPEN]
+
+
 def _check_whole(image: PIL.Image.Image, name: str) -> None:
     try:
         image.load()
-    except _PIL_ERRORS as error:
-        raise ImageError(f"{name} is broken or cut off ({error}); get the file again") from error
+    except Exception as error:  # decoders of broken files raise whatever comes to them
+        reason = str(error) or type(error).__name__
+        raise ImageError(f"{name} is broken or cut off ({reason}); get the file again") from error
 
 
 def _from_pillow(image: PIL.Image.Image, name: str, exif: bool) -> Pixels:
     _check_whole(image, name)
-    pixels = _from_array(np.asarray(_to_rgb(image, name)), "rgb")
+    try:
+        pixels = _from_array(np.asarray(_to_rgb(image, name)), "rgb")
+    except ImageError:
+        raise
+    except Exception as error:  # a broken palette or profile
+        raise ImageError(f"{name} cannot be turned into RGB ({error}); save it as an RGB image") from error
     return _upright(pixels, image) if exif else pixels
 
 
@@ -201,7 +250,7 @@ def _upright(pixels: Pixels, image: PIL.Image.Image) -> Pixels:
     """Turn and mirror pixels as the EXIF orientation (1 to 8) of their Pillow image says."""
     try:
         orientation = image.getexif().get(0x0112, 1)
-    except _PIL_ERRORS:  # a damaged EXIF block does not make the photo unreadable
+    except Exception:  # a damaged EXIF block does not make the photo unreadable
         orientation = 1
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 
 from dekrpose.config import ModelConfig
-from dekrpose.models.dekr import DEKR
+from dekrpose.models.temporal import build_model
 
 _LICENSES = {
     "afl-3.0", "agpl-3.0", "apache-2.0", "artistic-2.0", "bsd-2-clause", "bsd-3-clause", "bsl-1.0", "cc0-1.0",
@@ -126,7 +126,7 @@ def _usage(repository: str | None) -> str:
 
 def _network(config: ModelConfig, has_rescoring_net: bool) -> str:
     with torch.device("meta"):
-        parameters = sum(value.numel() for value in DEKR(config).parameters())
+        parameters = sum(value.numel() for value in build_model(config).parameters())
     decode, skeleton = config.decode, config.skeleton
     return _table(
         ("", ""),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -223,6 +224,7 @@ def decode(
     )
 
 
+@np.errstate(all="ignore")  # what underflows is nothing, whatever the program has told NumPy
 def choose_poses(
     candidates: Tensor,
     heatmaps: Sequence[Tensor],

@@ -152,16 +152,18 @@ class OffsetHead(nn.Module):
             for group in groups
         ]
         self.splits = [len(group) * width for group, width in zip(groups, widths, strict=True)]
+        self.shared = config.shared_offsets > 0
+        self.transition: nn.Module = (
+            SharedTransition(in_channels, sum(self.splits), config.shared_offsets)
+            if self.shared
+            else conv_bn(in_channels, sum(self.splits), 1)
+        )
         self.groups = nn.ModuleList(
             BranchGroup(len(group), width, len(group[0]), config) for group, width in zip(groups, widths, strict=True)
         )
-        self.shared = config.shared_offsets > 0
         if self.shared:
-            self.transition: nn.Module = SharedTransition(in_channels, sum(self.splits), config.shared_offsets)
             self.groups.append(SharedGroup(config.shared_offsets, keypoints))
             self.splits.append(config.shared_offsets)
-        else:
-            self.transition = conv_bn(in_channels, sum(self.splits), 1)
         order = [keypoint for branch in per_branch for keypoint in branch]
         channels = [2 * position + xy for position in _inverse(order) for xy in (0, 1)]
         self.channel_order = None if channels == list(range(2 * keypoints)) else channels

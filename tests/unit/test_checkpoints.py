@@ -314,6 +314,40 @@ def test_a_configuration_of_a_later_version_is_refused_by_name(file: Path, ours:
 # What does not fit
 
 
+def test_an_unknown_architecture_is_refused_by_name(file: Path, ours: dict[str, Tensor]) -> None:
+    with pytest.raises(ValueError, match="unknown architecture 'directpose'"):
+        ModelConfig(architecture="directpose")
+    own = file.with_suffix(".safetensors")
+    config = {**small_config(file).to_dict(), "architecture": "directpose"}
+    save_file(ours, own, {"dekrpose": json.dumps(config)})
+    assert "unknown architecture 'directpose'" in refusal(own)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("half", [False, True])
+def test_weights_that_are_no_numbers_are_refused(file: Path, ours: dict[str, Tensor], value: float, half: bool) -> None:
+    broken = {name: tensor.half() if half and tensor.is_floating_point() else tensor for name, tensor in ours.items()}
+    name = "backbone.layer1.0.conv1.weight"
+    broken[name] = broken[name].clone()
+    broken[name].view(-1)[3] = value
+    assert f"1 of its tensors hold values that are not finite (first: {name})" in refusal(saved(file, broken))
+
+
+def test_a_scoring_net_with_a_nan_is_refused(file: Path) -> None:
+    net = dict(fixtures.scoring_net())
+    net["l2.bias"] = torch.full_like(net["l2.bias"], float("nan"))
+    with pytest.raises(CheckpointError, match=r"not finite \(first: l2\.bias\)"):
+        read_rescoring_net(saved(file, net))
+
+
+def test_counters_of_batch_norm_may_be_missing(file: Path, ours: dict[str, Tensor]) -> None:
+    for state in (ours, fixtures.official(), fixtures.mmpose_1()):
+        less = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+        found = read_checkpoint(saved(file, less)).state_dict
+        assert {name: found[name] for name in ours if not name.endswith("num_batches_tracked")}
+        DEKR(small_config(file)).load_state_dict({name: value.float() for name, value in found.items()})
+
+
 def test_check_fits_counts_and_names_the_first_of_each() -> None:
     tensors = {"b": torch.zeros(2), "c": torch.zeros(3), "extra": torch.zeros(1)}
     with pytest.raises(CheckpointError) as error:

@@ -202,6 +202,23 @@ def test_no_images_give_no_poses(estimator: PoseEstimator) -> None:
     assert list(estimator.estimate_many([])) == []
 
 
+@pytest.mark.parametrize("match", [None, "official", "weighted"])
+def test_what_a_program_tells_numpy_about_rounding_does_not_matter(estimator: PoseEstimator, match: Any) -> None:
+    expected = estimator.estimate(photo(), match_heatmap=match, score_threshold=0)
+    with np.errstate(all="raise"):
+        found = estimator.estimate(photo(), match_heatmap=match, score_threshold=0)
+    np.testing.assert_array_equal(found.keypoints, expected.keypoints)
+
+
+@pytest.mark.parametrize(
+    "bad", ["zero\0byte.jpg", Path("zero\0byte"), "http://[::1", "http://\udce9/", b"DDS |" + bytes(200)], ids=repr
+)
+def test_one_bad_input_leaves_the_others_alone(estimator: PoseEstimator, bad: Any) -> None:
+    found = list(estimator.estimate_many([photo(), bad, photo()], on_error="skip", score_threshold=0))
+    assert [poses.error is None for poses in found] == [True, False, True]
+    assert len(found[0]) == len(found[2]) > 0
+
+
 def test_unreadable_images_raise_or_are_skipped_with_their_reason(estimator: PoseEstimator, tmp_path: Path) -> None:
     broken = [tmp_path / "missing.png", b"no image", np.zeros((4, 4), np.float32), None]
     for item in broken:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,6 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import PIL.GifImagePlugin
 import PIL.Image
 import PIL.ImageCms
 import PIL.ImageOps
@@ -147,6 +149,41 @@ class TestDamage:
             load(path)
         with pytest.raises(ImageError, match="0 bytes is not an image"):
             load(b"")
+
+    @pytest.mark.parametrize("kind", sorted({"DDS", "ICO", "PCX", "SGI", "TGA", "IM"}))
+    def test_kinds_that_are_not_on_the_list_are_never_decoded(self, kind: str) -> None:
+        with pytest.raises(ImageError, match="is not an image of a kind that is read; pass a JPEG"):
+            load(encoded(photo(), kind))
+
+    @pytest.mark.parametrize("kind", ["BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"])
+    def test_kinds_on_the_list_are_read(self, kind: str) -> None:
+        assert load(encoded(photo(), kind))[0].shape == photo().shape
+
+    @pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1"])
+    def test_an_iphones_photo_names_the_package_that_reads_it(
+        self, brand: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+        monkeypatch.delitem(PIL.Image.OPEN, "HEIF", raising=False)
+        with pytest.raises(ImageError, match="HEIC photo.*pip install pillow-heif"):
+            load(b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic" + bytes(100))
+
+    @pytest.mark.parametrize(
+        "error", [RuntimeError, NotImplementedError, ZeroDivisionError, AttributeError, MemoryError]
+    )
+    def test_whatever_a_decoder_raises_is_an_image_error(
+        self, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise error("decoder's own")
+
+        data = encoded(photo(), "GIF")
+        monkeypatch.setattr(PIL.GifImagePlugin.GifImageFile, "load", fail)
+        with pytest.raises(ImageError, match=r"broken or cut off \(decoder's own\)"):
+            load(data)
+        monkeypatch.setattr(PIL.Image, "open", fail)
+        with pytest.raises(ImageError, match="neither OpenCV nor Pillow can read it"):
+            load(data)
 
     def test_a_cut_off_pillow_image_is_reported(self) -> None:
         data = encoded(photo(300, 400), "PNG")

@@ -13,9 +13,10 @@ from huggingface_hub import ModelCard
 
 from dekrpose import hub
 from dekrpose.checkpoints import read_checkpoint
-from dekrpose.config import ModelConfig
+from dekrpose.config import ModelConfig, TemporalConfig
 from dekrpose.model_cards import model_card
 from dekrpose.models.dekr import DEKR
+from dekrpose.models.temporal import build_model
 from tests.small_model import SMALL, write_small_model
 
 COMMAND = "dekrpose eval mine val.json --images val.tar --flip"
@@ -123,6 +124,13 @@ def test_the_network_is_described() -> None:
     for fact in ("HRNet-W8", f"{parameters:,}", "64 pixels", "17 (coco-17)", "left_wrist", "0.05", "scoring net"):
         assert fact in network
     assert "| scoring net | none |" in section(parts(FULL)[1], "The network")
+
+
+def test_a_memory_counts_among_the_parameters() -> None:
+    config = replace(FULL, temporal=TemporalConfig())
+    with_memory = sum(value.numel() for value in build_model(config).parameters())
+    assert with_memory > sum(value.numel() for value in DEKR(FULL).parameters())
+    assert f"| {with_memory:,} |" in parts(config)[1]
 
 
 def test_use_limits_and_citation() -> None:
