@@ -165,12 +165,10 @@ class TestDamage:
     ) -> None:
         monkeypatch.setitem(sys.modules, "pillow_heif", None)
         monkeypatch.delitem(PIL.Image.OPEN, "HEIF", raising=False)
-        with pytest.raises(ImageError, match="HEIC photo.*pip install pillow-heif"):
+        with pytest.raises(ImageError, match=r"HEIC photo.*pip install pillow-heif"):
             load(b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic" + bytes(100))
 
-    @pytest.mark.parametrize(
-        "error", [RuntimeError, NotImplementedError, ZeroDivisionError, AttributeError, MemoryError]
-    )
+    @pytest.mark.parametrize("error", [RuntimeError, NotImplementedError, ZeroDivisionError, MemoryError])
     def test_whatever_a_decoder_raises_is_an_image_error(
         self, error: type[Exception], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -182,6 +180,7 @@ class TestDamage:
         with pytest.raises(ImageError, match=r"broken or cut off \(decoder's own\)"):
             load(data)
         monkeypatch.setattr(PIL.Image, "open", fail)
+        monkeypatch.setattr(images.cv2, "imdecode", fail)
         with pytest.raises(ImageError, match="neither OpenCV nor Pillow can read it"):
             load(data)
 
