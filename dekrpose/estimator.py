@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -92,6 +95,7 @@ class PoseEstimator:
         device: str | torch.device = "cpu",
         dtype: str | torch.dtype = "auto",
     ) -> None:
+        _mind_forks()
         self.config: ModelConfig = model.config
         self.device = pick_device(device)
         self.dtype = _dtype(dtype)
@@ -655,6 +659,22 @@ def _rescoring(tensors: dict[str, Tensor] | None) -> OKSScoreNet | None:
         net = OKSScoreNet(tensors["l1.weight"].shape[1])
     net.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)
     return net
+
+
+@cache
+def _mind_forks() -> None:
+    """From now on processes forked from this one compute with one thread.
+
+    The threads of torch and OpenCV do not live on in a forked process, which would wait for them for ever as soon as
+    the parent has used them.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_one_thread)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
 
 
 def pick_device(device: str | torch.device) -> torch.device:

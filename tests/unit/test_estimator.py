@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import re
+import subprocess
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +30,7 @@ from dekrpose.evaluation.evaluate import own_threshold
 from tests import checkpoint_fixtures as fixtures
 from tests.golden.mmpose_names import official_to_mmpose
 from tests.golden.seeded_weights import synthetic_image
+from tests.small_model import write_small_model
 
 Image = NDArray[np.uint8]
 
@@ -503,3 +507,35 @@ def test_timing_tells_milliseconds_per_stage(estimator: PoseEstimator) -> None:
 
 def test_repr_names_model_keypoints_and_device(estimator: PoseEstimator) -> None:
     assert repr(estimator) == "PoseEstimator('dekr-w8-coco', 17 keypoints, input_size=64, device='cpu')"
+
+
+FORKED = """
+import multiprocessing, sys
+from dekrpose import PoseEstimator
+
+def count(queue, photo, own):
+    estimator = PoseEstimator.from_pretrained(sys.argv[1]) if own else parents
+    queue.put(len(estimator.estimate(photo, score_threshold=0)))
+
+parents = PoseEstimator.from_pretrained(sys.argv[1])
+print(len(parents.estimate(sys.argv[2], score_threshold=0)))
+context = multiprocessing.get_context("fork")
+queue = context.Queue()
+for own in (False, True):
+    child = context.Process(target=count, args=(queue, sys.argv[2], own))
+    child.start()
+    child.join(60)
+    print("hangs" if child.is_alive() else queue.get())
+    child.kill()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_process_forked_after_an_estimate_works(tmp_path: Path) -> None:
+    """As ``gunicorn --preload`` and ``multiprocessing`` fork: the threads of torch are not there any more."""
+    model = write_small_model(tmp_path / "small.safetensors")
+    PIL.Image.fromarray(photo(200, 300)).save(tmp_path / "photo.png")
+    words = [sys.executable, "-c", FORKED, str(model), str(tmp_path / "photo.png")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=200, check=True)
+    assert len(set(done.stdout.split())) == 1, done.stdout
