@@ -328,9 +328,16 @@ class Trainer:
             "config": self._settings(),
         }
         temporary = self.folder / f"{STATE}.tmp"
-        torch.save(state, temporary)
-        temporary.replace(self.folder / STATE)
-        hub.save_folder(self.folder, self.model_config, self.average)
+        try:
+            torch.save(state, temporary)
+            temporary.replace(self.folder / STATE)
+            hub.save_folder(self.folder, self.model_config, self.average)
+        except (OSError, RuntimeError) as error:  # torch's own for a full disk is a RuntimeError
+            temporary.unlink(missing_ok=True)
+            raise DekrPoseError(
+                f"the state of step {self.progress.step} cannot be written to {self.folder}: {error}; free some space, "
+                "then give the same command again: it goes on from the last state that was written whole"
+            ) from error
 
     def _settings(self) -> dict[str, Any]:
         """With the batch of all processes: two of them may go on where one with twice the batch ended."""

@@ -186,6 +186,23 @@ def test_broken_weights_are_not_saved(photos: CachedPhotos, tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("file write failed")])
+def test_a_full_disk_leaves_the_last_whole_state_and_nothing_else(
+    photos: CachedPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    Trainer(SMALL, CONFIG, photos, tmp_path).run(until=1)
+    before = {item.name: item.read_bytes() for item in tmp_path.iterdir() if item.name != "log.jsonl"}
+
+    def save(_: object, path: Path) -> None:
+        path.write_bytes(b"half a state")
+        raise error
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(DekrPoseError, match=r"the state of step 2 cannot be written to .*free some space"):
+        Trainer(SMALL, CONFIG, photos, tmp_path).run(until=2)
+    assert {item.name: item.read_bytes() for item in tmp_path.iterdir() if item.name != "log.jsonl"} == before
+
+
 def test_speed_and_waiting_are_counted(photos: CachedPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = Progress(step=1, images=20, seconds=2.0, waited=1.0)
     now = Progress(step=3, images=2060, seconds=10.0, waited=3.0)
