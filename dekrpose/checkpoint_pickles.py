@@ -85,9 +85,6 @@ _GLOBALS_LOCK = threading.Lock()
 def _only_stand_ins() -> Iterator[None]:
     """Allow exactly the stand-ins while loading, then put back whatever the program had allowed before."""
     serialization: Any = torch.serialization
-    if not hasattr(serialization, "add_safe_globals"):  # before torch 2.4 nothing can be allowed
-        yield
-        return
     with _GLOBALS_LOCK:
         before = serialization.get_safe_globals()
         serialization.clear_safe_globals()

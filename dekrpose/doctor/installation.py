@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dekrpose.doctor.findings import Finding, numbers, pip, quote
 
-MINIMUM_PYTHON = (3, 10)
+MINIMUM_PYTHON = (3, 11)
 OPENCV_WHEELS = (
     "opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless",
 )  # fmt: skip

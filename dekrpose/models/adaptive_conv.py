@@ -78,7 +78,7 @@ def adaptive_product(features: Tensor, transforms: Tensor, weight: Tensor, pixel
     Returns:
         (B, G * C, P).
     """
-    if features.is_cuda and hasattr(torch.library, "custom_op"):  # from PyTorch 2.4 on
+    if features.is_cuda:
         from dekrpose.models import adaptive_triton  # late, because it takes the plain path from here
 
         if adaptive_triton.available(features, weight.shape[1]):

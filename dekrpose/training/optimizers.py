@@ -36,7 +36,7 @@ def make_optimizer(
     groups = [group for rate, values in by_rate.items() for group in _groups(values, config.weight_decay, rate)]
     try:
         return kind(groups, config.learning_rate, fused=True)
-    except RuntimeError:  # torch before 2.4 has it for CUDA only
+    except RuntimeError:  # not every device has it
         return kind(groups, config.learning_rate)
 
 
