@@ -128,7 +128,7 @@ def run(path: DevicePath, estimator: PoseEstimator, photos: Sequence[Pixels], **
     def maps(inputs: Tensor, flip_test: bool) -> tuple[Tensor, Tensor]:
         return estimator._maps(inputs, flip_test, estimator.model)
 
-    found, timing = path.run(photos, geometries, maps, checked, estimator.config.decode, max_centers=MIN_CENTERS)
+    found, timing = path.run(photos, geometries, maps, checked, estimator.config, max_centers=MIN_CENTERS)
     assert set(timing) == {"resize", "network", "decode"}
     return [part for poses in found for part in poses]
 
