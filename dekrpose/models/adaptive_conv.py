@@ -141,7 +141,7 @@ class AdaptiveConv(nn.Module):
 
     def _transform_at(self, x: Tensor, pixels: Tensor) -> Tensor:
         """The transform's (B, 6G, P) at some pixels, from their 3x3 neighbourhoods only."""
-        batch = len(x)
+        batch = x.shape[0]
         patches = neighbourhoods(x, pixels)
         patches = patches.reshape(-1, TAPS, self.branches, self.channels).permute(2, 0, 1, 3).flatten(2)
         weight = self.transform.weight.reshape(self.branches, 6, self.channels, TAPS).permute(0, 3, 2, 1).flatten(1, 2)
