@@ -1,9 +1,15 @@
-"""Formats of others that `Poses` is exported to; pure functions of its arrays."""
+"""Formats of others that `Poses` is exported to, as pure functions of its arrays; and JSON, read strictly."""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any
+import json
+import reprlib
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,18 +22,127 @@ BODY_25: tuple[str | None, ...] = (
     "mid_hip", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
     "right_eye", "left_eye", "right_ear", "left_ear", None, None, None, None, None, None,
 )  # fmt: skip
+_DEEPEST = 100  # levels of JSON; Python's own functions stop somewhere below 1000
+_MOST_FLOAT32 = float(np.finfo(np.float32).max)
 _MIDPOINTS = {"neck": ("left_shoulder", "right_shoulder"), "mid_hip": ("left_hip", "right_hip")}
+
+
+def parse_json(data: str | bytes, *, not_numbers: bool = False) -> Any:
+    """JSON without what readers disagree on.
+
+    Args:
+        data: a text, or its bytes (UTF-8, or any other that JSON may have).
+        not_numbers: let NaN and Infinity through, which Python writes and JSON does not have.
+
+    Raises:
+        ValueError: it is no JSON, is nested deeper than 100 levels, or names a key of an object twice.
+    """
+    if not data or data.isspace():
+        raise ValueError("it is empty, expected JSON")
+    try:
+        value = json.loads(data, object_pairs_hook=_object, parse_constant=None if not_numbers else _refuse)
+    except RecursionError:
+        raise ValueError(f"it is nested deeper than {_DEEPEST} levels") from None
+    except ValueError as error:
+        if "set_int_max_str_digits" in str(error):  # Python's own advice, which is no use here
+            raise ValueError("it holds a whole number of thousands of digits") from None
+        raise
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(_DEEPEST):
+        parts = (part.values() if isinstance(part, dict) else part for part in level)
+        level = [child for children in parts for child in children if isinstance(child, (dict, list))]
+    if level:
+        raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"an object has the key {reprlib.repr(twice)} twice")
+    return values
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number in JSON; write null")
+
+
+def read_people(people: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Arrays of the ``people`` that ``Poses.to_dict`` writes; null stands for NaN.
+
+    Returns:
+        keypoints (N, K, 2), keypoint_scores (N, K), scores (N,), all float32, and track_ids (N,) int64, or None unless
+        everybody has one.
+
+    Raises:
+        ValueError: people, keypoints or numbers are missing, or are something else.
+    """
+    triples, scores, track_ids = [], [], []
+    if not isinstance(people, (list, tuple)):
+        raise ValueError(f"people must be a list, got {reprlib.repr(people)}")
+    for number, person in enumerate(people):
+        where = f"people[{number}]"
+        keypoints = field_of(person, "keypoints", where)
+        for name in names:
+            label = f"{name!r} of {where}"
+            triple = field_of(keypoints, name, f"keypoints of {where}")
+            if not isinstance(triple, (list, tuple)) or len(triple) != 3:
+                raise ValueError(f"{label} must be x, y, score, got {reprlib.repr(triple)}")
+            triples.append([_float32(value, label) for value in triple])
+        scores.append(_float32(field_of(person, "score", where), f"score of {where}"))
+        track_id = field_of(person, "track_id", where)
+        track_ids.append(None if track_id is None else whole_number(track_id, f"track_id of {where}", -(2**63), 2**63))
+    points = np.array(triples, np.float32).reshape(len(scores), len(names), 3)
+    return {
+        "keypoints": points[..., :2],
+        "keypoint_scores": points[..., 2],
+        "scores": np.array(scores, np.float32),
+        "track_ids": np.array(track_ids, np.int64) if track_ids and None not in track_ids else None,
+    }
+
+
+def field_of(values: Any, name: str, where: str) -> Any:
+    """One field of an object; ValueError if it is none, or lacks the field."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where} must be an object, got {reprlib.repr(values)}")
+    if name not in values:
+        raise ValueError(f"{where} lacks {name!r}")
+    return values[name]
+
+
+def whole_number(value: Any, label: str, low: int, high: int) -> int:
+    """A whole number from ``low`` to below ``high``, else ValueError."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) < high:
+        raise ValueError(f"{label} must be a whole number from {low} to {high - 1}, got {reprlib.repr(value)}")
+    return int(value)
+
+
+def finite_number(value: Any, label: str, most: float = sys.float_info.max) -> float:
+    """A number from -``most`` to ``most``, else ValueError."""
+    number = float(value) if isinstance(value, np.floating) else value
+    if isinstance(number, bool) or not isinstance(number, Real) or not -most <= number <= most:  # type: ignore[operator]
+        raise ValueError(f"{label} must be a number up to {most:.1e}, got {reprlib.repr(value)}")
+    return float(value)
+
+
+def _float32(value: Any, label: str) -> float:
+    return float("nan") if value is None or value != value else finite_number(value, label, _MOST_FLOAT32)
 
 
 def coco_results(
     keypoints: NDArray[np.float32],
     keypoint_scores: NDArray[np.float32],
     scores: NDArray[np.float32],
-    image_id: int,
+    image_id: int | str,
     category_id: int,
 ) -> list[dict[str, Any]]:
-    """COCO's results format, one dict per person; ``keypoints`` is flat x, y, score in image pixels."""
-    triples = np.concatenate([keypoints, keypoint_scores[..., None]], axis=2).astype(np.float64)
+    """COCO's results format, one dict per person; ``keypoints`` is flat x, y, score in image pixels.
+
+    A keypoint with NaN or infinity in any of its numbers is 0, 0, 0, and such a person's score 0: JSON has neither.
+    """
+    triples = _finite_triples(keypoints, keypoint_scores)
+    scores = np.where(np.isfinite(scores), scores, np.float32(0))
     return [
         {"image_id": image_id, "category_id": category_id, "keypoints": flat, "score": score}
         for flat, score in zip(
@@ -42,14 +157,15 @@ def openpose_people(
     """OpenPose's JSON, BODY_25: 25 times x, y, score per person, image pixels.
 
     ``neck`` and ``mid_hip`` are the middles of the shoulders and hips (with the lower score of the two)
-    where the skeleton lacks them. What it cannot give, such as the feet, is 0, 0, 0: OpenPose's "not found".
+    where the skeleton lacks them. What it cannot give, such as the feet, is 0, 0, 0: OpenPose's "not found". So is a
+    keypoint with NaN or infinity in any of its numbers, and a middle of such keypoints.
 
     Raises:
         ValueError: the skeleton has none of OpenPose's keypoints.
     """
     if not set(skeleton.keypoints) & set(BODY_25):
         raise ValueError(f"skeleton {skeleton.name!r} has no keypoint of OpenPose's BODY_25, whose names are {BODY_25}")
-    triples = np.concatenate([keypoints, keypoint_scores[..., None]], axis=2).astype(np.float64)
+    triples = _finite_triples(keypoints, keypoint_scores, np.nan)
     body = np.zeros((len(keypoints), len(BODY_25), 3))
     for slot, name in enumerate(BODY_25):
         ends = _MIDPOINTS.get(name or "", ())
@@ -59,12 +175,22 @@ def openpose_people(
             left, right = (triples[:, skeleton.index(end)] for end in ends)
             body[:, slot, :2] = (left[:, :2] + right[:, :2]) / 2
             body[:, slot, 2] = np.minimum(left[:, 2], right[:, 2])
+    body[np.isnan(body).any(axis=2)] = 0
     others = ("face_keypoints_2d", "hand_left_keypoints_2d", "hand_right_keypoints_2d")
     people = [
         {"person_id": [-1], "pose_keypoints_2d": flat, **{name: [] for name in others}}
         for flat in body.reshape(len(body), 3 * len(BODY_25)).tolist()
     ]
     return {"version": 1.3, "people": people}
+
+
+def _finite_triples(
+    keypoints: NDArray[np.float32], keypoint_scores: NDArray[np.float32], other: float = 0.0
+) -> NDArray[np.float64]:
+    """(N, K, 3) x, y, score; all three are ``other`` where one is NaN or infinite."""
+    triples = np.concatenate([keypoints, keypoint_scores[..., None]], axis=2).astype(np.float64)
+    triples[~np.isfinite(triples).all(axis=2)] = other
+    return triples
 
 
 def pandas_table(

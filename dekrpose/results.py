@@ -7,6 +7,7 @@ import html
 import io
 import json
 import os
+import reprlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from dekrpose.skeletons import Skeleton
 
 _FORMAT = "dekrpose.poses"
 _FORMAT_VERSION = 1
+_FIELDS = ("source", "index", "timestamp", "error")
 _PHOTO_OPTIONS: dict[str, dict[str, Any]] = {
     # Thin coloured limbs lose their colour under chroma subsampling.
     ".jpg": {"format": "JPEG", "quality": 93, "subsampling": 0},
@@ -346,44 +348,56 @@ class Poses:
         """The inverse of ``to_dict``, without an image.
 
         Raises:
-            ValueError: not our format, another version of it, or a keypoint is missing.
+            ValueError: not our format, another version of it, or a field is missing or cannot be used.
         """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"expected an object with the format {_FORMAT!r}, got {type(values).__name__}")
         if values.get("format") != _FORMAT or values.get("version") != _FORMAT_VERSION:
-            found = f"{values.get('format')!r} version {values.get('version')!r}"
+            found = f"{reprlib.repr(values.get('format'))} version {reprlib.repr(values.get('version'))}"
             raise ValueError(f"expected {_FORMAT!r} version {_FORMAT_VERSION}, as to_dict writes it, got {found}")
         try:
             return cls._from_values(values)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"these poses are incomplete or damaged: {error!r}") from error
+        except (KeyError, TypeError, OverflowError, RecursionError, ValueError) as error:
+            raise ValueError(f"these poses are incomplete or damaged: {error}") from error
 
     @classmethod
     def _from_values(cls, values: Mapping[str, Any]) -> Poses:
-        skeleton, people = Skeleton.from_dict(values["skeleton"]), values["people"]
-        triples = [[person["keypoints"][name] for name in skeleton.keypoints] for person in people]
-        # None stands for NaN, which JSON does not have; float dtypes turn it back.
-        points = np.array(triples, np.float32).reshape(len(people), len(skeleton), 3)
-        track_ids = [person["track_id"] for person in people]
+        for name in ("skeleton", "image_size", "timing_ms"):
+            if not isinstance(formats.field_of(values, name, "the object"), Mapping):
+                raise ValueError(f"{name} must be an object, got {reprlib.repr(values[name])}")
+        skeleton = Skeleton.from_dict(values["skeleton"])
+        people = formats.read_people(formats.field_of(values, "people", "the object"), skeleton.keypoints)
+        fields = {name: formats.field_of(values, name, "the object") for name in _FIELDS}
+        size = [formats.field_of(values["image_size"], side, "image_size") for side in ("height", "width")]
+        height, width = (formats.whole_number(side, "image_size", 0, 2**31) for side in size)
+        timing, index, timestamp = values["timing_ms"], fields["index"], fields["timestamp"]
+        for name in ("source", "error"):
+            if fields[name] is not None and not isinstance(fields[name], str):
+                raise ValueError(f"{name} must be a text or null, got {reprlib.repr(fields[name])}")
         return cls(
-            keypoints=points[..., :2],
-            keypoint_scores=points[..., 2],
-            scores=np.array([person["score"] for person in people], np.float32),
-            track_ids=np.array(track_ids) if track_ids and None not in track_ids else None,
+            **people,
             skeleton=skeleton,
-            image_size=(values["image_size"]["height"], values["image_size"]["width"]),
-            timing=values["timing_ms"],
-            **{name: values[name] for name in ("source", "index", "timestamp", "error")},
+            image_size=(height, width),
+            timing={stage: formats.finite_number(value, f"timing_ms of {stage!r}") for stage, value in timing.items()},
+            index=None if index is None else formats.whole_number(index, "index", -(2**63), 2**63),
+            timestamp=None if timestamp is None else formats.finite_number(timestamp, "timestamp"),
+            source=fields["source"],
+            error=fields["error"],
         )
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Poses:
-        """The inverse of ``to_json``; ValueError when the text is not such JSON."""
-        values = json.loads(text)
+        """The inverse of ``to_json``; ValueError says what is wrong when the text is not such JSON."""
+        values = formats.parse_json(text)
         if not isinstance(values, dict):
             raise ValueError(f"expected a JSON object with the format {_FORMAT!r}, got {type(values).__name__}")
         return cls.from_dict(values)
 
-    def to_coco(self, image_id: int, category_id: int = 1) -> list[dict[str, Any]]:
-        """COCO results: one dict per person with image_id, category_id, keypoints (x, y, score, flat) and score."""
+    def to_coco(self, image_id: int | str, category_id: int = 1) -> list[dict[str, Any]]:
+        """COCO results: one dict per person with image_id, category_id, keypoints (x, y, score, flat) and score.
+
+        Keypoints that are not finite are 0, 0, 0; see ``formats.coco_results``.
+        """
         return formats.coco_results(self.keypoints, self.keypoint_scores, self.scores, image_id, category_id)
 
     def to_openpose(self) -> dict[str, Any]:

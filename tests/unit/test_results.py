@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dekrpose.formats import BODY_25
 from dekrpose.results import Keypoint, Poses
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
+
+CASES = Path(__file__).parents[1] / "cases" / "json"
 
 NO_FACE = Skeleton("hook", ("tip", "bend"), ((0, 1),), (), (0.05, 0.05))
 
@@ -257,6 +260,102 @@ def test_json_of_keypoints_that_are_not_numbers_stays_valid() -> None:
 def test_foreign_json_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"dekrpose\.poses"):
         Poses.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"", "it is empty"),
+        ("[" * 100_000, "nested deeper than 100 levels"),
+        ('{"a": ' * 100_000, "nested deeper than 100 levels"),
+        ('{"format": "dekrpose.poses", "format": "dekrpose.poses", "version": 1}', "has the key 'format' twice"),
+        (b'{"format": "\xff\xfe"}', "can't decode byte 0xff"),
+        ('{"format": NaN}', "NaN is no number in JSON"),
+        ("7", "got int"),
+        ("null", "got NoneType"),
+        (
+            (CASES / "poses_1.json").read_bytes(),
+            r"'left_ankle' of people\[0\] must be a number up to 3.4e\+38, got 1000",
+        ),
+        ((CASES / "poses_2.json").read_bytes(), r"timing_ms must be an object, got \[None"),
+    ],
+    ids=lambda value: value[:8] if isinstance(value, str) else "",
+)
+def test_what_is_wrong_with_json_is_said(text: str | bytes, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Poses.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("people", {}, "people must be a list"),
+        ("people", [None], r"people\[0\] must be an object, got None"),
+        ("skeleton", [], "skeleton must be an object"),
+        ("image_size", [512, 512], "image_size must be an object"),
+        ("image_size", {"height": 1.5, "width": 2}, "image_size must be a whole number .* got 1.5"),
+        ("timing_ms", {"network": None}, "timing_ms of 'network' must be a number"),
+        ("timing_ms", {"network": 10**400}, "timing_ms of 'network' must be a number"),
+        ("source", 7, "source must be a text or null, got 7"),
+        ("index", "first", "index must be a whole number"),
+        ("timestamp", float("inf"), "timestamp must be a number"),
+    ],
+)
+def test_damaged_fields_are_named(field: str, value: object, words: str) -> None:
+    with pytest.raises(ValueError, match=f"incomplete or damaged: {words}"):
+        Poses.from_dict({**make_poses().to_dict(), field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("score", "high", r"score of people\[1\] must be a number"),
+        ("score", 1e39, r"score of people\[1\] must be a number up to 3.4e\+38, got 1e\+39"),
+        ("track_id", 1.5, r"track_id of people\[1\] must be a whole number"),
+        ("track_id", 2**63, r"track_id of people\[1\] must be a whole number"),
+        ("keypoints", [], r"keypoints of people\[1\] must be an object"),
+    ],
+)
+def test_damaged_people_are_named(field: str, value: object, words: str) -> None:
+    values = make_poses().to_dict()
+    values["people"][1][field] = value
+    with pytest.raises(ValueError, match=words):
+        Poses.from_dict(values)
+    values = make_poses().to_dict()
+    values["people"][1]["keypoints"]["nose"] = [1, 2]
+    with pytest.raises(ValueError, match=r"'nose' of people\[1\] must be x, y, score, got \[1, 2\]"):
+        Poses.from_dict(values)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    values = make_poses(index=3, timestamp=0.5).to_dict() | {"index": np.int64(3), "timestamp": np.float32(0.5)}
+    assert (Poses.from_dict(values).index, Poses.from_dict(values).timestamp) == (3, 0.5)
+
+
+def test_other_formats_have_no_nan() -> None:
+    poses = make_poses()
+    keypoints, keypoint_scores, scores = (
+        np.array(own) for own in (poses.keypoints, poses.keypoint_scores, poses.scores)
+    )
+    wrist, shoulder, nose = (COCO_17.index(name) for name in ("left_wrist", "left_shoulder", "nose"))
+    keypoints[0, wrist, 0], keypoints[0, shoulder, 1], keypoint_scores[0, nose] = np.nan, np.inf, np.nan
+    scores[1] = -np.inf
+    broken = replace(poses, keypoints=keypoints, keypoint_scores=keypoint_scores, scores=scores)
+    first, second = broken.to_coco("7")
+    json.dumps([first, second], allow_nan=False)
+    triples = np.array(first["keypoints"]).reshape(17, 3)
+    expected = np.concatenate([poses.keypoints[0], poses.keypoint_scores[0, :, None]], axis=1)
+    expected[[wrist, shoulder, nose]] = 0
+    np.testing.assert_array_equal(triples, expected)
+    assert (first["image_id"], first["score"], second["score"]) == ("7", float(poses.scores[0]), 0.0)
+    assert second == {**poses.to_coco("7")[1], "score": 0.0}
+    written = broken.to_openpose()
+    json.dumps(written, allow_nan=False)
+    body = np.array(written["people"][0]["pose_keypoints_2d"]).reshape(25, 3)
+    names = [name for name in BODY_25 if name is not None]
+    empty = {names[row] for row in range(len(names)) if not body[row].any()}
+    assert empty == {"left_wrist", "left_shoulder", "nose", "neck"}
+    assert written["people"][1] == poses.to_openpose()["people"][1]
 
 
 def test_damaged_json_names_what_is_missing() -> None:
