@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dekrpose.evaluation.coco_fields import Id
+from dekrpose.evaluation.coco_file import AREA_OF_BOX
 from dekrpose.evaluation.dataset import KeypointDataset, Photo
 from dekrpose.skeletons import CROWDPOSE_14
 
@@ -18,7 +20,6 @@ CROWD_LIMITS = (0.1, 0.8)
 Its evaluation code, and with it most published numbers of the three classes, takes 0.2 and 0.8.
 """
 _AREAS = {"": (0.0, 1e10), "_M": (32.0**2, 96.0**2), "_L": (96.0**2, 1e10), "_S": (0.0, 32.0**2)}
-_AREA_OF_BOX = 0.53  # a person's area as a share of the box, in CrowdPose's evaluation
 
 
 def coco_average_precision(
@@ -56,7 +57,7 @@ def coco_average_precision(
     known = {photo.id for photo in photos}
     strangers = {result["image_id"] for result in results} - known
     if strangers:
-        raise ValueError(f"results for images that are not evaluated: {sorted(strangers)[:5]}")
+        raise ValueError(f"results for images that are not evaluated: {sorted(strangers, key=_in_order)[:5]}")
     precision, recall = _evaluate(dataset, results, photos)
     if not is_crowdpose(dataset):
         return {**_of_sizes("AP", precision), **_of_sizes("AR", recall), **_of_small(precision, recall)}
@@ -81,9 +82,8 @@ def precision_curves(
 
 def is_crowdpose(dataset: KeypointDataset) -> bool:
     """Whether a file is CrowdPose's: 14 keypoints, and photos that say how crowded they are."""
-    return len(dataset.skeleton) == len(CROWDPOSE_14) and any(
-        "crowdIndex" in image for image in dataset.content["images"]
-    )
+    known = any(not np.isnan(photo.crowd_index) for photo in dataset.photos)
+    return known and len(dataset.skeleton) == len(CROWDPOSE_14)
 
 
 def load_evaluator() -> Any:
@@ -100,10 +100,12 @@ def _evaluate(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Precision (10 thresholds, 101 recalls, sizes) and recall (10 thresholds, sizes); -1 where nobody is."""
     module = load_evaluator()
-    truth = module.COCO(_ground_truth(dataset, photos))
+    # the evaluator knows whole numbers only; they keep the order of the ids, which decides between equal scores
+    numbers = {own: number for number, own in enumerate(sorted((photo.id for photo in photos), key=_in_order), 1)}
+    truth = module.COCO(_ground_truth(photos, numbers, is_crowdpose(dataset)))
     if not truth.dataset["annotations"]:
         return np.full((10, 101, len(_AREAS)), -1.0), np.full((10, len(_AREAS)), -1.0)
-    detections = truth.loadRes([dict(result) for result in results])
+    detections = truth.loadRes([{**result, "image_id": numbers[result["image_id"]]} for result in results])
     sigmas = CROWDPOSE_14.sigmas if is_crowdpose(dataset) else dataset.skeleton.sigmas
     evaluator = module.COCOeval_faster(truth, detections, "keypoints", kpt_oks_sigmas=list(sigmas))
     evaluator.params.areaRng = [list(bounds) for bounds in _AREAS.values()]
@@ -114,29 +116,28 @@ def _evaluate(
     return np.asarray(evaluator.eval["precision"])[:, :, 0, :, 0], np.asarray(evaluator.eval["recall"])[:, 0, :, 0]
 
 
-def _ground_truth(dataset: KeypointDataset, photos: Sequence[Photo]) -> dict[str, Any]:
-    """A copy in COCO's format, with the fields that the evaluator decides by filled in."""
-    wanted = {photo.id for photo in photos}
-    people = {photo.id: iter(photo.people) for photo in dataset.photos}
-    crowdpose = is_crowdpose(dataset)
-    annotations = []
-    for number, entry in enumerate(dataset.content["annotations"], 1):
-        if entry["image_id"] not in wanted:
-            continue
-        person = next(people[entry["image_id"]])
-        annotations.append(
-            {
-                "id": number,
-                "image_id": entry["image_id"],
-                "category_id": 1,
-                "iscrowd": int(entry.get("iscrowd", 0)),
-                "num_keypoints": int((person.keypoints[:, 2] > 0).sum()),
-                "keypoints": entry.get("keypoints") or [0] * person.keypoints.size,
-                "bbox": entry.get("bbox") or [0, 0, 0, 0],
-                "area": _AREA_OF_BOX * float(person.box[2] * person.box[3]) if crowdpose else person.area,
-            }
-        )
-    images = [{"id": photo.id, "width": photo.width, "height": photo.height} for photo in photos]
+def _in_order(photo_id: Id) -> tuple[bool, Id]:
+    """Sorts numbers before texts."""
+    return isinstance(photo_id, str), photo_id
+
+
+def _ground_truth(photos: Sequence[Photo], numbers: Mapping[Id, int], crowdpose: bool) -> dict[str, Any]:
+    """The people in COCO's format, with the fields that the evaluator decides by filled in."""
+    people = [(photo.id, person) for photo in photos for person in photo.people]
+    annotations = [
+        {
+            "id": number,
+            "image_id": numbers[photo_id],
+            "category_id": 1,
+            "iscrowd": int(person.crowd),
+            "num_keypoints": int((person.keypoints[:, 2] > 0).sum()),
+            "keypoints": person.keypoints.reshape(-1).tolist(),
+            "bbox": person.box.tolist(),
+            "area": AREA_OF_BOX * float(person.box[2] * person.box[3]) if crowdpose else person.area,
+        }
+        for number, (photo_id, person) in enumerate(people, 1)
+    ]
+    images = [{"id": numbers[photo.id], "width": photo.width, "height": photo.height} for photo in photos]
     return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
 
 
@@ -152,10 +153,9 @@ def _by_crowding(
     class without people count as -1.
     """
     easy, medium = crowd_limits
-    crowding = {record["id"]: record["crowdIndex"] for record in dataset.content["images"] if "crowdIndex" in record}
     measures = {}
     for name, low, high in (("easy", -np.inf, easy), ("medium", easy, medium), ("hard", medium, np.inf)):
-        subset = [photo for photo in photos if low < crowding.get(photo.id, np.nan) <= high]
+        subset = [photo for photo in photos if low < photo.crowd_index <= high]
         ids = {photo.id for photo in subset}
         precision, _ = _evaluate(dataset, [result for result in results if result["image_id"] in ids], subset)
         measures[f"AP_{name}"] = _mean(precision[..., 0])

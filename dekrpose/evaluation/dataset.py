@@ -2,58 +2,23 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 import tarfile
 import zipfile
-import zlib
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from dekrpose.errors import DekrPoseError, ImageError
+from dekrpose.evaluation.coco_file import Person, Photo, read_content, read_photos
 from dekrpose.skeletons import COCO_17, Skeleton
 
-
-@dataclass(frozen=True)
-class Person:
-    """One annotation.
-
-    Attributes:
-        keypoints: (K, 3) float32 x, y, visibility; image pixels; visibility 0 means unlabelled.
-        box: (4,) float32 x, y, width, height; image pixels.
-        area: square image pixels; 0.53 of the box where the file has none, as CrowdPose is evaluated.
-        ignored: a crowd, or somebody without labelled keypoints; never a target, masked out instead.
-        source: where the annotation comes from, when the file says so.
-        segmentation: polygons or uncompressed run lengths, as in the file.
-    """
-
-    keypoints: NDArray[np.float32]
-    box: NDArray[np.float32]
-    area: float
-    ignored: bool
-    source: str
-    segmentation: Any
-
-
-@dataclass(frozen=True)
-class Photo:
-    """One image record with its people; width and height in image pixels."""
-
-    id: int
-    file_name: str
-    width: int
-    height: int
-    source: str
-    people: tuple[Person, ...]
+__all__ = ["KeypointDataset", "Person", "Photo", "PhotoFiles", "read_content"]
 
 
 class KeypointDataset:
@@ -64,11 +29,13 @@ class KeypointDataset:
         images: folders, ``.tar`` or ``.zip`` files that hold the photos; by default the folder of ``annotations``.
         skeleton: what the channels mean; COCO's 17 keypoints by default.
 
-    Photos are looked for when they are read; ``missing`` says beforehand which are nowhere.
+    Photos are looked for when they are read; ``missing`` says beforehand which are nowhere. Annotations of categories
+    without keypoints, and those that belong to no photo, are left out; a warning in the log counts them.
 
     Raises:
-        DekrPoseError: the file is no COCO keypoints file, fits another skeleton, or ``images`` are nothing that
-            holds photos.
+        DekrPoseError: the file is no COCO keypoints file, an entry cannot be read, no annotation belongs to a photo,
+            the file fits another skeleton, or ``images`` are nothing that holds photos.
+        OSError: the file cannot be read.
     """
 
     def __init__(
@@ -77,7 +44,7 @@ class KeypointDataset:
         self.path = Path(annotations)
         self.skeleton = skeleton
         self.content = read_content(self.path)
-        self.photos = _photos(self.path, self.content, len(skeleton))
+        self.photos = read_photos(self.path, self.content, skeleton)
         self._files = PhotoFiles(images or [self.path.parent])
 
     def __len__(self) -> int:
@@ -97,12 +64,16 @@ class KeypointDataset:
 
     def ignored_mask(self, index: int) -> NDArray[np.bool_]:
         """(H, W) True inside crowds and unlabelled people: no heatmap loss there."""
-        photo = self.photos[index]
-        mask = np.zeros((photo.height, photo.width), np.uint8)
-        for person in photo.people:
-            if person.ignored:
-                _fill(mask, person)
-        return mask.astype(bool)
+        return ignored_mask(self.photos[index])
+
+
+def ignored_mask(photo: Photo) -> NDArray[np.bool_]:
+    """(H, W) True inside a photo's crowds and unlabelled people."""
+    mask = np.zeros((photo.height, photo.width), np.uint8)
+    for person in photo.people:
+        if person.ignored:
+            _fill(mask, person)
+    return mask.astype(bool)
 
 
 class PhotoFiles:
@@ -153,7 +124,7 @@ class PhotoFiles:
             self._members.setdefault(name.removeprefix("./"), member)
 
     def _in_folders(self, name: str) -> Path | None:
-        return next((folder / name for folder in self._folders if (folder / name).is_file()), None)
+        return next((folder / name for folder in self._folders if _is_file(folder / name)), None)
 
 
 @dataclass(frozen=True)
@@ -183,6 +154,13 @@ def _open_zip(path: Path, process: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have: too long, or with a null character
+        return False
+
+
 def _tar_members(path: Path) -> dict[str, _TarMember]:
     try:
         with tarfile.open(path, "r:") as archive:
@@ -195,74 +173,16 @@ def _tar_members(path: Path) -> dict[str, _TarMember]:
         raise DekrPoseError(f"{path} is compressed; photos are read from an uncompressed tar") from error
 
 
-def read_content(path: Path) -> Mapping[str, Any]:
-    """What a COCO keypoints file holds, plain or compressed with gzip; of its entries nothing is checked yet.
-
-    Raises:
-        DekrPoseError: it is no JSON, or has no ``images`` or ``annotations``.
-    """
-    data = path.read_bytes()
-    try:
-        if data.startswith(b"\x1f\x8b"):
-            data = gzip.decompress(data)
-        content = json.loads(data)
-    except (ValueError, OSError, EOFError, zlib.error) as error:
-        raise DekrPoseError(f"{path} is not a COCO keypoints file: {error}") from error
-    missing = {"images", "annotations"} - set(content) if isinstance(content, dict) else {"images", "annotations"}
-    if missing:
-        raise DekrPoseError(f"{path} is not a COCO keypoints file: it lacks {', '.join(sorted(missing))}")
-    return content  # type: ignore[no-any-return]
-
-
-def _photos(path: Path, content: Mapping[str, Any], keypoints: int) -> list[Photo]:
-    people: dict[int, list[Person]] = defaultdict(list)
-    try:
-        for entry in content["annotations"]:
-            people[entry["image_id"]].append(_person(path, entry, keypoints))
-        return [
-            Photo(
-                id=int(record["id"]),
-                file_name=str(record["file_name"]),
-                width=int(record["width"]),
-                height=int(record["height"]),
-                source=str(record.get("source", "")),
-                people=tuple(people.get(record["id"], ())),
-            )
-            for record in content["images"]
-        ]
-    except KeyError as error:
-        raise DekrPoseError(f"{path} is not a COCO keypoints file: an entry lacks {error}") from error
-
-
-def _person(path: Path, entry: Mapping[str, Any], keypoints: int) -> Person:
-    values = np.asarray(entry.get("keypoints") or [0] * (3 * keypoints), np.float32)
-    if values.size != 3 * keypoints:
-        raise DekrPoseError(
-            f"annotation {entry.get('id')} of {path} has {values.size} keypoint numbers; "
-            f"{keypoints} keypoints need {3 * keypoints}"
-        )
-    points = values.reshape(keypoints, 3)
-    box = np.asarray(entry.get("bbox") or (0, 0, 0, 0), np.float32)
-    return Person(
-        keypoints=points,
-        box=box,
-        area=float(entry.get("area", 0.53 * box[2] * box[3])),
-        ignored=bool(entry.get("iscrowd", 0)) or not (points[:, 2] > 0).any(),
-        source=str(entry.get("source", "")),
-        segmentation=entry.get("segmentation"),
-    )
-
-
 def _fill(mask: NDArray[np.uint8], person: Person) -> None:
     """Set a person's region: its polygons, its uncompressed run lengths, else its box."""
     shape = person.segmentation
     if isinstance(shape, list) and shape:
         polygons = [np.asarray(polygon, np.float32).reshape(-1, 2).round().astype(np.int32) for polygon in shape]
         cv2.fillPoly(mask, polygons, 1)
-    elif isinstance(shape, dict) and isinstance(shape.get("counts"), list):
+    elif isinstance(shape, dict) and isinstance(shape["counts"], list):
         values = np.arange(len(shape["counts"])) % 2  # runs of zeros and ones in turn, column by column
-        region = np.repeat(values, shape["counts"]).reshape(shape["size"][1], shape["size"][0]).T
-        mask[region > 0] = 1
+        mask[np.repeat(values, shape["counts"]).reshape(mask.shape[::-1]).T > 0] = 1
     else:
-        x, y, width, height = person.box
-        mask[max(int(y), 0) : int(np.ceil(y + height)), max(int(x), 0) : int(np.ceil(x + width))] = 1
+        x, y, width, height = person.box.tolist()
+        left, top, right, bottom = (max(int(side), 0) for side in (x, y, np.ceil(x + width), np.ceil(y + height)))
+        mask[top:bottom, left:right] = 1

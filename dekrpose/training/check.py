@@ -17,11 +17,13 @@ import cv2
 from tqdm import tqdm
 
 from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation.dataset import PhotoFiles, read_content
+from dekrpose.evaluation.coco_categories import Categories, with_keypoints
+from dekrpose.evaluation.coco_fields import Id, as_id, as_side, same_id, shown
+from dekrpose.evaluation.coco_file import Photo, label_of, read_content, read_photo
+from dekrpose.evaluation.dataset import PhotoFiles
 from dekrpose.skeletons import Skeleton
 from dekrpose.training.check_people import PeopleCheck, PhotoInfo
 from dekrpose.training.check_report import Findings, Problem
-from dekrpose.training.skeleton_file import category_names
 
 _READ_ERRORS = (DekrPoseError, OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, cv2.error)
 
@@ -53,61 +55,66 @@ def check_dataset(
     findings = Findings()
     try:
         content = read_content(path)
-        for field in ("images", "annotations"):
-            if not isinstance(content[field], list):
-                raise DekrPoseError(f'"{field}" of {path} is no list')
     except (DekrPoseError, OSError) as error:
         findings.add("file", str(error))
         return findings.problems()
-    _check_names(content, path, skeleton, findings)
+    categories = _check_categories(content, path, skeleton, findings)
     records, photos = _photo_records(content["images"], findings)
-    stored = _read_photos([record["file_name"] for record in records], places or [path.parent], findings, progress)
-    photos |= {record["id"]: _photo(record, stored, findings) for record in records}
-    _check_annotations(content["annotations"], photos, skeleton, findings)
+    stored = _read_photos([record.file_name for record in records], places or [path.parent], findings, progress)
+    photos |= {record.id: _photo(record, stored, findings) for record in records}
+    _check_annotations(content["annotations"], photos, skeleton, categories, findings)
     return findings.problems()
 
 
-def _check_names(content: Mapping[str, Any], path: Path, skeleton: Skeleton, findings: Findings) -> None:
+def _check_categories(
+    content: Mapping[str, Any], path: Path, skeleton: Skeleton, findings: Findings
+) -> Categories | None:
+    """What tells people from other things; None if the categories cannot be read."""
     try:
-        names = category_names(content, path)
+        named = [names for _, names in with_keypoints(content, path)]
+        categories = Categories(content, path, skeleton)
     except DekrPoseError as error:
         findings.add("file", str(error))
-        return
-    if names is not None and names != skeleton.keypoints:
-        findings.add("names", f"file: {', '.join(names)}; {skeleton.name}: {', '.join(skeleton.keypoints)}")
+        return None
+    if named and skeleton.keypoints not in named:
+        findings.add("names", f"file: {', '.join(named[0])}; {skeleton.name}: {', '.join(skeleton.keypoints)}")
+    return categories
 
 
-def _photo_records(
-    entries: Sequence[object], findings: Findings
-) -> tuple[list[Mapping[str, Any]], dict[int, PhotoInfo]]:
+def _photo_records(entries: Sequence[object], findings: Findings) -> tuple[list[Photo], dict[Id, PhotoInfo]]:
     """The records that can be used, and what is left of the others that have an id."""
-    records: dict[int, Mapping[str, Any]] = {}
-    broken: dict[int, PhotoInfo] = {}
+    records: dict[Id, Photo] = {}
+    broken: dict[Id, PhotoInfo] = {}
     names: set[str] = set()
     for position, entry in enumerate(entries):
+        where = f"images[{position}]"
         if not isinstance(entry, dict):
-            findings.add("photo-entry", f"images[{position}] is no object")
+            findings.add("photo-entry", f"{where} is no object")
             continue
-        wrong = [field for field in ("id", "width", "height") if not _whole(entry.get(field), field != "id")]
-        if not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
-            wrong.append("file_name")
-        if wrong:
-            values = ", ".join(f"{field} {entry.get(field)!r:.40}" for field in wrong)
-            findings.add("photo-entry", f"images[{position}]: {values}")
-            if "id" not in wrong:
-                broken[entry["id"]] = PhotoInfo(f"images[{position}]", inf, inf)
+        wrong = _wrong_fields(entry)
+        photo_id = as_id(entry.get("id"))
+        try:
+            photo = read_photo(entry, where)
+        except DekrPoseError as error:
+            values = ", ".join(f"{field} {shown(entry.get(field))}" for field in wrong)
+            findings.add("photo-entry", f"{where}: {values}" if wrong else str(error))
+            if photo_id is not None:
+                broken[photo_id] = PhotoInfo(where, inf, inf)
             continue
-        if entry["id"] in records:
-            findings.add("photo-id-twice", f"{entry['id']}: {entry['file_name']}")
-        if entry["file_name"] in names:
-            findings.add("file-name-twice", entry["file_name"])
-        names.add(entry["file_name"])
-        records.setdefault(entry["id"], entry)
+        if photo.id in records:
+            findings.add("photo-id-twice", f"{photo.id}: {photo.file_name}")
+        if photo.file_name in names:
+            findings.add("file-name-twice", photo.file_name)
+        names.add(photo.file_name)
+        records.setdefault(photo.id, photo)
     return list(records.values()), broken
 
 
-def _whole(value: object, positive: bool) -> bool:
-    return type(value) is int and abs(value) < 2**63 and (value > 0 or not positive)
+def _wrong_fields(entry: Mapping[str, Any]) -> list[str]:
+    """Fields of a photo record that cannot be used."""
+    wrong = [] if as_id(entry.get("id")) is not None else ["id"]
+    wrong += [field for field in ("width", "height") if as_side(entry.get(field)) is None]
+    return wrong if isinstance(entry.get("file_name"), str) and entry["file_name"] else [*wrong, "file_name"]
 
 
 def _read_photos(
@@ -148,45 +155,57 @@ def _read_photo(files: PhotoFiles, name: str) -> _Stored:
     return _Stored((width, height), digest)
 
 
-def _photo(record: Mapping[str, Any], stored: Mapping[str, _Stored], findings: Findings) -> PhotoInfo:
+def _photo(record: Photo, stored: Mapping[str, _Stored], findings: Findings) -> PhotoInfo:
     """The photo as people are compared with it: in its true size where that is known."""
-    name, stated = record["file_name"], (record["width"], record["height"])
+    name, stated = record.file_name, (record.width, record.height)
     actual = stored[name].size if name in stored else None
     if actual is not None and actual != stated:
         turned = ", on its side" if actual == stated[::-1] else ""
         findings.add("photo-size", f"{name}: stated {stated[0]} x {stated[1]}, is {actual[0]} x {actual[1]}{turned}")
-    return PhotoInfo(name, *(actual or stated))
+    return PhotoInfo(name, *(actual or stated), record.id)
 
 
 def _check_annotations(
-    entries: Sequence[object], photos: Mapping[int, PhotoInfo], skeleton: Skeleton, findings: Findings
+    entries: Sequence[object],
+    photos: Mapping[Id, PhotoInfo],
+    skeleton: Skeleton,
+    categories: Categories | None,
+    findings: Findings,
 ) -> None:
     people = PeopleCheck(skeleton, findings)
-    ids: set[object] = set()
-    populated: set[object] = set()
+    ids: set[Id] = set()
+    populated: set[Id] = set()
     for position, entry in enumerate(entries):
+        label = label_of(entry, position)
         if not isinstance(entry, dict):
-            findings.add("annotation-entry", f"annotations[{position}] is no object")
+            findings.add("annotation-entry", f"{label} is no object")
             continue
-        named = type(entry.get("id")) is int
-        label = f"annotation {entry['id']}" if named else f"annotations[{position}]"
-        image_id = entry.get("image_id")
-        if not _whole(image_id, False):
-            findings.add("annotation-entry", f"{label}: image_id {image_id!r:.40}")
+        try:
+            if categories is not None and categories.skips(entry, label):
+                continue
+        except DekrPoseError as error:
+            findings.add("annotation-entry", str(error))
             continue
-        if named and entry["id"] in ids:
+        own_id, image_id = as_id(entry.get("id")), as_id(entry.get("image_id"))
+        if image_id is None:
+            findings.add("annotation-entry", f"{label}: image_id {shown(entry.get('image_id'))}")
+            continue
+        if own_id in ids:
             findings.add("annotation-id-twice", label)
-        if named:
-            ids.add(entry["id"])
-        photo = photos.get(entry["image_id"])
-        if photo is None:
-            findings.add("annotation-without-photo", f"{label}: image_id {image_id}")
-            photo = PhotoInfo("", inf, inf)
+        if own_id is not None:
+            ids.add(own_id)
+        photo_id = same_id(photos, image_id)
+        if photo_id is None:
+            findings.add("annotation-without-photo", f"{label}: image_id {shown(image_id)}")
+            photo = PhotoInfo("", inf, inf, image_id)
         else:
+            photo = photos[photo_id]
             label = f"{label} in {photo.name}"
-        populated.add(image_id)
+            populated.add(photo_id)
         people.look_at(entry, photo, label)
     people.finish()
-    for image_id, photo in photos.items():
-        if image_id not in populated and photo.width < inf:
+    for photo_id, photo in photos.items():
+        if photo_id not in populated and photo.width < inf:
             findings.add("photo-empty", photo.name)
+    if categories is not None and categories.skipped:
+        findings.add("other-category", categories.words())

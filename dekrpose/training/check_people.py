@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dekrpose.errors import DekrPoseError
+from dekrpose.evaluation.coco_fields import (
+    LARGEST,
+    Id,
+    as_number,
+    as_numbers,
+    as_triples,
+    region_problem,
+    shown,
+)
+from dekrpose.evaluation.coco_file import read_person
 from dekrpose.skeletons import Skeleton
 from dekrpose.training.check_report import Findings
 from dekrpose.training.skeleton_file import side_of
@@ -31,26 +41,7 @@ class PhotoInfo:
     name: str
     width: float
     height: float
-
-
-def number(value: object) -> float | None:
-    """A finite number of JSON; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        result = float(value)
-    except OverflowError:
-        return None
-    return result if math.isfinite(result) else None
-
-
-def numbers(values: object) -> list[float] | None:
-    """A list of finite numbers; None for anything else."""
-    if not isinstance(values, list):
-        return None
-    found = [number(value) for value in values]
-    result = [value for value in found if value is not None]
-    return result if len(result) == len(found) else None
+    id: Id = ""
 
 
 class PeopleCheck:
@@ -63,26 +54,35 @@ class PeopleCheck:
 
     def __init__(self, skeleton: Skeleton, findings: Findings) -> None:
         self._skeleton, self._findings = skeleton, findings
-        self._seen: dict[tuple[object, bytes], str] = {}
+        self._seen: dict[tuple[Id, bytes], str] = {}
+        self._labelled = 0
         sides = [(side_of(skeleton.keypoints[a]), (a, b), (b, a)) for a, b in skeleton.flip_pairs]
         self._pairs = [reverse if side == "right" else pair for side, pair, reverse in sides if side]
         self._exchanged, self._paired = np.zeros(len(self._pairs), int), np.zeros(len(self._pairs), int)
 
     def look_at(self, entry: Mapping[str, Any], photo: PhotoInfo, label: str) -> None:
         """Check one annotation of a photo; ``label`` names it."""
+        errors = self._findings.errors
         points = self._keypoints(entry, photo, label)
         labelled = None if points is None else points[points[:, 2] > 0, :2]
         box = self._box(entry, photo, labelled, label)
         self._area(entry, photo, box, label)
-        if labelled is not None and (bool(entry.get("iscrowd")) or len(labelled) == 0):
-            problem = _segmentation_problem(entry.get("segmentation"), photo)
+        if labelled is not None:
+            masked = bool(entry.get("iscrowd")) or len(labelled) == 0
+            problem = region_problem(entry.get("segmentation"), photo.width, photo.height)
+            problem = problem or (_too_few_corners(entry.get("segmentation")) if masked else "")
             if problem:
                 self._findings.add("segmentation", f"{label}: {problem}")
+            self._labelled += not masked
         if points is not None and labelled is not None and len(labelled):
-            self._compare(entry, points, label)
+            self._compare(points, photo, label)
+        if self._findings.errors == errors:
+            self._read(entry, photo, label)
 
     def finish(self) -> None:
         """Tell what all annotations together look like."""
+        if not self._labelled:
+            self._findings.add("nobody", "no annotation has a labelled keypoint")
         names = self._skeleton.keypoints
         mirrored = {index for pair in self._skeleton.flip_pairs for index in pair}
         for index, name in enumerate(names):
@@ -93,18 +93,26 @@ class PeopleCheck:
                 share = f"{100 * exchanged / people:.0f} % of {people:,} people"
                 self._findings.add("sides-exchanged", f"{names[left]} and {names[right]}: {share}")
 
+    def _read(self, entry: Mapping[str, Any], photo: PhotoInfo, label: str) -> None:
+        """As training and evaluation do, which refuse more than is looked for here one by one."""
+        try:
+            read_person(entry, (photo.width, photo.height), len(self._skeleton), label)
+        except DekrPoseError as error:
+            self._findings.add("annotation-entry", str(error))
+
     def _keypoints(self, entry: Mapping[str, Any], photo: PhotoInfo, label: str) -> Points | None:
         """(K, 3), without labels where there are none; None if they cannot be used."""
         count = len(self._skeleton)
-        values = entry.get("keypoints") or [0] * (3 * count)
+        values = entry.get("keypoints")
+        values = [0] * (3 * count) if values is None or values == [] else values
         if not isinstance(values, list) or len(values) != 3 * count:
             what = f"{len(values)} numbers" if isinstance(values, list) else "no list"
             self._findings.add("keypoint-count", f"{label}: {what}, {count} keypoints need {3 * count}")
             return None
-        found = numbers(values)
+        found = as_triples(values)
         if found is None:
-            wrong = next(value for value in values if number(value) is None)
-            self._findings.add("keypoint-value", f"{label}: {_short(wrong)}")
+            wrong = next((value for value in values if as_number(value) is None), None)
+            self._findings.add("keypoint-value", f"{label}: {shown(wrong)}")
             return None
         points = np.array(found, np.float64).reshape(count, 3)
         strange = points[~np.isin(points[:, 2], (0, 1, 2)), 2]
@@ -121,18 +129,18 @@ class PeopleCheck:
     def _count_labels(self, entry: Mapping[str, Any], points: Points, label: str) -> None:
         stated, labelled = entry.get("num_keypoints"), int((points[:, 2] > 0).sum())
         if stated is not None and stated != labelled:
-            self._findings.add("num-keypoints", f"{label}: says {_short(stated)}, {labelled} are labelled")
+            self._findings.add("num-keypoints", f"{label}: says {shown(stated)}, {labelled} are labelled")
 
     def _box(
         self, entry: Mapping[str, Any], photo: PhotoInfo, labelled: Points | None, label: str
     ) -> list[float] | None:
         """x, y, width, height, if they can be used."""
-        if entry.get("bbox") in (None, []):
+        if entry.get("bbox") is None or entry["bbox"] == []:
             self._findings.add("box-missing", label)
             return None
-        box = numbers(entry["bbox"])
+        box = as_numbers(entry["bbox"])
         if box is None or len(box) != 4 or min(box[2:]) <= 0:
-            self._findings.add("box-impossible", f"{label}: {_short(entry['bbox'])}")
+            self._findings.add("box-impossible", f"{label}: {shown(entry['bbox'])}")
             return None
         x, y, width, height = box
         written = ", ".join(f"{value:g}" for value in box)
@@ -153,15 +161,15 @@ class PeopleCheck:
         if entry.get("area") is None:
             self._findings.add("area-missing", label)
             return
-        area = number(entry["area"])
+        area = as_number(entry["area"], LARGEST**2)
         largest = (box[2] * box[3] if box else photo.width * photo.height) * _AREA_SLACK + 1
         if area is None or not 0 < area <= largest:
             within = f" in a box of {box[2]:g} x {box[3]:g}" if box else ""
-            self._findings.add("area-impossible", f"{label}: {_short(entry['area'])}{within}")
+            self._findings.add("area-impossible", f"{label}: {shown(entry['area'])}{within}")
 
-    def _compare(self, entry: Mapping[str, Any], points: Points, label: str) -> None:
+    def _compare(self, points: Points, photo: PhotoInfo, label: str) -> None:
         """With people seen before: the same keypoints in the same photo; which side is where."""
-        key = (entry["image_id"], np.where(points[:, 2:] > 0, points[:, :2], -1).tobytes())
+        key = (photo.id, np.where(points[:, 2:] > 0, points[:, :2], -1).tobytes())
         if key in self._seen:
             self._findings.add("same-person", f"{label} is as {self._seen[key]}")
         self._seen.setdefault(key, label)
@@ -171,28 +179,7 @@ class PeopleCheck:
                 self._exchanged[number_of_pair] += points[left, 0] < points[right, 0]
 
 
-def _segmentation_problem(shape: object, photo: PhotoInfo) -> str:
-    """Why a region cannot be masked; empty if it can."""
-    if isinstance(shape, list):
-        for polygon in shape:
-            corners = numbers(polygon)
-            if corners is None or len(corners) % 2 or len(corners) < 6:
-                return f"{_short(polygon)} is no polygon x, y, x, y, x, y, ..."
-    elif isinstance(shape, dict):
-        size, runs = numbers(shape.get("size")), shape.get("counts")
-        if size is None or len(size) != 2 or (photo.width < math.inf and size != [photo.height, photo.width]):
-            expected = f"height and width are {photo.height:g}, {photo.width:g}"
-            return f"run lengths of size {_short(shape.get('size'))}, {expected}"
-        if isinstance(runs, list):
-            whole = all(type(run) is int and run >= 0 for run in runs)
-            return "" if whole and sum(runs) == size[0] * size[1] else f"run lengths do not add up to {size}"
-        if not isinstance(runs, str):
-            return f"{_short(runs)} are no run lengths"
-    elif shape is not None:
-        return f"{_short(shape)} is neither polygons nor run lengths"
-    return ""
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _too_few_corners(shape: object) -> str:
+    """Why polygons that can be read enclose nothing; empty if all of them do."""
+    polygons = shape if isinstance(shape, list) else []
+    return next((f"{shown(polygon)} has fewer than three corners" for polygon in polygons if len(polygon) < 6), "")

@@ -35,7 +35,7 @@ KINDS: dict[str, Kind] = {
     "photo-size": Kind(
         "error", "Photos have another size than stated.", "Annotate the photos as stored, without their EXIF rotation."
     ),
-    "annotation-entry": Kind("error", "Annotations lack a usable image_id.", "Complete or remove them."),
+    "annotation-entry": Kind("error", "Annotations have fields that cannot be used.", "Complete or remove them."),
     "annotation-id-twice": Kind("error", "Annotations share an id.", "Number them anew."),
     "annotation-without-photo": Kind("error", "Annotations belong to no photo.", "Correct image_id or remove them."),
     "keypoint-count": Kind(
@@ -50,8 +50,9 @@ KINDS: dict[str, Kind] = {
         "error", "Areas are not positive, or larger than their boxes.", "Write the person's area in square pixels."
     ),
     "segmentation": Kind(
-        "error", "Regions to ignore cannot be drawn.", "Write polygons or run lengths of the photo's size."
+        "error", "Regions cannot be read or drawn.", "Write polygons or run lengths of the photo's size."
     ),
+    "nobody": Kind("warning", "Nobody has labelled keypoints.", "This file alone cannot be trained on."),
     "file-name-twice": Kind(
         "warning", "Photos are listed twice.", "Join their records; each lacks the other's people."
     ),
@@ -63,6 +64,9 @@ KINDS: dict[str, Kind] = {
     "box-elsewhere": Kind("warning", "Boxes are not where the keypoints are.", "Are boxes and keypoints one person's?"),
     "area-missing": Kind("warning", "Annotations have no area.", "0.53 of the box is taken, as for CrowdPose."),
     "num-keypoints": Kind("warning", "num_keypoints is not the number of labelled keypoints.", "Count again."),
+    "other-category": Kind(
+        "hint", "Annotations are of categories without the keypoints.", "They are skipped: are these no people?"
+    ),
     "photo-empty": Kind("hint", "Photos show nobody.", "Good to learn from if true; bad if people are there."),
     "sides-exchanged": Kind(
         "hint", "Left is left in the picture for most people, as if seen from behind.", "Left is the person's own left."
@@ -105,10 +109,17 @@ class Findings:
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._examples: defaultdict[str, list[str]] = defaultdict(list)
+        self._errors = 0
+
+    @property
+    def errors(self) -> int:
+        """How many errors there are so far."""
+        return self._errors
 
     def add(self, kind: str, example: str) -> None:
         """One more of a kind of ``KINDS``."""
         self._counts[kind] += 1
+        self._errors += KINDS[kind].severity == "error"
         if len(self._examples[kind]) < EXAMPLES:
             self._examples[kind].append(example)
 
@@ -133,7 +144,7 @@ def report(problems: Sequence[Problem]) -> str:
         if problem.count > len(problem.examples):
             lines.append(f"      and {problem.count - len(problem.examples):,} more")
         blocks.append("\n".join(lines))
-    return "\n\n".join(blocks)
+    return "\n\n".join(blocks).encode("utf-8", "backslashreplace").decode("utf-8")  # half characters cannot be printed
 
 
 def to_json(problems: Sequence[Problem]) -> str:

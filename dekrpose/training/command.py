@@ -34,6 +34,10 @@ from dekrpose.training.validation import Validation
 
 SAMPLES = 16
 """Crops on a contact sheet."""
+_NOBODY = (
+    "there is nobody to learn from: no person in these photos has a labelled keypoint; see keypoints, category_id and "
+    "image_id of the annotations, and --limit"
+)
 _RECIPE_OPTIONS = (
     ("epochs", int, "N", "times that every photo is seen"),
     ("batch-size", int, "N", "crops per step and process"),
@@ -210,13 +214,17 @@ def _with_size(augment: AugmentConfig, size: int) -> AugmentConfig:
 def check(options: argparse.Namespace, config: TrainConfig) -> int:
     """Report problems of the data and draw a contact sheet; 1 when there are errors."""
     skeleton = _skeleton(options)
-    wrong = False
+    wrong, nobody = False, True
     for path, _ in options.annotations:
         problems = check_dataset(path, options.images, skeleton, progress=True)
         print(report(problems) if len(options.annotations) == 1 else f"{path.name}:\n{report(problems)}\n")
         wrong |= any(problem.severity == "error" for problem in problems)
+        nobody &= any(problem.kind == "nobody" for problem in problems)
     if wrong:
         print("\nno samples are drawn before the errors are repaired", file=sys.stderr)
+        return 1
+    if nobody:
+        print(f"\n{_NOBODY}", file=sys.stderr)
         return 1
     folder = options.out or Path()
     folder.mkdir(parents=True, exist_ok=True)
@@ -260,6 +268,8 @@ def _train(options: argparse.Namespace, config: TrainConfig, processes: Processe
     teacher = None if options.teacher is None else _teacher(options.teacher, model_config.skeleton)
     validation = _validation(options, model_config.skeleton)
     datasets = [KeypointDataset(path, options.images, model_config.skeleton) for path, _ in options.annotations]
+    if not any(_has_people(dataset, config.limit) for dataset in datasets):
+        raise DekrPoseError(_NOBODY)
     times = [count for _, count in options.annotations]
     photos = CachedPhotos(datasets, config.limit, progress=processes.first, times=times)
     trainer = Trainer(
@@ -278,6 +288,10 @@ def _train(options: argparse.Namespace, config: TrainConfig, processes: Processe
         )
         return 128 + trainer.stopped
     return 0
+
+
+def _has_people(dataset: KeypointDataset, limit: int | None) -> bool:
+    return any(not person.ignored for photo in dataset.photos[:limit] for person in photo.people)
 
 
 def _check_validation(options: argparse.Namespace) -> None:

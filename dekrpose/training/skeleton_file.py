@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dekrpose.errors import DekrPoseError
+from dekrpose.evaluation.coco_categories import keypoint_names, with_keypoints
+from dekrpose.evaluation.coco_fields import as_name, shown
 from dekrpose.evaluation.dataset import read_content
+from dekrpose.formats import parse_json
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
 
 DEFAULT_SIGMA = 0.067
@@ -21,17 +23,17 @@ Pairs = tuple[tuple[int, int], ...]
 
 _KNOWN = (COCO_17, CROWDPOSE_14)
 _FIELDS = ("name", "names", "edges", "flip_pairs", "sigmas")
-_CROWDPOSE_AS_PUBLISHED = (*CROWDPOSE_14.keypoints[:12], "head", "neck")
 _SIDE_WORDS: dict[str, Side] = {"left": "left", "l": "left", "right": "right", "r": "right"}
 
 
 def skeleton_of(data_file: Path, skeleton_file: Path | None = None) -> Skeleton:
     """The skeleton that a COCO keypoints file means.
 
-    Names and edges (which count from 1) are those of the category with keypoints, sigmas too if it has any. Flip
-    pairs are guessed from left and right in the names. What ``skeleton_file`` says comes before all that; see
-    docs/data.md for its fields. Sigmas that nobody gives are COCO's and CrowdPose's where names agree, else
-    ``DEFAULT_SIGMA``. COCO and CrowdPose as published give exactly ``COCO_17`` and ``CROWDPOSE_14``.
+    Names and edges (which count from 1) are those of the category with keypoints, sigmas too if it has any; of several
+    with different keypoints, ``skeleton_file`` chooses one by its names. Flip pairs are guessed from left and right in
+    the names. What ``skeleton_file`` says comes before all that; see docs/data.md for its fields. Sigmas that nobody
+    gives are COCO's and CrowdPose's where names agree, else ``DEFAULT_SIGMA``. COCO and CrowdPose as published give
+    exactly ``COCO_17`` and ``CROWDPOSE_14``.
 
     Args:
         data_file: ``.json`` or ``.json.gz``. If it names no keypoints, 17 of them are taken for COCO's.
@@ -43,8 +45,9 @@ def skeleton_of(data_file: Path, skeleton_file: Path | None = None) -> Skeleton:
     """
     given = {} if skeleton_file is None else _read_skeleton_file(skeleton_file)
     content = read_content(data_file)
-    category = _category(content, data_file)
-    names = _agreed_names(category, given, data_file, skeleton_file)
+    in_file = keypoint_names(given.get("names"), f'"names" of {skeleton_file}')
+    category, in_data = _category(content, data_file, in_file)
+    names = _agreed_names(in_data, in_file, data_file, skeleton_file)
     if names is None:
         if _first_length(content) != 3 * len(COCO_17):
             raise DekrPoseError(
@@ -63,20 +66,10 @@ def skeleton_of(data_file: Path, skeleton_file: Path | None = None) -> Skeleton:
         pairs = guess_flip_pairs(names)
     sigmas = _sigmas(category.get("sigmas"), names, f"sigmas of {data_file}", default_sigmas(names))
     sigmas = _sigmas(given.get("sigmas"), names, f'{where}"sigmas"', sigmas)
-    name = str(given.get("name") or f"{category.get('name') or 'skeleton'}-{len(names)}")
-    skeleton = Skeleton(name, names, edges, pairs, sigmas)
-    if "name" in given:
+    skeleton = Skeleton(_name(given, category, names, where), names, edges, pairs, sigmas)
+    if given.get("name") is not None:
         return skeleton
     return next((known for known in _KNOWN if replace(skeleton, name=known.name) == known), skeleton)
-
-
-def category_names(content: Mapping[str, Any], path: Path) -> tuple[str, ...] | None:
-    """The keypoints that a data file names, CrowdPose's by our names; None if it names none.
-
-    Raises:
-        DekrPoseError: the categories are not COCO's format, or differ in their keypoints.
-    """
-    return _names(_category(content, path).get("keypoints"), f"categories of {path}")
 
 
 def side_of(name: str) -> Side:
@@ -118,7 +111,7 @@ def _side_and_rest(name: str) -> tuple[Side, tuple[str, ...], str]:
 
 def _read_skeleton_file(path: Path) -> dict[str, Any]:
     try:
-        given = json.loads(path.read_text(encoding="utf-8"))
+        given = parse_json(path.read_bytes())
     except ValueError as error:
         raise DekrPoseError(f"{path} is not JSON: {error}") from error
     if not isinstance(given, dict):
@@ -126,29 +119,31 @@ def _read_skeleton_file(path: Path) -> dict[str, Any]:
     unknown = sorted(set(given) - set(_FIELDS))
     if unknown:
         raise DekrPoseError(f"{path} has the unknown fields {', '.join(unknown)}; known are {', '.join(_FIELDS)}")
-    return given
+    return {field: value for field, value in given.items() if value is not None}
 
 
-def _category(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
-    """The category that has keypoints; empty if there is none."""
-    categories = content.get("categories") or []
-    if not isinstance(categories, list) or not all(isinstance(category, dict) for category in categories):
-        raise DekrPoseError(f'"categories" of {path} must be a list of objects')
-    with_keypoints = [category for category in categories if category.get("keypoints")]
-    for category in with_keypoints[1:]:
-        if category["keypoints"] != with_keypoints[0]["keypoints"]:
-            raise DekrPoseError(
-                f"categories {with_keypoints[0].get('name')!r} and {category.get('name')!r} of {path} have different "
-                "keypoints; a network learns one skeleton: make a file of each"
-            )
-    return with_keypoints[0] if with_keypoints else {}
+def _category(
+    content: Mapping[str, Any], path: Path, wanted: tuple[str, ...] | None
+) -> tuple[Mapping[str, Any], tuple[str, ...] | None]:
+    """The category that has keypoints and their names; an empty one if there is none.
+
+    Of several that differ, the one with the ``wanted`` keypoints is taken.
+    """
+    named = with_keypoints(content, path)
+    if len({names for _, names in named}) > 1:
+        for category, names in named:
+            if names == wanted:
+                return category, names
+        raise DekrPoseError(
+            f"categories {' and '.join(shown(category.get('name')) for category, _ in named)} of {path} have different "
+            'keypoints; a network learns one skeleton: make a file of each, or choose by "names" in a skeleton file'
+        )
+    return named[0] if named else ({}, None)
 
 
 def _agreed_names(
-    category: Mapping[str, Any], given: Mapping[str, Any], data_file: Path, skeleton_file: Path | None
+    in_data: tuple[str, ...] | None, in_file: tuple[str, ...] | None, data_file: Path, skeleton_file: Path | None
 ) -> tuple[str, ...] | None:
-    in_data = _names(category.get("keypoints"), f"categories of {data_file}")
-    in_file = _names(given.get("names"), f'"names" of {skeleton_file}')
     if in_data and in_file and in_data != in_file:
         raise DekrPoseError(
             f"{data_file} names the keypoints {', '.join(in_data)}, but {skeleton_file} {', '.join(in_file)}; "
@@ -157,15 +152,11 @@ def _agreed_names(
     return in_data or in_file
 
 
-def _names(values: object, where: str) -> tuple[str, ...] | None:
-    if not values:
-        return None
-    if not isinstance(values, list) or not all(isinstance(value, str) and value for value in values):
-        raise DekrPoseError(f"{where} must name keypoints by a list of texts, got {values!r}")
-    twice = sorted({value for value in values if values.count(value) > 1})
-    if twice:
-        raise DekrPoseError(f"{where} name keypoints twice: {', '.join(twice)}")
-    return CROWDPOSE_14.keypoints if tuple(values) == _CROWDPOSE_AS_PUBLISHED else tuple(values)
+def _name(given: Mapping[str, Any], category: Mapping[str, Any], names: tuple[str, ...], where: str) -> str:
+    name = given.get("name")
+    if name is not None and not isinstance(name, str):
+        raise DekrPoseError(f'{where}"name" must be a text, got {shown(name)}')
+    return name or f"{as_name(category.get('name') or 'skeleton')}-{len(names)}"
 
 
 def _first_length(content: Mapping[str, Any]) -> int:
@@ -181,11 +172,11 @@ def _edges(values: object, names: tuple[str, ...], path: Path) -> Pairs:
         return known.edges if known else ()
     where = f'"skeleton" in the categories of {path}'
     if not isinstance(values, list):
-        raise DekrPoseError(f"{where} must be a list of pairs, got {values!r}")
+        raise DekrPoseError(f"{where} must be a list of pairs, got {shown(values)}")
     pairs: list[tuple[int, int]] = []
     for pair in values:
         if not isinstance(pair, list) or len(pair) != 2 or not all(type(number) is int for number in pair):
-            raise DekrPoseError(f"{where} must hold pairs of keypoint numbers, got {pair!r}")
+            raise DekrPoseError(f"{where} must hold pairs of keypoint numbers, got {shown(pair)}")
         pairs.append((pair[0] - 1, pair[1] - 1))
     if known and _undirected(pairs) == _undirected(known.edges):
         return known.edges
@@ -206,16 +197,16 @@ def _undirected(pairs: Iterable[tuple[int, int]]) -> set[frozenset[int]]:
 
 def _named_pairs(values: object, names: tuple[str, ...], where: str, once: bool = False) -> Pairs:
     if not isinstance(values, list):
-        raise DekrPoseError(f"{where} must be a list of pairs of keypoint names, got {values!r}")
+        raise DekrPoseError(f"{where} must be a list of pairs of keypoint names, got {shown(values)}")
     pairs: list[tuple[int, int]] = []
     for pair in values:
         if not isinstance(pair, list) or len(pair) != 2 or pair[0] == pair[1]:
-            raise DekrPoseError(f"{where} must hold pairs of two keypoint names, got {pair!r}")
+            raise DekrPoseError(f"{where} must hold pairs of two keypoint names, got {shown(pair)}")
         for name in pair:
             if name not in names:
-                raise DekrPoseError(f"{where} names {name!r}, which is no keypoint; there are {', '.join(names)}")
+                raise DekrPoseError(f"{where} names {shown(name)}, which is no keypoint; there are {', '.join(names)}")
             if once and any(names.index(name) in other for other in pairs):
-                raise DekrPoseError(f"{where} names {name!r} twice; a keypoint has one mirror image")
+                raise DekrPoseError(f"{where} names {shown(name)} twice; a keypoint has one mirror image")
         pairs.append((names.index(pair[0]), names.index(pair[1])))
     return tuple(dict.fromkeys(pairs))
 
@@ -230,9 +221,11 @@ def _sigmas(values: object, names: tuple[str, ...], where: str, others: tuple[fl
             raise DekrPoseError(f"{where} names {', '.join(strangers)}; keypoints are {', '.join(names)}")
         values = [values.get(name, other) for name, other in zip(names, others, strict=True)]
     if not isinstance(values, list) or len(values) != len(names):
-        count = len(values) if isinstance(values, list) else repr(values)
+        count = len(values) if isinstance(values, list) else shown(values)
         raise DekrPoseError(f"{where} must be {len(names)} numbers, one per keypoint, got {count}")
     for value in values:
         if type(value) not in (int, float) or not 0 < value < 1:
-            raise DekrPoseError(f"{where} must be numbers between 0 and 1, such as 0.079 for a shoulder, got {value!r}")
+            raise DekrPoseError(
+                f"{where} must be numbers between 0 and 1, such as 0.079 for a shoulder, got {shown(value)}"
+            )
     return tuple(float(value) for value in values)

@@ -120,8 +120,17 @@ PLANTED: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("box-elsewhere", lambda content: person(content, bbox=[50, 3, 20, 49]), "17 of 17 keypoints are far"),
     ("area-missing", lambda content: without(content, "area"), "annotation 0 in 0.png"),
     ("num-keypoints", lambda content: person(content, num_keypoints=16), "says 16, 17 are labelled"),
+    ("annotation-entry", lambda content: person(content, iscrowd="no"), "iscrowd must be 0 or 1, got 'no'"),
+    ("photo-entry", lambda content: photo(content, crowdIndex="x"), "images[0] (id 0): crowdIndex must be a number"),
+    ("segmentation", lambda content: person(content, segmentation=["éé"]), "annotation 0 in 0.png: 'éé' is no polygon"),
+    ("nobody", lambda content: [hide_all(entry) for entry in content["annotations"]], "no annotation has a labelled"),
+    ("other-category", lambda content: content["annotations"].append({"id": 7, "category_id": 3}), "category_id 3 (1)"),
     ("photo-empty", lambda content: content["annotations"].pop(0), "0.png"),
 ]  # fmt: skip
+
+
+def hide_all(entry: dict[str, Any]) -> None:
+    entry |= {"keypoints": [0] * 51, "num_keypoints": 0}
 
 
 def add_photo_twice(content: dict[str, Any]) -> None:
