@@ -16,11 +16,12 @@ from tqdm import tqdm
 
 from dekrpose.config import OUTPUT_STRIDE
 from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation.dataset import KeypointDataset, Photo
+from dekrpose.evaluation.dataset import KeypointDataset, Photo, ignored_mask
 from dekrpose.skeletons import Skeleton
 from dekrpose.training.augment import AugmentConfig, augment
 from dekrpose.training.crop_people import CropPeople, official_people, paper_people
 from dekrpose.training.crops import Crop, PhotoSource
+from dekrpose.training.memory import SharedPictures, start_method
 from dekrpose.training.targets import TargetMode, heatmap_targets, official_center_sigma, offset_targets
 
 
@@ -110,25 +111,24 @@ class CachedPhotos:
         joined = [datasets] if isinstance(datasets, KeypointDataset) else list(datasets)
         self.skeleton: Skeleton = joined[0].skeleton
         self.photos: list[Photo] = []
-        self._images: list[NDArray[np.uint8]] = []
-        self._places: list[tuple[KeypointDataset, int]] = []
+        self._images: list[NDArray[np.uint8]] | SharedPictures = [] if start_method() == "fork" else SharedPictures()
+        self._places: list[int] = []
         for dataset, repeats in zip(joined, times or [1] * len(joined), strict=True):
-            photos = dataset.photos[:limit]
+            photos, before = dataset.photos[:limit], len(self._images)
             with ThreadPoolExecutor(os.cpu_count()) as threads:
                 images = threads.map(dataset.read, range(len(photos)))
-                bar = tqdm(images, total=len(photos), desc="reading photos", unit="photo", disable=not progress)
-                self._images += list(bar) * repeats
+                for image in tqdm(images, "reading photos", len(photos), unit="photo", disable=not progress):
+                    self._images.append(image)
             self.photos += photos * repeats
-            self._places += [(dataset, index) for index in range(len(photos))] * repeats
+            self._places += list(range(before, len(self._images))) * repeats
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB; not to be changed."""
-        return self._images[index]
+        return self._images[self._places[index]]
 
     def ignored_mask(self, index: int) -> NDArray[np.bool_]:
         """(H, W), True where people are not annotated."""
-        dataset, own = self._places[index]
-        return dataset.ignored_mask(own)
+        return ignored_mask(self.photos[index])
 
 
 class Samples(Dataset[Batch]):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -11,6 +14,9 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from dekrpose.training.loader import Batch, Samples, collate
+from dekrpose.training.memory import start_method
+
+Sample = TypeVar("Sample", covariant=True)
 
 
 class EpochOrder(Sampler[list[tuple[int, int, int]]]):
@@ -45,16 +51,31 @@ class EpochOrder(Sampler[list[tuple[int, int, int]]]):
 
 def make_loader(samples: Samples, order: EpochOrder, workers: int) -> DataLoader[Batch]:
     """A loader over ``order``; with workers the next batches are made while the network trains."""
-    return DataLoader(
+    return ProcessLoader(
         samples,
         batch_sampler=order,
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=_start_worker,
-        multiprocessing_context="fork" if workers else None,
+        multiprocessing_context=start_method() if workers else None,
         prefetch_factor=4 if workers else None,
         persistent_workers=workers > 0,  # a new fork in every epoch would have all memory copied page by page
     )
+
+
+class ProcessLoader(DataLoader[Sample]):
+    """A loader whose spawned processes do not run the program's main module again.
+
+    They need nothing of it, and a script without ``if __name__ == "__main__"`` would train in each of them.
+    """
+
+    def __iter__(self) -> Any:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            return super().__iter__()
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _start_worker(_: int) -> None:

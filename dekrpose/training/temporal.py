@@ -23,9 +23,9 @@ from dekrpose.training.distributed import Processes
 from dekrpose.training.forward import normalised
 from dekrpose.training.loop import Trainer
 from dekrpose.training.losses import offset_loss
-from dekrpose.training.memory import keep_freed_memory
+from dekrpose.training.memory import keep_freed_memory, start_method
 from dekrpose.training.optimizers import make_optimizer
-from dekrpose.training.order import EpochOrder
+from dekrpose.training.order import EpochOrder, ProcessLoader
 from dekrpose.training.recipes import TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -219,12 +219,12 @@ def _is_trained(name: str, parts: Parts) -> bool:
 
 def _loader(samples: ClipSamples, trainer: TemporalTrainer) -> DataLoader[ClipBatch]:
     workers = trainer.config.workers
-    return DataLoader(
+    return ProcessLoader(
         samples,
         batch_sampler=trainer.order,
         num_workers=workers,
         collate_fn=collate_clips,
         worker_init_fn=one_thread,
-        multiprocessing_context="fork" if workers else None,
+        multiprocessing_context=start_method() if workers else None,
         persistent_workers=workers > 0,
     )

@@ -108,7 +108,7 @@ BROUGHT = {"filelock"}
 """What core packages bring along: torch and huggingface-hub need it."""
 EXTRAS = {
     "tensorboard", "faster_coco_eval", "onnx", "onnxscript", "onnxruntime", "openvino", "av", "pandas", "supervision",
-    "gradio", "ray", "matplotlib",
+    "gradio", "ray", "matplotlib", "pillow_heif",
 }  # fmt: skip
 KERNELS = {"models.adaptive_kernels": "triton"}
 """Modules in the language of a package that may be missing: they import it at their top, and only functions them."""

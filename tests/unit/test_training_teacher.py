@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dekrpose.cli import main
 from dekrpose.models.dekr import DEKR
-from dekrpose.training import precision
+from dekrpose.training import memory, precision
 from dekrpose.training.command import _dataset
 from dekrpose.training.loader import Batch, CachedPhotos, Samples, TargetConfig, collate
 from dekrpose.training.loop import Trainer
@@ -175,3 +175,28 @@ def test_freed_memory_is_kept_where_the_c_library_can(monkeypatch: pytest.Monkey
     assert keep_freed_memory() in (True, False)
     monkeypatch.setattr("sys.platform", "darwin")
     assert keep_freed_memory() is False
+
+
+def test_spawned_workers_make_the_same_batches_from_shared_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a system without fork does, such as Windows."""
+    dataset = made_up_dataset(tmp_path / "data", 6)
+    forked = next(
+        iter(Trainer(SMALL, replace(CONFIG, workers=1), CachedPhotos(dataset, progress=False), tmp_path / "a").loader)
+    )
+    monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
+    monkeypatch.setattr(memory, "_BLOCK_BYTES", 2 * 96 * 96 * 3)
+    photos = CachedPhotos(dataset, progress=False)
+    assert isinstance(photos._images, memory.SharedPictures)
+    assert len(photos._images._blocks) == 3
+    for index in range(6):
+        assert (photos.read(index) == dataset.read(index)).all()
+    spawned = next(iter(Trainer(SMALL, replace(CONFIG, workers=1), photos, tmp_path / "b").loader))
+    assert torch.equal(spawned.images, forked.images)
+    assert torch.equal(spawned.offsets, forked.offsets)
+
+
+def test_processes_are_spawned_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert memory.start_method() == "spawn"
