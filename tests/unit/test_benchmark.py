@@ -62,6 +62,7 @@ def test_what_the_stages_leave_is_told_and_parts_make_up_the_network() -> None:
     assert timings["whole"].median_ms == pytest.approx(1.1 + timings["other"].median_ms)
 
 
+@pytest.mark.slow
 def test_a_photo_by_stage_against_the_naive_formulation(
     small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

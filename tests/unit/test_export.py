@@ -83,7 +83,7 @@ def opened(path: Path) -> PoseEstimator:
     return PoseEstimator.from_pretrained(path)
 
 
-@pytest.fixture(params=["onnx", pytest.param("openvino", marks=pytest.mark.slow), "pt2"])
+@pytest.fixture(params=["onnx", *(pytest.param(name, marks=pytest.mark.slow) for name in ("openvino", "pt2"))])
 def exported(request: pytest.FixtureRequest, files: Files) -> Path:
     return files(request.param)
 
@@ -212,7 +212,7 @@ def test_what_only_weights_can_do_is_refused(exported: Path, tmp_path: Path) -> 
 
 def test_half_precision_is_for_openvino(files: Files) -> None:
     with pytest.raises(ValueError, match="export to OpenVINO"):
-        PoseEstimator.from_pretrained(files("pt2"), dtype="bfloat16")
+        PoseEstimator.from_pretrained(files("onnx"), dtype="bfloat16")
 
 
 @pytest.mark.slow

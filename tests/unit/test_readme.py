@@ -46,7 +46,7 @@ SHORTER = {
 PARSED = {"dekrpose models --complexity": "counts twelve networks; the tests of the command line run it on one"}
 INSTALLS = "python3 -m venv .venv && "
 
-SLOW = {"export.md", "speed.md"}
+SLOW = {"export.md", "gpu.md", "speed.md", "tracking.md", "video-training.md"}
 """Documents whose commands take minutes."""
 
 

@@ -155,6 +155,7 @@ def test_a_device_that_runs_ahead_is_asked_when_the_log_is_written(
     assert Trainer(SMALL, CONFIG, photos, tmp_path).progress.step == 2
 
 
+@pytest.mark.slow
 def test_a_compiled_network_learns_the_same(
     photos: CachedPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,7 +127,7 @@ def test_curves_are_drawn_without_measurements_too() -> None:
     assert len(picture.findall("{http://www.w3.org/2000/svg}g")) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_run_that_is_asked_to_end_saves_its_state(tmp_path: Path, number: signal.Signals) -> None:
     data, folder = tmp_path / "data", tmp_path / "run"
     write_dataset(data, photos=8)
