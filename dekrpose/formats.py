@@ -23,6 +23,7 @@ BODY_25: tuple[str | None, ...] = (
     "right_eye", "left_eye", "right_ear", "left_ear", None, None, None, None, None, None,
 )  # fmt: skip
 _DEEPEST = 100  # levels of JSON; Python's own functions stop somewhere below 1000
+_CONTAINERS = {dict, list}
 _MOST_FLOAT32 = float(np.finfo(np.float32).max)
 _MIDPOINTS = {"neck": ("left_shoulder", "right_shoulder"), "mid_hip": ("left_hip", "right_hip")}
 
@@ -49,8 +50,9 @@ def parse_json(data: str | bytes, *, not_numbers: bool = False) -> Any:
         raise
     level = [value] if isinstance(value, (dict, list)) else []
     for _ in range(_DEEPEST):
-        parts = (part.values() if isinstance(part, dict) else part for part in level)
-        level = [child for children in parts for child in children if isinstance(child, (dict, list))]
+        parts = [part.values() if isinstance(part, dict) else part for part in level]
+        parts = [part for part in parts if not _CONTAINERS.isdisjoint(map(type, part))]  # most hold numbers alone
+        level = [child for part in parts for child in part if isinstance(child, (dict, list))]
     if level:
         raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
     return value

@@ -16,6 +16,7 @@ LARGEST_SIDE, MOST_PIXELS = 2**20, 2**30
 """Of a photo: OpenCV reads none that is larger."""
 
 _WHOLE_TEXT = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_NUMBERS = {int, float}
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 _SHORT.maxlevel = 3
@@ -56,7 +57,7 @@ def as_number(value: object, largest: float = LARGEST) -> float | None:
 
 def as_numbers(values: object, largest: float = LARGEST) -> list[float] | None:
     """A list of numbers from -``largest`` to ``largest``."""
-    if not isinstance(values, list) or not set(map(type, values)) <= {int, float}:
+    if not isinstance(values, list) or not _NUMBERS.issuperset(map(type, values)):
         return None
     if values and not (-largest <= min(values) and max(values) <= largest and math.isfinite(sum(values))):
         return None  # the sum finds a NaN that least and greatest value hide
@@ -116,5 +117,5 @@ def as_name(value: object) -> str:
 
 def shown(value: object) -> str:
     """A value for a message, cut short; of any depth and length."""
-    text = _SHORT.repr(value)
+    text = str(value) if type(value) is int and abs(value) < 2**63 else _SHORT.repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

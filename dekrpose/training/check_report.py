@@ -23,7 +23,7 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[str, Kind] = {
-    "file": Kind("error", "The file is no COCO keypoints file.", "Write images, annotations and categories as JSON."),
+    "file": Kind("error", "The file, or its skeleton, cannot be read.", "Write images, annotations and categories."),
     "names": Kind("error", "The skeleton's keypoints are not the file's.", "Train with the file's own skeleton."),
     "place": Kind("error", "Photos cannot be looked for there.", "Name folders, uncompressed .tar or .zip files."),
     "photo-entry": Kind("error", "Photo records lack a usable id, file_name, width or height.", "Complete them."),

@@ -18,7 +18,7 @@ from dekrpose.models.dekr import DEKR
 from dekrpose.skeletons import Skeleton
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.check import check_dataset
-from dekrpose.training.check_report import report
+from dekrpose.training.check_report import Findings, report
 from dekrpose.training.contact_sheet import contact_sheet
 from dekrpose.training.distributed import Processes, joined
 from dekrpose.training.imagenet import BACKBONES
@@ -213,7 +213,13 @@ def _with_size(augment: AugmentConfig, size: int) -> AugmentConfig:
 
 def check(options: argparse.Namespace, config: TrainConfig) -> int:
     """Report problems of the data and draw a contact sheet; 1 when there are errors."""
-    skeleton = _skeleton(options)
+    try:
+        skeleton = _skeleton(options)
+    except DekrPoseError as error:
+        findings = Findings()
+        findings.add("file", str(error))
+        print(report(findings.problems()))
+        return 1
     wrong, nobody = False, True
     for path, _ in options.annotations:
         problems = check_dataset(path, options.images, skeleton, progress=True)

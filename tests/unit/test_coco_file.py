@@ -378,8 +378,20 @@ def test_a_region_that_cannot_be_read_is_in_the_report(tmp_path: Path, capsys: p
     assert "annotation 0 in 0.jpg: 'ééééé' is no polygon" in capsys.readouterr().out
 
 
+def test_a_file_that_cannot_be_read_is_in_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, data, words in (
+        ("deep.json", b"[" * 100_000, "nested deeper than 100 levels"),
+        ("two.json", json.dumps(people([PERSON, DOG])).encode(), "have different keypoints"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        assert main(["train", "--check", str(tmp_path / name)]) == 1
+        printed = capsys.readouterr().out
+        assert "error    file, 1 time" in printed
+        assert words in printed
+
+
 @pytest.mark.parametrize("name", ["ids_of_two_types", "area_null"])
-def test_these_are_checked_and_read(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_these_are_checked_and_read(tmp_path: Path, name: str) -> None:
     for photo in ("a.jpg", "b.jpg"):
         (tmp_path / photo).write_bytes((CASES / "a.jpg").read_bytes())
     data = KeypointDataset(CASES / f"{name}.json", [tmp_path], TWO)
