@@ -19,7 +19,7 @@ DOWNLOADS = "downloads"
 """Folder inside the cache for unfinished downloads, and for files that were fetched by hand."""
 _WEIGHTS, _NOTE, _PARTIAL = ".safetensors", ".json", ".part"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,22 @@ class Entry:
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
-    """Where downloaded weights are kept: the argument, else DEKRPOSE_CACHE, else the user's cache folder."""
-    if cache_dir is not None:
-        return Path(cache_dir).expanduser()
-    if os.environ.get("DEKRPOSE_CACHE"):
-        return Path(os.environ["DEKRPOSE_CACHE"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dekrpose"
+    """Where downloaded weights are kept: the argument, else DEKRPOSE_CACHE, else the user's cache folder.
+
+    Raises:
+        DekrPoseError: the folder is below the user's home, and there is none.
+    """
+    try:
+        if cache_dir is not None:
+            return Path(cache_dir).expanduser()
+        if os.environ.get("DEKRPOSE_CACHE"):
+            return Path(os.environ["DEKRPOSE_CACHE"]).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dekrpose"
+    except RuntimeError as error:
+        raise DekrPoseError(
+            "there is no place for downloads, because this user has no home folder; set the environment variable "
+            "DEKRPOSE_CACHE to a folder that can be written"
+        ) from error
 
 
 def entry(folder: Path, name: str) -> Entry | None:

@@ -23,7 +23,9 @@ from dekrpose.errors import ImageError
 Pixels = npt.NDArray[np.uint8]
 
 MAX_INPUT_PIXELS = 2**26
-"""Pixels of the largest network input (67 million); only strips of extreme shape would need more."""
+"""Pixels of the largest network input (67 million)."""
+MAX_ASPECT = 32
+"""Longest strip: the long side by the short one. The network's input grows with it."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class Geometry:
             ImageError: the photo is such a narrow strip that its input would pass MAX_INPUT_PIXELS.
             ValueError: a size or the scale is not positive.
         """
+        if max(height, width) > MAX_ASPECT * min(height, width) > 0:
+            raise ImageError(
+                f"a photo of {height} x {width} pixels is too narrow a strip, at most {MAX_ASPECT} times as long as wide "
+                "can be read; cut it up"
+            )
         if min(height, width, input_size) < 1 or not 0 < scale < math.inf:
             raise ValueError(f"sizes and scale must be positive, got {height} x {width}, {input_size}, scale {scale}")
         short = int((input_size + multiple - 1) // multiple * multiple)

@@ -46,6 +46,8 @@ URL_TIMEOUT = 30.0
 """Seconds that a server may stay silent."""
 URL_LIMIT = 100 * 2**20
 """Bytes of the largest file that is fetched."""
+MAX_PIXELS = 256_000_000
+"""Pixels of the largest photo; of files below 1 MiB a quarter, because small files that claim many are traps."""
 _NAMES = "avif bmp dib gif heic heif jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 """File names that ``find_images`` takes for images in folders and globs."""
@@ -153,6 +155,7 @@ def _decode(data: bytes, name: str, exif: bool) -> Pixels:
         raise ImageError(f"{name} is too large: {error}; make it smaller first") from error
     except Exception:  # decoders of broken files raise whatever comes to them
         header = None
+    _check_claims(data, header, name)
     kind = header.format if header is not None else None
     # Without an end marker an OpenCV may hand out what is missing in grey; Pillow raises.
     if header is not None and kind in ("JPEG", "MPO") and b"\xff\xd9" not in data[-32:]:
@@ -186,6 +189,23 @@ def _check_kind(data: bytes, name: str) -> None:
         raise ImageError(
             f"{name} is a HEIC photo, as iPhones take them, which needs a package; run: pip install pillow-heif, or "
             "save it as JPEG"
+        )
+
+
+def _check_claims(data: bytes, header: PIL.Image.Image | None, name: str) -> None:
+    """Refuse files that ask for more memory than their bytes can fill, before a decoder takes it."""
+    start = 8
+    while data.startswith(b"\x89PNG") and start + 8 <= len(data):  # a chunk: its length, kind, content, checksum
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        if end > len(data):
+            raise ImageError(f"{name} is broken or cut off: it ends within a chunk; get the file again")
+        start = end
+    width, height = (0, 0) if header is None else header.size
+    most = MAX_PIXELS if len(data) >= 2**20 else MAX_PIXELS // 4
+    if width * height > most:
+        raise ImageError(
+            f"{name} has {width} x {height} pixels in {len(data):,} bytes, more than the {most / 1e6:.0f} million that a "
+            "file of this size may have; make it smaller first"
         )
 
 

@@ -72,9 +72,16 @@ def _exists(place: Path) -> bool:
 def _make_writable(place: Path, error: OSError, variable: str) -> str:
     if isinstance(error, PermissionError) and not WINDOWS and place.stat().st_uid == os.getuid():
         return f"chmod -R u+rwX {quote(str(place))}"
-    home = Path.home()
-    parent = home if os.access(home, os.W_OK) else Path(tempfile.gettempdir())
+    parent = Path("~").expanduser() if _home_is_writable() else Path(tempfile.gettempdir())
     return export(variable, str(parent / ("huggingface" if variable.startswith("H") else "dekrpose-cache")))
+
+
+def _home_is_writable() -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=Path.home()):
+            return True
+    except (OSError, RuntimeError):
+        return False
 
 
 def check_bundled(weights: Path, repair: str) -> list[Finding]:

@@ -184,6 +184,21 @@ class TestDamage:
         with pytest.raises(ImageError, match="neither OpenCV nor Pillow can read it"):
             load(data)
 
+    def test_a_claim_of_more_bytes_than_there_are_is_refused_before_memory_is_taken(self) -> None:
+        data = encoded(photo(), "PNG")
+        chunk = (2**32 - 256).to_bytes(4, "big") + b"tEXt"
+        with pytest.raises(ImageError, match="ends within a chunk"):
+            load(data[:33] + chunk + data[33:])
+
+    @pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF"])
+    def test_a_small_file_of_too_many_pixels_is_refused(self, kind: str) -> None:
+        data = encoded(
+            np.zeros((8001, 8000), np.uint8), kind, **({"compression": "tiff_lzw"} if kind == "TIFF" else {})
+        )
+        assert len(data) < 2**20
+        with pytest.raises(ImageError, match=r"8000 x 8001 pixels in .* more than the 64 million"):
+            load(data)
+
     def test_a_cut_off_pillow_image_is_reported(self) -> None:
         data = encoded(photo(300, 400), "PNG")
         with pytest.raises(ImageError, match="Pillow image is broken or cut off"):
@@ -457,8 +472,12 @@ class TestGeometry:
             Geometry.fit(*arguments)
 
     def test_a_strip_that_would_fill_the_memory_is_refused(self) -> None:
-        with pytest.raises(ImageError, match="1 x 100000"):
-            Geometry.fit(1, 100_000, 512)
+        assert Geometry.fit(10, 320, 64).input_size == (64, 2048)
+        for size in ((1, 100_000), (100_000, 1), (10, 321)):
+            with pytest.raises(ImageError, match=f"{size[0]} x {size[1]} pixels is too narrow a strip"):
+                Geometry.fit(*size, 64)
+        with pytest.raises(ImageError, match="would need an input of"):
+            Geometry.fit(1000, 30_000, 2048)
 
     def test_points_must_be_pairs(self) -> None:
         with pytest.raises(ValueError, match=r"\(\.\.\., 2\) xy, got \(4, 3\)"):

@@ -268,6 +268,22 @@ def test_a_read_only_cache_serves_what_it_has_and_says_so_otherwise(server: File
     assert "DEKRPOSE_CACHE" in message
 
 
+def test_a_home_that_cannot_be_written_names_the_way_out(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("DEKRPOSE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", "/proc")  # where nothing can be made, by root neither
+    if Path("/proc/self").exists():
+        with pytest.raises(DekrPoseError, match=r"/proc/\.cache/dekrpose cannot be written .*set DEKRPOSE_CACHE"):
+            hub.resolve(NAME)
+
+    def nowhere(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", nowhere)
+    with pytest.raises(DekrPoseError, match="no home folder; set the environment variable DEKRPOSE_CACHE"):
+        cache.cache_folder()
+
+
 FULL = """
 import resource, sys
 from dekrpose import published
