@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import signal
 import sys
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
-import numpy as np
-
-from dekrpose.errors import DekrPoseError, ImageError
+from dekrpose.errors import DekrPoseError
 from dekrpose.estimator import PoseEstimator
-from dekrpose.images import Pixels
 from dekrpose.results import Poses
-from dekrpose.video.frames import Frame
+from dekrpose.video.frames import Frame, is_address
+from dekrpose.video.outputs import Outputs
 from dekrpose.video.sources import find_pyav
 from dekrpose.video.stream import PoseStream, open_stream
-from dekrpose.video.writer import FilmWriter, has_sound, open_writer
 
 _LOG_SECONDS = 10.0  # between lines of progress that nobody watches
 
@@ -86,7 +81,13 @@ def run(options: argparse.Namespace) -> int:
     section = {"start": options.start, "end": options.end, "fps": options.fps, "batch_size": options.batch_size}
     stream = stream_of(options.source, options, stride=options.stride, every_frame=not options.no_video, **section)
     folder, stem = _place(options.source)
-    outputs = _Outputs((options.out or folder) / f"{stem}.poses", stream, options)
+    outputs = Outputs(
+        (options.out or folder) / f"{stem}.poses",
+        stream.info,
+        film=not options.no_video,
+        sound=options.sound is not False,
+        from_zero=bool(options.start),
+    )
     with stream, outputs, _Shield() as shield:
         try:
             for frame, poses in _progress(stream, options):
@@ -102,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _place(source: str) -> tuple[Path, str]:
     """The folder of a source and what its outputs are called after."""
-    if "://" in source:
+    if is_address(source):
         name = source.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
         return Path(), Path(name).stem or "stream"
     path = Path(source)
@@ -167,108 +168,7 @@ class _Shield:
             raise KeyboardInterrupt
 
 
-class _Outputs:
-    """The film and the lines, under temporary names until they are finished."""
-
-    def __init__(self, base: Path, stream: PoseStream, options: argparse.Namespace) -> None:
-        base.parent.mkdir(parents=True, exist_ok=True)
-        mark = uuid.uuid4().hex[:8]
-        self.lines_path = base.with_name(f"{base.name}.jsonl")
-        self.film_path = None if options.no_video else base.with_name(f"{base.name}.mp4")
-        self._lines_file = base.with_name(f".{base.name}.{mark}.jsonl")
-        self._film_file = base.with_name(f".{base.name}.{mark}.mp4")
-        self._stream = stream
-        self._options = options
-        self._lines: TextIO = self._lines_file.open("w", encoding="utf-8")
-        self._film: FilmWriter | None = None
-        self._origin: float | None = None
-        self._unseen: list[tuple[float, float | None]] = []  # broken frames before the first picture
-        self._shown: tuple[Pixels, Poses | None] | None = None  # the last picture and the poses held
-        self.frames = self.lines = self.broken = self.people = 0
-        self.resized = False
-
-    def __enter__(self) -> _Outputs:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if not self._lines.closed:  # an error: what is there is worth keeping
-            try:
-                self.finish(whole=False)
-            finally:
-                self._lines_file.unlink(missing_ok=True)
-                self._film_file.unlink(missing_ok=True)
-
-    def add(self, frame: Frame, poses: Poses | None) -> None:
-        """Write one frame."""
-        self.frames += 1
-        if poses is not None:
-            self.lines += 1
-            self.broken += poses.error is not None
-            self.people += len(poses)
-            self._lines.write(line_of(poses) + "\n")
-        if self.film_path is not None:
-            self._add_picture(frame, poses)
-
-    def _add_picture(self, frame: Frame, poses: Poses | None) -> None:
-        if self._origin is None:
-            self._origin = frame.timestamp if self._options.start else 0.0
-        time = frame.timestamp - self._origin
-        try:
-            pixels = frame.pixels
-        except (ImageError, OSError):  # the last picture again, so that the film keeps its length
-            if self._film is None or self._shown is None:
-                self._unseen.append((time, frame.duration))
-            else:
-                self._film.write(self._drawn(*self._shown), time, frame.duration)
-            return
-        held = self._shown[1] if self._shown and poses is None else poses
-        self._shown = (pixels, held)
-        film = self._film or self._begin(pixels)
-        film.write(self._drawn(pixels, held), time, frame.duration)
-
-    def _begin(self, pixels: Pixels) -> FilmWriter:
-        assert self._origin is not None
-        size = (pixels.shape[0], pixels.shape[1])
-        info = self._stream.info
-        av = find_pyav() if self._options.sound is not False and info.name and not info.live else None
-        sound = (info.name, self._origin) if av is not None and info.name and has_sound(av, info.name) else None
-        self._film = open_writer(self._film_file, size, info, sound)
-        for time, duration in self._unseen:
-            self._film.write(np.zeros_like(pixels), time, duration)
-        return self._film
-
-    def _drawn(self, pixels: Pixels, poses: Poses | None) -> Pixels:
-        if poses is None or poses.image_size != pixels.shape[:2]:
-            return pixels
-        return poses.draw(pixels, color_by="side" if poses.track_ids is None else "person")
-
-    def finish(self, whole: bool) -> None:
-        """Close the files and give them their names."""
-        self._lines.close()
-        if self._film is not None:
-            self._film.close(whole)
-        if self.frames == 0:
-            self._lines_file.unlink()
-            return
-        self._lines_file.replace(self.lines_path)
-        if self._film is not None and self.film_path is not None:
-            self._film_file.replace(self.film_path)
-
-    @property
-    def written(self) -> list[Path]:
-        """The files that are there now."""
-        film = [self.film_path] if self.film_path is not None and self._film is not None else []
-        return [*film, self.lines_path] if self.frames else []
-
-
-def line_of(poses: Poses) -> str:
-    """One frame as a line of JSON: index, timestamp, error, image_size and people as in ``Poses.to_dict``."""
-    values = poses.to_dict()
-    kept = {name: values[name] for name in ("index", "timestamp", "error", "image_size", "people")}
-    return json.dumps(kept, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-
-
-def _report(outputs: _Outputs, stream: PoseStream, whole: bool) -> int:
+def _report(outputs: Outputs, stream: PoseStream, whole: bool) -> int:
     name = stream.info.name
     for trouble in stream.troubles:
         print(f"{name}: {trouble}", file=sys.stderr)

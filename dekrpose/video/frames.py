@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from dekrpose.errors import ImageError
@@ -13,6 +16,9 @@ from dekrpose.images import Pixels
 
 TICKS = Fraction(1, 90_000)
 """Seconds per tick of sources that do not say theirs."""
+
+SLOWEST, FASTEST = 0.01, 100_000
+"""Frames per second beyond which a header is not believed."""
 
 
 @dataclass(eq=False)
@@ -92,4 +98,19 @@ class Source:
 
 def rational(value: Any) -> Fraction | None:
     """A positive fraction, or None for what containers write when they do not know."""
-    return Fraction(value) if value else None
+    return Fraction(value) if value and value > 0 else None
+
+
+def sensible_rate(value: Any) -> bool:
+    """Whether frames per second can be meant: damaged headers hold anything, also infinity and NaN."""
+    return value is not None and math.isfinite(value) and SLOWEST <= float(value) <= FASTEST
+
+
+def is_address(place: str) -> bool:
+    """Whether a place is a URL; a file of that name is a file."""
+    return "://" in place and not os.path.isfile(place)  # noqa: PTH113 - of long ones, Path raises
+
+
+def location(place: str) -> str:
+    """What names a place beyond doubt: the colon of a bare file name looks like the end of a protocol's."""
+    return place if is_address(place) else str(Path(place).absolute())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -13,10 +15,12 @@ import numpy as np
 
 from dekrpose.errors import DekrPoseError
 from dekrpose.images import Pixels
-from dekrpose.video.frames import TICKS, Frame, Source, StreamInfo
+from dekrpose.video.frames import TICKS, Frame, Source, StreamInfo, is_address, location, sensible_rate
 
 _MISSES = 10  # pictures that a camera may miss in a row before it counts as gone
 _PAUSE = 0.05  # seconds between them
+_PTS = getattr(cv2, "CAP_PROP_PTS", -1)  # in frames of the average rate; older versions do not know it, and say 0
+_CLOCK_RATE = 1000  # frames per second from which on OpenCV more likely says how fast a clock ticks
 
 
 def open_camera(number: int) -> Source:
@@ -33,7 +37,8 @@ def open_camera(number: int) -> Source:
         )
     troubles: list[str] = []
     cancelled = threading.Event()
-    info = StreamInfo(name=f"camera {number}", live=True, fps=capture.get(cv2.CAP_PROP_FPS) or None)
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    info = StreamInfo(name=f"camera {number}", live=True, fps=fps if sensible_rate(fps) else None)
     frames = _camera_frames(capture, cancelled, troubles)
     return Source(info, frames, capture.release, troubles, cancel=cancelled.set)
 
@@ -59,44 +64,59 @@ def open_with_opencv(address: str) -> Source:
     Raises:
         DekrPoseError: OpenCV cannot open it.
     """
-    capture = cv2.VideoCapture(address)
+    capture = cv2.VideoCapture(name_for_opencv(location(address)))
     if not capture.isOpened():
         raise DekrPoseError(
             f"OpenCV cannot open {address} as a video; check that it is one and that it is whole. "
             "PyAV reads more formats: pip install 'dekrpose[video]'"
         )
-    fps = capture.get(cv2.CAP_PROP_FPS)
-    fps = fps if 0 < fps < 1000 else 25.0
-    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    said = capture.get(cv2.CAP_PROP_FPS)
+    fps = said if sensible_rate(said) and said < _CLOCK_RATE else 25.0
+    count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    frames = int(count) if math.isfinite(count) and count > 0 else None
     info = StreamInfo(
         name=address,
-        live=count <= 0 and "://" in address,
-        frames=count if count > 0 else None,
-        duration=count / fps if count > 0 else None,
+        live=frames is None and is_address(address),
+        frames=frames,
+        duration=frames / fps if frames else None,
         fps=fps,
         tick=min(TICKS, 1 / Fraction(fps).limit_denominator(1001)),
     )
     troubles: list[str] = []
-    return Source(info, _file_frames(capture, info, troubles), capture.release, troubles)
+    pictures = _file_frames(capture, info, troubles, has_clock=sensible_rate(said))
+    return Source(info, pictures, capture.release, troubles)
 
 
-def _file_frames(capture: cv2.VideoCapture, info: StreamInfo, troubles: list[str]) -> Iterator[Frame]:
+def name_for_opencv(place: str) -> Any:
+    """A file name that OpenCV takes: one that is no UTF-8 ends the process when it comes as text."""
+    try:
+        place.encode("utf-8")
+    except UnicodeEncodeError:
+        return os.fsencode(place)
+    return place
+
+
+def _file_frames(capture: cv2.VideoCapture, info: StreamInfo, troubles: list[str], has_clock: bool) -> Iterator[Frame]:
     assert info.fps is not None
-    index, last = 0, -1.0
+    index, last, origin, before = 0, -1.0, None, 0.0
     try:
         while True:
             there, picture = capture.read()
             if not there:
                 break
-            timestamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            if timestamp <= last:
+            timestamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 if has_clock else index / info.fps
+            origin = timestamp if origin is None and math.isfinite(timestamp) else origin
+            timestamp -= origin or 0.0  # AVI begins late by what its decoder holds
+            if not last < timestamp < math.inf:
                 timestamp = index / info.fps if index / info.fps > last else last + 1 / info.fps
             last = timestamp
+            before = before if index else max(capture.get(_PTS), 0.0)
             yield Frame(index, timestamp, _already(_rgb(picture)))
             index += 1
     finally:
         capture.release()
-    if info.frames is not None and index < info.frames:
+    # a file that starts late may count what would be before
+    if info.frames is not None and index + before < info.frames:
         troubles.append(f"it says that it has {info.frames} frames, only {index} could be read")
 
 

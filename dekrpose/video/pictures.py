@@ -32,7 +32,7 @@ def find_sequence(place: str) -> list[Path] | None:
         FileNotFoundError: it is, and there is no picture.
     """
     path = Path(place)
-    if path.is_file() or "://" in place:
+    if "://" in place or path.is_file():
         return None
     if path.is_dir():
         return sorted(images.find_images(place), key=_numbers)

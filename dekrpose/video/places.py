@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -49,6 +49,7 @@ class Places:
         self._shift = -origin  # from the file's clock to ours, ticks
         self._decoded_until: int | None = None  # ours
         self._settled: int | None = None  # ours
+        self._key: int | None = None  # ours: the key frame at which decoding begins later than the file
         self._waiting: list[tuple[int, int, int]] = []  # heap of (our ticks, file's ticks, duration)
         self._ours: dict[int, int] = {}  # file's ticks of what waits to ours
         self._reasons: dict[int, str] = {}  # by our ticks
@@ -57,16 +58,29 @@ class Places:
 
     def enter(self, pts: int | None, dts: int | None, duration: int) -> None:
         """A packet goes to the decoder; all in ticks of the file's clock."""
-        if dts is not None:
+        step = max(round(self._nominal / self._tick), 1)
+        if pts is None and dts is None and self._decoded_until is not None:
+            pts = self._furthest(self._decoded_until) + step - self._shift
+            self._decoded_until += step
+        elif dts is not None:
             if self._decoded_until is not None and dts + self._shift < self._decoded_until:
-                step = max(round(self._nominal / self._tick), 1)
-                furthest = max([self._decoded_until, *(waiting for waiting, _, _ in self._waiting)])
-                self._shift = furthest + step - (dts if pts is None else pts)
+                self._shift = self._furthest(self._decoded_until) + step - (dts if pts is None else pts)
             self._decoded_until = dts + self._shift
         pts = dts if pts is None else pts
         if pts is not None:
             self._ours[pts] = pts + self._shift
             heapq.heappush(self._waiting, (pts + self._shift, pts, duration))
+
+    def _furthest(self, decoded_until: int) -> int:
+        return max([decoded_until, *(waiting for waiting, _, _ in self._waiting)])
+
+    def skip(self, packets: Sequence[Any], key: Any) -> None:
+        """Packets that are not decoded are only counted; so are pictures before the key frame that lean on them."""
+        self.count += len(packets)
+        self._key = None if key.pts is None else key.pts + self._shift
+
+    def end(self) -> None:
+        """No packet comes any more."""
 
     def fail(self, pts: int | None, reason: str) -> None:
         """A packet cannot be decoded."""
@@ -114,7 +128,9 @@ class Places:
         while self._waiting and (before is None or self._waiting[0][0] < before):
             ours, _, duration = self._leave()
             reason = self._reasons.pop(ours, None)
-            if reason is not None or not self._silent:
+            if reason is None and self._silent and self._key is not None and ours < self._key:
+                self.count += 1
+            elif reason is not None or not self._silent:
                 yield self._place(ours, duration, None, reason or "the decoder gave no picture")
 
     def _leave(self) -> tuple[int, int, int]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
 from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from dekrpose.errors import DekrPoseError
 from dekrpose.images import Pixels
-from dekrpose.video.frames import Frame, Source, StreamInfo, broken, rational
+from dekrpose.video.frames import Frame, Source, broken, location
+from dekrpose.video.header import Header
+from dekrpose.video.in_order import InOrder, clock_of
 from dekrpose.video.places import Place, Places
 
 TIMEOUT = 10.0
 """Seconds that an address may stay silent."""
-_HIDES_NOTHING = ("h264", "hevc")  # every packet is a picture that is shown: one that does not come out is lost
 _UNREADABLE_LIMIT = 100  # errors of the container in a row after which it is given up
-_MICROSECOND = Fraction(1, 1_000_000)
+_OPENING = 64  # packets that show whether a file says when its pictures are shown
 
 
 def open_pyav(av: Any, address: str, start: float = 0.0) -> Source:
@@ -35,7 +36,7 @@ def open_pyav(av: Any, address: str, start: float = 0.0) -> Source:
     """
     options = {"rtsp_transport": "tcp"} if address.lower().startswith(("rtsp:", "rtsps:")) else {}
     try:
-        container = av.open(address, options=options, timeout=TIMEOUT)
+        container = av.open(location(address), options=options, timeout=TIMEOUT)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise DekrPoseError(
             f"cannot open {address} as a video: {reason(error)}; check that it is one and that it is whole"
@@ -44,19 +45,8 @@ def open_pyav(av: Any, address: str, start: float = 0.0) -> Source:
         container.close()
         raise DekrPoseError(f"{address} holds no video; pass a file with pictures in it")
     reader = _Reader(av, container, start)
-    return Source(reader.info(address), reader.frames(), container.close, reader.troubles)
-
-
-def start_ticks(container: Any, tick: Fraction) -> int:
-    """Where the clock of a container begins, in ticks of one of its streams.
-
-    Sound may begin a little before 0, to warm its decoder up; that is not when the film begins.
-    """
-    begin = Fraction(container.start_time or 0) * _MICROSECOND
-    if begin < 0:
-        pictures = container.streams.video[0]
-        begin = min(Fraction(0), (pictures.start_time or 0) * Fraction(pictures.time_base))
-    return round(begin / tick)
+    info = reader.header.info(address)
+    return Source(info, reader.frames(info.live), container.close, reader.troubles)
 
 
 def reason(error: Exception) -> str:
@@ -71,54 +61,53 @@ class _Reader:
         self._av = av
         self._container = container
         self._stream = container.streams.video[0]
-        self._tick = Fraction(self._stream.time_base)
-        self._origin = start_ticks(container, self._tick)
+        self.header = header = Header(container)
         self._start = start
-        nominal = 1 / (rational(self._stream.average_rate) or Fraction(25))
-        silent = self._stream.codec_context.name not in _HIDES_NOTHING
-        self._places = Places(self._tick, self._origin, nominal, silent)
+        self._places: Places | InOrder = Places(header.tick, header.origin, header.nominal, header.silent)
         self._turned: tuple[int, int] | None = None  # size of the pictures that the matrix is for
         self._matrix: NDArray[np.int32] | None = None
+        self._packets_read = 0
         self.troubles: list[str] = []
 
-    def info(self, name: str) -> StreamInfo:
-        """What the container says."""
-        stream, container = self._stream, self._container
-        seconds = stream.duration * self._tick if stream.duration else None
-        if seconds is None and container.duration:
-            seconds = container.duration * _MICROSECOND
-        rate = rational(stream.average_rate) or rational(stream.guessed_rate)
-        frames = stream.frames or (round(seconds * rate) if seconds and rate else None)
-        return StreamInfo(
-            name=name,
-            live=seconds is None and "://" in name,
-            frames=frames,
-            duration=float(seconds) if seconds else None,
-            fps=float(rate) if rate else None,
-            tick=self._tick,
-            pixel_aspect=rational(stream.sample_aspect_ratio) or Fraction(1),
-        )
-
-    def frames(self) -> Iterator[Frame]:
+    def frames(self, live: bool) -> Iterator[Frame]:
         """Every picture in the order of presentation; broken ones in their places."""
         try:
-            for packet in self._from_start():
+            for packet in self._from_start(self._opened(live)):
                 self._decode(packet)
                 yield from map(self._frame, self._places.settle(whole=False))
             yield from map(self._frame, self._places.settle(whole=True, end=self._end()))
-            self._compare()
+            shortage = self.header.shortage(self._places.count, self._places.last, self._packets_read)
+            self.troubles.extend([shortage] if shortage else [])
         finally:
             self._container.close()
 
-    def _from_start(self) -> Iterator[Any]:
+    def _opened(self, live: bool) -> Iterator[Any]:
+        """The packets, after a look at the first ones; those of live sources cannot wait."""
+        packets, header = self._packets(), self.header
+        opening: list[Any] = []
+        try:
+            for packet in islice(packets, 0 if live else _OPENING):
+                opening.append(packet)
+        except DekrPoseError as error:  # after what could be read
+            packets = _raises(error)
+        stamps = [(packet.pts, packet.dts) for packet in opening if packet.size]
+        clock = clock_of(header.format, header.is_raw, not header.silent, stamps)
+        if clock is not None:
+            clock = "none" if header.is_absurd else clock
+            self._places = InOrder(header.tick, header.origin, header.nominal, header.silent, clock)
+        return chain(opening, packets)
+
+    def _from_start(self, packets: Iterator[Any]) -> Iterator[Any]:
         """The packets, from the last key frame before the start on; those before it are only counted."""
+        if isinstance(self._places, InOrder) and not self._places.skips(self.header.delayed):
+            yield from packets
+            return
         group: list[Any] = []
-        packets = self._packets()
         for packet in packets:
             time = packet.dts if packet.pts is None else packet.pts
-            late = time is None or (time - self._origin) * self._tick >= self._start
+            late = time is None or (time - self.header.origin) * self.header.tick >= self._start
             if packet.is_keyframe and not late:
-                self._places.count += sum(not held.is_discard for held in group)
+                self._places.skip([held for held in group if not held.is_discard], packet)
                 group = []
             group.append(packet)
             if late:
@@ -133,6 +122,7 @@ class _Reader:
             try:
                 for packet in self._container.demux(self._stream):
                     failures = 0
+                    self._packets_read += bool(packet.size) and not packet.is_discard
                     yield packet
                 return
             except self._av.error.InvalidDataError as error:
@@ -146,6 +136,10 @@ class _Reader:
     def _decode(self, packet: Any) -> None:
         if packet.size and not packet.is_discard:
             self._places.enter(packet.pts, packet.dts, packet.duration or 0)
+        elif not packet.size and packet.dts is not None:
+            return  # an empty packet in the middle would end the decoder
+        elif not packet.size:
+            self._places.end()
         try:
             for picture in self._stream.decode(packet):
                 self._places.arrive(picture.pts, picture)
@@ -165,22 +159,15 @@ class _Reader:
         return Frame(place.index, place.timestamp, partial(_upright, picture, self._matrix), place.duration)
 
     def _end(self) -> int | None:
-        """Ticks at which the last picture ends: packets know the time to the next decoding only."""
-        stream = self._stream
-        if not stream.duration or self._places.expected != stream.frames:
-            return None
-        return int((stream.start_time or 0) + stream.duration)
+        """Ticks at which the last picture ends, if none is missing."""
+        places = self._places
+        is_whole = isinstance(places, Places) and places.expected == self.header.promised
+        return self.header.last_tick if is_whole else None
 
-    def _compare(self) -> None:
-        """Note an end that came before the container said."""
-        promised, seconds = self._stream.frames, float((self._container.duration or 0) * _MICROSECOND)
-        if promised:
-            if self._places.count < promised:
-                self.troubles.append(f"it says that it has {promised} frames, only {self._places.count} are there")
-            return
-        slack = 0.1 * seconds if self._container.streams.audio else 0.0  # sound may go on for a while
-        if self._places.last + 1 + slack < seconds:
-            self.troubles.append(f"it says that it lasts {seconds:.1f} s, pictures end after {self._places.last:.1f} s")
+
+def _raises(error: Exception) -> Iterator[Any]:
+    raise error
+    yield
 
 
 def _matrix(picture: Any) -> NDArray[np.int32] | None:

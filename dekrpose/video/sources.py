@@ -11,7 +11,7 @@ from typing import Any
 from dekrpose import images
 from dekrpose.images import Color
 from dekrpose.video import pictures
-from dekrpose.video.frames import Source
+from dekrpose.video.frames import Source, is_address
 from dekrpose.video.live import newest
 from dekrpose.video.opencv import open_camera, open_with_opencv
 from dekrpose.video.pyav import open_pyav
@@ -62,7 +62,7 @@ def open_source(source: Any, *, fps: float = 25.0, start: float = 0.0, color: Co
 def _open_place(place: str, fps: float, start: float) -> Source:
     sequence = pictures.find_sequence(place)
     path = Path(place)
-    is_file = "://" not in place
+    is_file = not is_address(place)
     if sequence is None and is_file and path.suffix.lower() in images.SUFFIXES - _MOVING:
         sequence = [path]
     if sequence is not None:

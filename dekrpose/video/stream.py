@@ -16,7 +16,7 @@ from dekrpose.results import Poses
 from dekrpose.smoothing import Smoother
 from dekrpose.temporal_state import StreamState
 from dekrpose.tracking import Tracker
-from dekrpose.video.frames import Frame, Source, StreamInfo
+from dekrpose.video.frames import FASTEST, SLOWEST, Frame, Source, StreamInfo, sensible_rate
 from dekrpose.video.sources import open_source
 
 logger = logging.getLogger(__name__)
@@ -133,8 +133,8 @@ def open_stream(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if on_error not in ("raise", "skip"):
         raise ValueError(f'on_error must be "raise" or "skip", got {on_error!r}')
-    if not fps > 0:
-        raise ValueError(f"fps must be above 0 frames per second, got {fps}")
+    if not sensible_rate(fps):
+        raise ValueError(f"fps must be above 0 frames per second, from {SLOWEST:g} to {FASTEST}, got {fps}")
     begin = 0.0 if start is None else float(start)
     stop = float("inf") if end is None else float(end)
     if not 0 <= begin < stop:

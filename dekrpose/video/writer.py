@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,10 +12,11 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from dekrpose.errors import DekrPoseError
 from dekrpose.images import Pixels
-from dekrpose.video.frames import StreamInfo
-from dekrpose.video.pyav import reason, start_ticks
+from dekrpose.video.frames import StreamInfo, location
+from dekrpose.video.header import start_ticks
+from dekrpose.video.opencv import name_for_opencv
+from dekrpose.video.pyav import reason
 from dekrpose.video.sources import find_pyav
 
 logger = logging.getLogger(__name__)
@@ -23,8 +25,18 @@ _ENCODERS = ("libx264", "libopenh264", "mpeg4")  # what a build of FFmpeg may ha
 _OPTIONS = {"libx264": {"crf": "20", "preset": "veryfast", "bf": "0"}}
 
 
+class FilmError(Exception):
+    """Why a film cannot be written, in words."""
+
+
 class FilmWriter(Protocol):
-    """Writes pictures one after the other."""
+    """Writes pictures one after the other.
+
+    Attributes:
+        frames: how many, until now.
+    """
+
+    frames: int
 
     def write(self, pixels: Pixels, timestamp: float, duration: float | None) -> None:
         """Append a picture.
@@ -33,10 +45,17 @@ class FilmWriter(Protocol):
             pixels: (H, W, 3) uint8 RGB; another size than the first one's is fitted in, with black bars.
             timestamp: seconds from the start of the film, growing.
             duration: seconds that it is shown, if that is known.
+
+        Raises:
+            FilmError: it cannot be written.
         """
 
     def close(self, whole: bool) -> None:
-        """Finish the file. ``whole``: with the sound after the last picture, too."""
+        """Finish the file. ``whole``: with the sound after the last picture, too.
+
+        Raises:
+            FilmError: it cannot be written.
+        """
 
 
 def open_writer(path: Path, size: tuple[int, int], info: StreamInfo, sound: tuple[str, float] | None) -> FilmWriter:
@@ -49,7 +68,7 @@ def open_writer(path: Path, size: tuple[int, int], info: StreamInfo, sound: tupl
         sound: a file and from which of its seconds on, or None.
 
     Raises:
-        DekrPoseError: the file cannot be written.
+        FilmError: the file cannot be written.
     """
     av = find_pyav()
     if av is None:
@@ -57,10 +76,58 @@ def open_writer(path: Path, size: tuple[int, int], info: StreamInfo, sound: tupl
     return _PyAvWriter(av, path, size, info, _open_sound(av, sound) if sound else None)
 
 
+def check_film(path: Path, frames: int) -> None:
+    """Open a finished film again and count its frames: not every failed write is said.
+
+    Raises:
+        FilmError: it cannot be opened, or has another number of frames.
+    """
+    av = find_pyav()
+    try:
+        found = _count_with_opencv(path) if av is None else _count_with_pyav(av, path)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise FilmError(f"what was written cannot be read again ({reason(error)})") from error
+    if found != frames:
+        raise FilmError(f"only {found} of its {frames} frames were written")
+    if _boxes_end(path) != path.stat().st_size:
+        raise FilmError("its end was not written")
+
+
+def _boxes_end(path: Path) -> int:
+    """Where the last box of an MP4 ends (ISO 14496-12, "Object Structure"); readers look at those they need alone."""
+    end = 0
+    with path.open("rb") as file:
+        while len(head := file.read(16)) >= 8:
+            size = int.from_bytes(head[:4], "big")
+            size = int.from_bytes(head[8:], "big") if size == 1 else size
+            if size < 8:
+                return -1
+            end += size
+            file.seek(end)
+    return end
+
+
+def _count_with_pyav(av: Any, path: Path) -> int:
+    try:
+        with av.open(location(str(path))) as container:
+            return sum(packet.size > 0 and not packet.is_corrupt for packet in container.demux(video=0))
+    except av.error.FFmpegError as error:
+        raise OSError(reason(error)) from error
+
+
+def _count_with_opencv(path: Path) -> int:
+    capture = cv2.VideoCapture(name_for_opencv(location(str(path))))
+    frames = 0
+    while capture.grab():
+        frames += 1
+    capture.release()
+    return frames
+
+
 def has_sound(av: Any, address: str) -> bool:
     """Whether a file has sound that can be copied."""
     try:
-        with av.open(address) as container:
+        with av.open(location(address)) as container:
             return bool(container.streams.audio)
     except (av.error.FFmpegError, OSError):
         return False
@@ -91,14 +158,14 @@ def _even(pixels: Pixels) -> Pixels:
 class _OpenCvWriter:
     def __init__(self, path: Path, size: tuple[int, int], info: StreamInfo) -> None:
         self._size = size
-        codec = cv2.VideoWriter.fourcc(*"mp4v")
-        self._writer = cv2.VideoWriter(
-            str(path), codec, info.fps or 25.0, (size[1] + size[1] % 2, size[0] + size[0] % 2)
-        )
+        self.frames = 0
+        place, codec = name_for_opencv(location(str(path))), cv2.VideoWriter.fourcc(*"mp4v")
+        self._writer = cv2.VideoWriter(place, codec, info.fps or 25.0, (size[1] + size[1] % 2, size[0] + size[0] % 2))
         if not self._writer.isOpened():
-            raise DekrPoseError(f"OpenCV cannot write {path}; install PyAV: pip install 'dekrpose[video]'")
+            raise FilmError("OpenCV cannot write it; install PyAV: pip install 'dekrpose[video]'")
 
     def write(self, pixels: Pixels, timestamp: float, duration: float | None) -> None:
+        self.frames += 1
         self._writer.write(cv2.cvtColor(_even(fit(pixels, self._size)), cv2.COLOR_RGB2BGR))
 
     def close(self, whole: bool) -> None:
@@ -108,7 +175,8 @@ class _OpenCvWriter:
 class _Sound:
     """The first sound track of a file, packet by packet, as it is."""
 
-    def __init__(self, container: Any, start: float) -> None:
+    def __init__(self, av: Any, container: Any, start: float) -> None:
+        self._unreadable = (av.error.FFmpegError, OSError, ValueError)
         self._container = container
         self.stream = container.streams.audio[0]
         self._tick = Fraction(self.stream.time_base)
@@ -118,6 +186,13 @@ class _Sound:
         self._next = self._following()
 
     def _following(self) -> Any | None:
+        try:
+            return self._next_packet()
+        except self._unreadable as error:
+            logger.warning("the sound ends early: %s", reason(error))
+            return None
+
+    def _next_packet(self) -> Any | None:
         for packet in self._packets:
             if not packet.size or packet.pts is None or packet.dts is None:
                 continue
@@ -139,11 +214,11 @@ class _Sound:
 
 
 def _open_sound(av: Any, sound: tuple[str, float]) -> _Sound | None:
-    container = av.open(sound[0])
+    container = av.open(location(sound[0]))
     if not container.streams.audio:
         container.close()
         return None
-    return _Sound(container, sound[1])
+    return _Sound(av, container, sound[1])
 
 
 class _PyAvWriter:
@@ -151,22 +226,32 @@ class _PyAvWriter:
         self._av, self._size, self._tick, self._sound = av, size, info.tick, sound
         self._nominal = 1 / (info.fps or 25.0)
         self._last = -1
+        self.frames = 0
         self._end = 0.0
         self._durations: dict[int, int] = {}
         try:
             self._container, self._video, self._audio = self._start(path, info, sound)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             if sound is None:
-                raise DekrPoseError(f"cannot write {path}: {reason(error)}") from error
+                raise FilmError(reason(error)) from error
             name = sound.stream.codec_context.name
             logger.warning("MP4 cannot hold the sound as it is (%s), the film goes without: %s", name, reason(error))
             sound.close()
             self._sound = None
-            self._container, self._video, self._audio = self._start(path, info, None)
+            with self._said():
+                self._container, self._video, self._audio = self._start(path, info, None)
+
+    @contextmanager
+    def _said(self) -> Iterator[None]:
+        """Whatever cannot be written here, in words."""
+        try:
+            yield
+        except (self._av.error.FFmpegError, OSError, ValueError) as error:
+            raise FilmError(reason(error)) from error
 
     def _start(self, path: Path, info: StreamInfo, sound: _Sound | None) -> tuple[Any, Any, Any]:
         encoder = next(name for name in _ENCODERS if name in self._av.codecs_available)
-        container = self._av.open(str(path), "w", format="mp4")
+        container = self._av.open(location(str(path)), "w", format="mp4")
         try:
             rate = Fraction(info.fps or 25.0).limit_denominator(1001)
             video = container.add_stream(encoder, rate=rate, options=_OPTIONS.get(encoder, {}))
@@ -184,6 +269,7 @@ class _PyAvWriter:
         return container, video, audio
 
     def write(self, pixels: Pixels, timestamp: float, duration: float | None) -> None:
+        self.frames += 1
         picture = self._av.VideoFrame.from_ndarray(_even(fit(pixels, self._size)), format="rgb24")
         picture.pts = self._last = max(round(timestamp / self._tick), self._last + 1)
         picture.time_base = self._tick
@@ -191,7 +277,8 @@ class _PyAvWriter:
         self._durations[picture.pts] = max(round(shown / self._tick), 1)
         self._end = timestamp + shown
         self._copy_sound(timestamp)
-        self._mux(self._video.encode(picture))
+        with self._said():
+            self._mux(self._video.encode(picture))
 
     def _mux(self, packets: Any) -> None:
         for packet in packets:
@@ -204,13 +291,16 @@ class _PyAvWriter:
         if self._sound is not None:
             for packet in self._sound.until(until):
                 packet.stream = self._audio
-                self._container.mux(packet)
+                with self._said():
+                    self._container.mux(packet)
 
     def close(self, whole: bool) -> None:
         try:
-            self._mux(self._video.encode())
+            with self._said():
+                self._mux(self._video.encode())
             self._copy_sound(float("inf") if whole else self._end)
         finally:
-            self._container.close()
             if self._sound is not None:
                 self._sound.close()
+            with self._said():
+                self._container.close()

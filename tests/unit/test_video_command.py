@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ import pytest
 
 from dekrpose import Poses
 from dekrpose.cli import main
+from dekrpose.video import outputs, writer
 from dekrpose.video.writer import fit
 from tests import video_clips as clips
 from tests.small_model import write_small_model
@@ -215,6 +220,111 @@ def test_an_error_in_the_middle_keeps_what_was_done(
     assert len(frames_of(tmp_path / "clip.poses.mp4")) == 5
     assert len(lines_of(tmp_path / "clip.poses.jsonl")) == 6
     assert nothing_else(tmp_path, "clip.mp4", "clip.poses.mp4", "clip.poses.jsonl")
+
+
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """Writing more than these bytes into one file fails, as on a full disk."""
+    resource = pytest.importorskip("resource", reason="Windows has no limit on the size of files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("reader", ["PyAV", "OpenCV"])
+def test_a_film_that_cannot_be_written_whole_gets_no_name(
+    tmp_path: Path, model: str, reader: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = clips.write_clip(tmp_path / "clip.mp4", clips.regular(20))
+    noise = np.random.default_rng(0)
+    monkeypatch.setattr(Poses, "draw", lambda *_, **__: noise.integers(0, 256, (*clips.SIZE, 3), np.uint8))
+    if reader == "OpenCV":
+        monkeypatch.setitem(sys.modules, "av", None)
+    film, lines = tmp_path / "clip.poses.mp4", tmp_path / "clip.poses.jsonl"
+    options = ["video", str(path), "--model", model, "--score-threshold", "1.1"]
+    assert main(options) == 0
+    size = film.stat().st_size
+    film.write_bytes(b"the older one")
+    for limit in (size // 2, size - 100, size - 1):  # pictures, the index at the end, or its very last byte
+        noise = np.random.default_rng(0)
+        capsys.readouterr()
+        with files_up_to(limit):
+            assert main(options) == 1
+        said = capsys.readouterr().err
+        assert f"dekrpose: cannot write {film}: " in said
+        assert "The older clip.poses.mp4 stays as it was" in said
+        assert film.read_bytes() == b"the older one"
+        assert len(lines_of(lines)) > 0
+        assert nothing_else(tmp_path, path.name, film.name, lines.name)
+    noise = np.random.default_rng(0)
+    with files_up_to(size):
+        assert main(options) == 0
+    assert len(frames_of(film)) == 20
+
+
+@pytest.mark.parametrize("reader", ["PyAV", "OpenCV"])
+def test_a_film_is_counted_before_it_gets_its_name(
+    tmp_path: Path, model: str, reader: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = clips.write_clip(tmp_path / "clip.mp4", clips.regular(20))
+    if reader == "OpenCV":
+        monkeypatch.setitem(sys.modules, "av", None)
+    kind = {"PyAV": "_PyAvWriter", "OpenCV": "_OpenCvWriter"}[reader]
+    close = getattr(writer, kind).close
+
+    def close_and_lose(self: Any, whole: bool) -> None:
+        close(self, whole)
+        self.frames += 3
+
+    monkeypatch.setattr(getattr(writer, kind), "close", close_and_lose)
+    assert main(["video", str(path), "--model", model]) == 1
+    assert "only 20 of its 23 frames were written" in capsys.readouterr().err
+    assert nothing_else(tmp_path, "clip.mp4", "clip.poses.jsonl")
+
+
+def test_lines_that_cannot_be_written_leave_the_older_ones(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: Poses) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(outputs, "line_of", fail)
+    path = clips.write_clip(tmp_path / "clip.mp4", clips.regular(5))
+    assert main(["video", str(path), "--model", model]) == 1
+    assert "clip.poses.jsonl: No space left on device" in capsys.readouterr().err
+    assert nothing_else(tmp_path, "clip.mp4", "clip.poses.jsonl")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="such names are for file systems that take any bytes")
+@pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9"), "caf\u00e9", "2024-05-01T10:30:45"])
+@pytest.mark.parametrize("reader", ["PyAV", "OpenCV"])
+def test_names_that_the_terminal_lacks_or_that_look_like_protocols(
+    tmp_path: Path, model: str, name: str, reader: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips.write_clip(tmp_path / "clip.mp4", clips.regular(4), sound=True).rename(tmp_path / f"{name}.mp4")
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.chdir(tmp_path)
+    if reader == "OpenCV":
+        monkeypatch.setitem(sys.modules, "av", None)
+    assert main(["video", f"{name}.mp4", "--model", model]) == 0
+    terminal.flush()
+    assert b"4 frames" in terminal.buffer.getvalue()  # type: ignore[attr-defined]
+    assert nothing_else(tmp_path, f"{name}.mp4", f"{name}.poses.mp4", f"{name}.poses.jsonl")
+
+
+def test_lines_are_json_whatever_the_names_of_their_frames(tmp_path: Path, model: str) -> None:
+    folder = tmp_path / "shots"
+    folder.mkdir()
+    (folder / os.fsdecode(b"0-caf\xe9.png")).write_bytes(b"no picture")
+    cv2.imwrite(str(folder / "1.png"), clips.picture(1))
+    assert main(["video", str(folder), "--model", model]) == 1
+    first, second = lines_of(tmp_path / "shots.poses.jsonl")
+    assert "0-caf\udce9.png" in first["error"]
+    assert second["error"] is None
 
 
 @pytest.mark.slow

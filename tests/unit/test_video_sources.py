@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
@@ -180,6 +181,25 @@ def test_opencv_reads_files_where_pyav_is_missing(tmp_path: Path, without_pyav: 
     assert (source.info.frames, source.info.fps, source.troubles) == (12, 20, [])
 
 
+def odd_name(kind: str) -> str:
+    """A file's name that looks like a protocol, or is no UTF-8."""
+    name = {"a time": "2024-05-01T10:30:45.mp4", "a protocol": "http:clip.mp4", "no UTF-8": os.fsdecode(b"caf\xe9.mp4")}
+    return name[kind]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="such names are for file systems that take any bytes")
+@pytest.mark.parametrize("kind", ["a time", "a protocol", "no UTF-8"])
+def test_a_file_is_a_file_whatever_its_name(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = odd_name(kind)
+    clips.write_clip(tmp_path / "clip.mp4", clips.regular(5)).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for module in (sys.modules["av"], None):
+        monkeypatch.setitem(sys.modules, "av", module)
+        source = open_source(name)
+        assert numbers(list(source.frames)) == list(range(5))
+        assert (source.info.name, source.info.live) == (name, False)
+
+
 def test_a_file_behind_an_address_is_a_file(tmp_path: Path) -> None:
     clip = clips.write_clip(tmp_path / "clip.mp4", clips.regular(15), movflags="faststart")
     with serve() as server:
@@ -187,6 +207,10 @@ def test_a_file_behind_an_address_is_a_file(tmp_path: Path) -> None:
         source = open_source(f"{server.address}/clip.mp4")
         assert not source.info.live
         assert numbers(list(source.frames)) == list(range(15))
+        server.files["clip.h264"] = clips.write_clip(tmp_path / "clip.h264", clips.regular(15)).read_bytes()
+        raw = open_source(f"{server.address}/clip.h264")  # which does not say how long it lasts
+        assert not raw.info.live
+        assert numbers(list(raw.frames)) == list(range(15))
         with pytest.raises(DekrPoseError, match=r"cannot open http.*nothing\.mp4"):
             open_source(f"{server.address}/nothing.mp4")
 

@@ -1,0 +1,166 @@
+"""The account of a file that does not say when its pictures are shown: the order is the decoder's."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any, Literal
+
+from dekrpose.video.places import Place
+
+Clock = Literal["pictures", "packets", "none"]
+_JUMP = 1.0  # seconds back that are a new beginning, as in files that were joined, and no rounding
+_LOST = "the decoder gave no picture"
+
+
+def clock_of(name: str, is_raw: bool, is_late: bool, stamps: Sequence[tuple[int | None, int | None]]) -> Clock | None:
+    """Which clock a file without times of presentation goes by.
+
+    AVI, ASF and raw streams know when packets are decoded at best, and FFmpeg guesses the rest, wrongly where H.264
+    has B-frames. So does Matroska for tracks that came from AVI: the guess is the time of the next packet. Program
+    streams stamp only the first of the small pictures that share a packet of theirs.
+
+    Args:
+        name: of the container's format.
+        is_raw: whether it has no times at all.
+        is_late: whether FFmpeg cannot tell from a packet when its picture is shown, as for H.264.
+        stamps: times of presentation and of decoding of the first packets.
+
+    Returns:
+        "packets": their times of decoding; "pictures": the times that some of them have; None: every packet says when
+        it is shown.
+    """
+    if is_raw or name in ("avi", "asf", "asf_o"):
+        return "packets"
+    if (name == "mpeg" and is_late) or any(shown is None for shown, _ in stamps):
+        return "pictures"
+    guessed = len(stamps) > 1 and all(shown == decoded for (shown, _), (_, decoded) in pairwise(stamps))
+    return "packets" if guessed and name.startswith("matroska") else None
+
+
+class InOrder:
+    """Packets go in, pictures come as the decoder gives them, and places leave in that order.
+
+    Where packets are found broken, and only then, a packet without a picture is a lost one: else the decoder just
+    takes more of them before it gives the first.
+
+    Args:
+        tick: seconds per tick of the file's clock.
+        origin: ticks at which time is 0.
+        nominal: seconds per picture.
+        silent: whether a packet may show nothing without being broken.
+        clock: "packets": the time of the nth picture is when the nth packet is decoded; "pictures": it is the
+            picture's own, where it has one; "none": it is the frame rate's.
+    """
+
+    def __init__(self, tick: Fraction, origin: int, nominal: Fraction, silent: bool, clock: Clock) -> None:
+        self._tick, self._origin, self._nominal, self._silent, self._clock = tick, origin, nominal, silent, clock
+        self.count = 0
+        self.last = -1.0
+        self._packets = 0  # that went in or were skipped
+        self._first: float | None = None  # seconds of the file's clock at which its first packet is decoded
+        self._opening = 0.0  # our seconds of the first picture
+        self._shift: float | None = None  # from the file's clock to ours, seconds
+        self._lag: int | None = None  # packets that the decoder takes before it gives the first picture
+        self._clocks: deque[float | None] = deque()  # seconds of the packets whose number is self._clocks_from or later
+        self._clocks_from = 0
+        self._durations: deque[float] = deque()
+        self._lost: deque[tuple[int, str]] = deque()  # number and reason
+        self._damaged = self._ends = False
+        self._done: list[Place] = []
+
+    def skips(self, delayed: bool) -> bool:
+        """Whether decoding may begin later than the file: where pictures leave the decoder as they go in."""
+        return self._clock == "packets" and not delayed
+
+    def skip(self, packets: Sequence[Any], key: Any) -> None:
+        """Packets that are not decoded are only counted, those before a key frame."""
+        if packets:
+            self._decoded(packets[0].pts, packets[0].dts, packets[0].duration or 0)
+        self.count += len(packets)
+        self._packets += len(packets)
+        self._clocks_from += len(packets)
+
+    def enter(self, pts: int | None, dts: int | None, duration: int) -> None:
+        """A packet goes to the decoder; all in ticks of the file's clock."""
+        self._clocks.append(self._decoded(pts, dts, duration))
+        self._durations.append(float(duration * self._tick))
+        self._packets += 1
+
+    def _decoded(self, pts: int | None, dts: int | None, duration: int) -> float | None:
+        """When a packet is decoded: seconds of the file's clock."""
+        if self._packets or self._clock != "packets" or dts is None:
+            return None if dts is None else float(dts * self._tick)
+        step = duration or round(self._nominal / self._tick)
+        if pts is not None and (pts - dts) * self._tick > _JUMP and pts - dts > 2 * step:
+            dts = pts - step  # FFmpeg says 0 where it does not know when the first one is decoded
+        self._first = float(dts * self._tick)
+        self._opening = max(float((dts - self._origin) * self._tick), 0.0)
+        return self._first
+
+    def end(self) -> None:
+        """No packet comes any more, only pictures that the decoder still holds."""
+        self._ends = True
+
+    def fail(self, pts: int | None, reason: str) -> None:
+        """The last packet cannot be decoded."""
+        self._damaged = True
+        if not self._ends:
+            self._lost.append((self._packets - 1, reason))
+
+    def arrive(self, pts: int | None, picture: Any) -> None:
+        """A picture comes out of the decoder."""
+        self._damaged |= bool(picture.is_corrupt)
+        if self._lag is None:
+            self._lag = max(self._packets - 1 - self.count - len(self._lost), 0)
+        elif self._damaged and not self._silent and not self._ends:
+            missing = self._packets - 1 - self._lag - self.count - len(self._lost)
+            self._lost.extend([(self._packets - 2, _LOST)] * missing)
+        while self._lost and self._lost[0][0] <= self.count:
+            self._place(None, None, self._lost.popleft()[1])
+        self._place(pts, picture, "")
+
+    def settle(self, whole: bool, end: int | None = None) -> Iterator[Place]:
+        """The places that are known; ``whole``: there are no more packets."""
+        if whole:
+            for _, reason in self._lost:
+                self._place(None, None, reason)
+            self._lost.clear()
+            while self._damaged and not self._silent and self.count < self._packets:
+                self._place(None, None, _LOST)
+        done, self._done = self._done, []
+        yield from done
+
+    def _place(self, pts: int | None, picture: Any | None, reason: str) -> None:
+        duration = self._durations.popleft() if self._durations and self._clock != "none" else 0.0
+        step = duration if duration and self._clock == "pictures" else float(self._nominal)
+        expected = self.last + step if self.last >= 0 else self._opening
+        stamp = self._stamp(pts, picture is None)
+        self.last = expected if stamp is None else self._on_time(stamp, expected)
+        self._done.append(Place(self.count, self.last, duration or None, picture, reason))
+        self.count += 1
+
+    def _on_time(self, stamp: float, expected: float) -> float:
+        """Our time of a stamp of the file's clock, both in seconds; time goes on where that clock stands or jumps."""
+        if self._shift is None and self._clock == "pictures":
+            self._shift = max(-float(self._origin * self._tick), -stamp)
+        elif self._shift is None:
+            first = stamp if self.count == 0 or self._first is None else self._first
+            self._shift = self._opening - first
+        time = stamp + self._shift
+        if self.last >= 0 and time < self.last - _JUMP:
+            self._shift += expected - time
+        return time if self.last < 0 or time > self.last else expected
+
+    def _stamp(self, pts: int | None, is_lost: bool) -> float | None:
+        if self._clock == "pictures":
+            return None if pts is None else float(pts * self._tick)
+        number = self.count + (self._lag or 0)
+        if self._silent and not is_lost:  # each picture comes right after its packet, or after the next one
+            number = self._packets - (0 if self._ends else 1)
+        while self._clocks and self._clocks_from < number:
+            self._clocks.popleft()
+            self._clocks_from += 1
+        return self._clocks[0] if self._clocks and self._clock == "packets" else None
