@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +24,11 @@ _PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0 done, 1 something failed, 2 wrong usage."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    with _printable_names():
+        return _main(sys.argv[1:] if arguments is None else arguments)
+
+
+def _main(arguments: Sequence[str]) -> int:
     try:
         options = _parser(arguments).parse_args(arguments)
         run: Callable[[argparse.Namespace], int] = options.run
@@ -32,6 +39,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DekrPoseError, OSError, ValueError, ImportError) as error:
         print(f"dekrpose: {_words(error)}", file=sys.stderr)
         return 1
+
+
+@contextmanager
+def _printable_names() -> Iterator[None]:
+    """Names that the terminal has no characters for are printed with escapes; they would end the command else."""
+    changed: list[tuple[io.TextIOWrapper, str | None]] = []
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            changed.append((stream, stream.errors))
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream, errors in changed:
+            with suppress(OSError, ValueError):  # a pipe whose reader has gone
+                stream.reconfigure(errors=errors)
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -133,7 +156,7 @@ def predict(options: argparse.Namespace) -> int:
             poses = _estimate(estimator, photo, options)
             for path in outputs[photo]:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                poses.save(path)
+                replace(poses, source=_text(photo)).save(path)
         except (DekrPoseError, OSError) as error:
             reason = _words(error)
             failures.append(reason if photo in reason else f"{photo}: {reason}")
@@ -209,6 +232,11 @@ def _estimate(estimator: PoseEstimator, photo: str, options: argparse.Namespace)
         scales=options.scales,
         match_heatmap=options.match_heatmap,
     )
+
+
+def _text(name: str) -> str:
+    """A name as JSON can hold it: bytes that are no text, which Python keeps as half characters, as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _summary(photo: str, poses: Poses, written: Sequence[Path]) -> str:

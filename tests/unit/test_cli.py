@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +106,28 @@ def test_a_broken_photo_does_not_stop_the_others(photos: Path, capsys: pytest.Ca
     assert captured.out.count("->") == 2
     assert captured.err.startswith("failed: photos/aa.jpg is not an image")
     assert captured.err.splitlines()[-1] == "1 failed, the others are done"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="such names are for file systems that take any bytes")
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_names_that_are_no_text_or_that_the_terminal_lacks(
+    photos: Path, encoding: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [os.fsdecode(b"caf\xe9"), "caf\u00e9", "\u5199\u771f"]
+    for name in names:
+        write_photo(photos / "a.jpg").rename(photos / f"{name}.jpg")
+    (photos / os.fsdecode(b"broken\xe9.jpg")).write_text("no photo")
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main(["predict", "photos", "--json", "--out", "out"]) == 1
+    assert "1 failed, the others are done" in capsys.readouterr().err
+    assert terminal.errors == "strict"  # as it was
+    terminal.flush()
+    assert terminal.buffer.getvalue().count(b"->") == 4  # type: ignore[attr-defined]
+    made = [f"{name}.poses.{suffix}" for name in names for suffix in ("jpg", "json")]
+    assert listing(Path("out")) == sorted([*made, "b.poses.png", "b.poses.json"])
+    for path in Path("out").glob("*.json"):
+        assert Poses.from_json(path.read_bytes().decode("utf-8")).image_size[0] > 0
 
 
 def test_a_missing_photo_does_not_stop_the_others(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
