@@ -204,8 +204,8 @@ def _check_claims(data: bytes, header: PIL.Image.Image | None, name: str) -> Non
     most = MAX_PIXELS if len(data) >= 2**20 else MAX_PIXELS // 4
     if width * height > most:
         raise ImageError(
-            f"{name} has {width} x {height} pixels in {len(data):,} bytes, more than the {most / 1e6:.0f} million that a "
-            "file of this size may have; make it smaller first"
+            f"{name} has {width} x {height} pixels in {len(data):,} bytes, more than the {most / 1e6:.0f} million that "
+            "a file of this size may have; make it smaller first"
         )
 
 
