@@ -11,7 +11,7 @@ from typing import Any, Literal
 from dekrpose.video.places import Place
 
 Clock = Literal["pictures", "packets", "none"]
-_JUMP = 1.0  # seconds back that are a new beginning, as in files that were joined, and no rounding
+_JUMP = 1  # seconds back that are a new beginning, as in files that were joined, and no rounding
 _LOST = "the decoder gave no picture"
 
 
@@ -58,18 +58,25 @@ class InOrder:
     def __init__(self, tick: Fraction, origin: int, nominal: Fraction, silent: bool, clock: Clock) -> None:
         self._tick, self._origin, self._nominal, self._silent, self._clock = tick, origin, nominal, silent, clock
         self.count = 0
-        self.last = -1.0
+        self._last: Fraction | None = None
         self._packets = 0  # that went in or were skipped
-        self._first: float | None = None  # seconds of the file's clock at which its first packet is decoded
-        self._opening = 0.0  # our seconds of the first picture
-        self._shift: float | None = None  # from the file's clock to ours, seconds
+        self._first: Fraction | None = None  # seconds of the file's clock at which its first packet is decoded
+        self._opening = Fraction(0)  # our seconds of the first picture
+        self._shift: Fraction | None = None  # from the file's clock to ours, seconds
         self._lag: int | None = None  # packets that the decoder takes before it gives the first picture
-        self._clocks: deque[float | None] = deque()  # seconds of the packets whose number is self._clocks_from or later
+        self._clocks: deque[Fraction | None] = (
+            deque()
+        )  # seconds of the packets whose number is self._clocks_from or later
         self._clocks_from = 0
-        self._durations: deque[float] = deque()
+        self._durations: deque[Fraction] = deque()
         self._lost: deque[tuple[int, str]] = deque()  # number and reason
         self._damaged = self._ends = False
         self._done: list[Place] = []
+
+    @property
+    def last(self) -> float:
+        """Seconds of the last place, -1 before the first one."""
+        return -1.0 if self._last is None else float(self._last)
 
     def skips(self, delayed: bool) -> bool:
         """Whether decoding may begin later than the file: where pictures leave the decoder as they go in."""
@@ -86,18 +93,18 @@ class InOrder:
     def enter(self, pts: int | None, dts: int | None, duration: int) -> None:
         """A packet goes to the decoder; all in ticks of the file's clock."""
         self._clocks.append(self._decoded(pts, dts, duration))
-        self._durations.append(float(duration * self._tick))
+        self._durations.append(duration * self._tick)
         self._packets += 1
 
-    def _decoded(self, pts: int | None, dts: int | None, duration: int) -> float | None:
+    def _decoded(self, pts: int | None, dts: int | None, duration: int) -> Fraction | None:
         """When a packet is decoded: seconds of the file's clock."""
         if self._packets or self._clock != "packets" or dts is None:
-            return None if dts is None else float(dts * self._tick)
+            return None if dts is None else dts * self._tick
         step = duration or round(self._nominal / self._tick)
         if pts is not None and (pts - dts) * self._tick > _JUMP and pts - dts > 2 * step:
             dts = pts - step  # FFmpeg says 0 where it does not know when the first one is decoded
-        self._first = float(dts * self._tick)
-        self._opening = max(float((dts - self._origin) * self._tick), 0.0)
+        self._first = dts * self._tick
+        self._opening = max((dts - self._origin) * self._tick, Fraction(0))
         return self._first
 
     def end(self) -> None:
@@ -134,29 +141,29 @@ class InOrder:
         yield from done
 
     def _place(self, pts: int | None, picture: Any | None, reason: str) -> None:
-        duration = self._durations.popleft() if self._durations and self._clock != "none" else 0.0
-        step = duration if duration and self._clock == "pictures" else float(self._nominal)
-        expected = self.last + step if self.last >= 0 else self._opening
+        duration = self._durations.popleft() if self._durations and self._clock != "none" else Fraction(0)
+        step = duration if duration and self._clock == "pictures" else self._nominal
+        expected = self._opening if self._last is None else self._last + step
         stamp = self._stamp(pts, picture is None)
-        self.last = expected if stamp is None else self._on_time(stamp, expected)
-        self._done.append(Place(self.count, self.last, duration or None, picture, reason))
+        self._last = expected if stamp is None else self._on_time(stamp, expected)
+        self._done.append(Place(self.count, float(self._last), float(duration) or None, picture, reason))
         self.count += 1
 
-    def _on_time(self, stamp: float, expected: float) -> float:
+    def _on_time(self, stamp: Fraction, expected: Fraction) -> Fraction:
         """Our time of a stamp of the file's clock, both in seconds; time goes on where that clock stands or jumps."""
         if self._shift is None and self._clock == "pictures":
-            self._shift = max(-float(self._origin * self._tick), -stamp)
+            self._shift = max(-self._origin * self._tick, -stamp)
         elif self._shift is None:
             first = stamp if self.count == 0 or self._first is None else self._first
             self._shift = self._opening - first
         time = stamp + self._shift
-        if self.last >= 0 and time < self.last - _JUMP:
+        if self._last is not None and time < self._last - _JUMP:
             self._shift += expected - time
-        return time if self.last < 0 or time > self.last else expected
+        return time if self._last is None or time > self._last else expected
 
-    def _stamp(self, pts: int | None, is_lost: bool) -> float | None:
+    def _stamp(self, pts: int | None, is_lost: bool) -> Fraction | None:
         if self._clock == "pictures":
-            return None if pts is None else float(pts * self._tick)
+            return None if pts is None else pts * self._tick
         number = self.count + (self._lag or 0)
         if self._silent and not is_lost:  # each picture comes right after its packet, or after the next one
             number = self._packets - (0 if self._ends else 1)

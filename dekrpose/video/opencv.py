@@ -106,7 +106,8 @@ def _file_frames(capture: cv2.VideoCapture, info: StreamInfo, troubles: list[str
                 break
             timestamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 if has_clock else index / info.fps
             origin = timestamp if origin is None and math.isfinite(timestamp) else origin
-            timestamp -= origin or 0.0  # AVI begins late by what its decoder holds
+            if origin:  # AVI begins late by what its decoder holds; 0.28 - 0.08 is a little less than 0.2
+                timestamp = round(timestamp - origin, 9)
             if not last < timestamp < math.inf:
                 timestamp = index / info.fps if index / info.fps > last else last + 1 / info.fps
             last = timestamp

@@ -10,15 +10,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
+from dekrpose import PoseEstimator
 from dekrpose.errors import ImageError
 from dekrpose.video.frames import Frame, sensible_rate
 from dekrpose.video.in_order import InOrder, clock_of
+from dekrpose.video.opencv import open_camera
 from dekrpose.video.places import Places
 from dekrpose.video.sources import open_source
+from dekrpose.video.stream import open_stream
 from tests import video_clips as clips
+from tests.small_model import write_small_model
 
 CASES = Path(__file__).parents[1] / "cases" / "film"
 RATE = Fraction(1, 25)
@@ -217,3 +222,46 @@ def test_packets_without_any_time_between_others_have_their_places() -> None:
     found += account.settle(whole=True)
     assert [place.timestamp / float(RATE) for place in found] == pytest.approx([0, 1, 2, 3, 4, 5])
     assert all(place.picture is not None for place in found)
+
+
+@pytest.mark.parametrize("said", [0.0, -25.0, float("nan"), float("inf"), -float("inf"), 1e-9, 1e300])
+def test_whatever_opencv_says_of_a_file_and_a_camera(said: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Capture:
+        def __init__(self, _: Any) -> None:
+            self.left = 5
+
+        def isOpened(self) -> bool:  # noqa: N802
+            return True
+
+        def get(self, _: int) -> float:
+            return said
+
+        def read(self) -> tuple[bool, Any]:
+            self.left -= 1
+            return self.left >= 0, clips.picture(self.left)
+
+        def release(self) -> None:
+            pass
+
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    source = open_source(CASES / "x1.avi")
+    assert times(list(source.frames)) == pytest.approx(clips.regular(5))
+    assert (source.info.fps, source.info.live) == (25, False)
+    camera = open_camera(0)
+    assert camera.info.fps is None
+    camera.close()
+
+
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf"), 1e-320])
+def test_a_rate_that_is_asked_for_must_be_one(fps: float) -> None:
+    estimator = SimpleNamespace(config=None, estimate_many=lambda *_, **__: [])
+    with pytest.raises(ValueError, match="fps must be above 0"):
+        open_stream(estimator, [], fps=fps)  # type: ignore[arg-type]
+
+
+def test_strides_and_tracks_of_a_film_without_times(tmp_path: Path) -> None:
+    estimator = PoseEstimator.from_pretrained(write_small_model(tmp_path / "small.safetensors"))
+    found = list(estimator.estimate_video(CASES / "x2.avi", stride=3, start=0.2, end=0.6, smooth=True))
+    assert [poses.index for poses in found] == [5, 8, 11, 14]
+    assert [poses.timestamp for poses in found] == pytest.approx([0.2, 0.32, 0.44, 0.56])
