@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +155,7 @@ def predict(options: argparse.Namespace) -> int:
             poses = _estimate(estimator, photo, options)
             for path in outputs[photo]:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                replace(poses, source=_text(photo)).save(path)
+                poses.save(path)
         except (DekrPoseError, OSError) as error:
             reason = _words(error)
             failures.append(reason if photo in reason else f"{photo}: {reason}")
@@ -232,11 +231,6 @@ def _estimate(estimator: PoseEstimator, photo: str, options: argparse.Namespace)
         scales=options.scales,
         match_heatmap=options.match_heatmap,
     )
-
-
-def _text(name: str) -> str:
-    """A name as JSON can hold it: bytes that are no text, which Python keeps as half characters, as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _summary(photo: str, poses: Poses, written: Sequence[Path]) -> str:

@@ -302,7 +302,7 @@ class Poses:
         path = Path(path)
         suffix = path.suffix.lower()
         if suffix == ".json":
-            content = self.to_json(indent=2).encode("utf-8")
+            content = self.to_json(indent=2).encode("utf-8", "backslashreplace")  # names may be no text
         elif suffix in _PHOTO_OPTIONS:
             buffer = io.BytesIO()
             Image.fromarray(self.draw()).save(buffer, **_PHOTO_OPTIONS[suffix])
