@@ -65,8 +65,8 @@ class Geometry:
         """
         if max(height, width) > MAX_ASPECT * min(height, width) > 0:
             raise ImageError(
-                f"a photo of {height} x {width} pixels is too narrow a strip, at most {MAX_ASPECT} times as long as wide "
-                "can be read; cut it up"
+                f"a photo of {height} x {width} pixels is too narrow a strip: at most {MAX_ASPECT} times as long as "
+                "wide can be read; cut it up"
             )
         if min(height, width, input_size) < 1 or not 0 < scale < math.inf:
             raise ValueError(f"sizes and scale must be positive, got {height} x {width}, {input_size}, scale {scale}")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -206,7 +206,7 @@ def _fetch_and_convert(folder: Path, published: PublishedWeights) -> Path:
         "url": address,
         "sha256": sha256,
         "bytes": source.stat().st_size,
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     converted = folder / f".{published.name}.safetensors"
     try:
