@@ -24,7 +24,8 @@ def check(area: str, folder: Path) -> None:
     assert rows, f"{folder} has no recording for {area}"
 
 
-@pytest.mark.parametrize("area", AREAS)
+# a whole step of W32 in double precision takes a minute; .ci/run prints the table of all areas
+@pytest.mark.parametrize("area", [pytest.param(a, marks=[pytest.mark.slow] * (a == "area_train_step")) for a in AREAS])
 def test_bundled_subset(area: str) -> None:
     check(area, BUNDLED)
 

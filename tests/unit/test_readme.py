@@ -43,7 +43,11 @@ SHORTER = {
     "eval-tracking": ["--seeds", "1", "--frames", "700", "--cost-frames", "3"],
     "benchmark": ["--runs", "1"],
 }
-PARSED = {"dekrpose models --complexity": "counts twelve networks; the tests of the command line run it on one"}
+PARSED = {
+    "dekrpose models --complexity": "counts twelve networks; the tests of the command line run it on one",
+    "dekrpose benchmark tiny --photo 640x480 --compare dekr-w32-coco": "a minute; the tests of benchmark run a small one",
+    "dekrpose benchmark dekr-w32-coco --compare loop": "a minute, as above",
+}
 INSTALLS = "python3 -m venv .venv && "
 
 SLOW = {"export.md", "gpu.md", "speed.md", "tracking.md", "video-training.md"}
