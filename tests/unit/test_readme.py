@@ -45,7 +45,7 @@ SHORTER = {
 }
 PARSED = {
     "dekrpose models --complexity": "counts twelve networks; the tests of the command line run it on one",
-    "dekrpose benchmark tiny --photo 640x480 --compare dekr-w32-coco": "a minute; the tests of benchmark run a small one",
+    "dekrpose benchmark tiny --photo 640x480 --compare dekr-w32-coco": "a minute; benchmark has tests of its own",
     "dekrpose benchmark dekr-w32-coco --compare loop": "a minute, as above",
 }
 INSTALLS = "python3 -m venv .venv && "
