@@ -31,7 +31,13 @@ class Line:
 
 
 def line_chart(
-    title: str, x_label: str, lines: Sequence[Line], *, band: Sequence[tuple[float, float, float]] = (), top: int = 0
+    title: str,
+    x_label: str,
+    lines: Sequence[Line],
+    *,
+    band: Sequence[tuple[float, float, float]] = (),
+    top: int = 0,
+    reach: float = 0.0,
 ) -> str:
     """The elements of a chart of 640 x 400, from zero on both axes.
 
@@ -40,8 +46,9 @@ def line_chart(
         lines: in the order of the legend.
         band: x, lowest and highest y of a shaded band.
         top: where it begins in the picture.
+        reach: what the x axis reaches at least, so that charts below each other agree.
     """
-    xs = [x for line in lines for x, _ in line.points]
+    xs = [reach, *(x for line in lines for x, _ in line.points)]
     ys = [y for line in lines for _, y in line.points] + [high for _, _, high in band]
     x_ticks, y_ticks = (_ticks(max(values, default=0) or 1) for values in (xs, ys))
 

@@ -20,6 +20,7 @@ def curves_svg(log: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, 
         records: lines of ``validation.jsonl``; the first chart is left out without any.
     """
     charts: list[str] = []
+    reach = max((float(line["step"]) for line in (*log, *records)), default=0.0)
     if records:
         lines = [
             Line(f"{title} {name}", points)
@@ -27,10 +28,10 @@ def curves_svg(log: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, 
             for key, title in _MEASURES
             if (points := _points(records, name, key))
         ]
-        charts.append(line_chart("validation, percent", "steps", lines))
+        charts.append(line_chart("validation, percent", "steps", lines, reach=reach))
     for key, title in (("heat", "heatmap loss"), ("offset", "offset loss")):
         line = Line(title, _smoothed(log, key), dots=False)
-        charts.append(line_chart(title, "steps", [line], top=HEIGHT * len(charts)))
+        charts.append(line_chart(title, "steps", [line], top=HEIGHT * len(charts), reach=reach))
     return svg(charts)
 
 
