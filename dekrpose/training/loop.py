@@ -153,7 +153,7 @@ class Trainer:
         if self.processes.first:
             clear_unfinished(self.folder)
             if self.validation is not None:
-                self.validation.begin(self.folder, self.progress.step, self.total_steps)
+                self.validation.begin(self.folder, self.progress.step)
             with closing(RunLog(self.folder, self.progress.step, self.tensorboard)) as log, self._signals():
                 self._run(end, log)
         else:

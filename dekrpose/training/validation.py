@@ -53,16 +53,15 @@ class Validation:
         self.records: list[dict[str, Any]] = []
         self.folder = Path()
 
-    def begin(self, folder: Path, step: int, total_steps: int) -> None:
-        """Take what the folder's run measured up to a step."""
+    def begin(self, folder: Path, step: int) -> None:
+        """Take what the folder's run measured up to a step; for the process that measures."""
         self.folder = folder
-        self.every = self.every or max(1, total_steps // TIMES)
         drop_later_lines(folder / VALIDATION, step)
         self.records = read_lines(folder / VALIDATION)
 
     def is_due(self, step: int, total_steps: int) -> bool:
-        """Whether a step is one to measure at."""
-        return step == total_steps or step % (self.every or total_steps) == 0
+        """Whether a step is one to measure at; every process says the same."""
+        return step == total_steps or step % (self.every or max(1, total_steps // TIMES)) == 0
 
     def measure(self, config: ModelConfig, weights: Mapping[str, Tensor], device: torch.device, step: int) -> str:
         """Measure weights, keep them if they are the best, and draw the curves.
