@@ -114,7 +114,7 @@ def collect(
             f"for instance {missing[0]!r}"
         )
     people, seconds = [], 0.0
-    for index in tqdm(range(len(photos)), desc="evaluate", unit="photo", disable=not progress):
+    for index in tqdm(range(len(photos)), desc="evaluate", unit="photo", disable=not progress or None):
         image = dataset.read(index)
         start = time.perf_counter()
         found = predict(image)

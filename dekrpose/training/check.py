@@ -129,7 +129,7 @@ def _read_photos(
     unique = list(dict.fromkeys(names))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         results = pool.map(lambda name: _read_photo(files, name), unique)
-        bar = tqdm(results, desc="reading photos", total=len(unique), unit="photo", disable=not progress)
+        bar = tqdm(results, desc="reading photos", total=len(unique), unit="photo", disable=not progress or None)
         stored = dict(zip(unique, bar, strict=True))
     first: dict[bytes, str] = {}
     for name, photo in stored.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -137,9 +136,3 @@ def collate_clips(samples: Sequence[ClipBatch]) -> ClipBatch:
         ),
         torch.cat([sample.resets for sample in samples]),
     )
-
-
-def one_thread(_: int) -> None:
-    """What a loader's process begins with."""
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)

@@ -117,7 +117,7 @@ class CachedPhotos:
             photos, before = dataset.photos[:limit], len(self._images)
             with ThreadPoolExecutor(os.cpu_count()) as threads:
                 images = threads.map(dataset.read, range(len(photos)))
-                for image in tqdm(images, "reading photos", len(photos), unit="photo", disable=not progress):
+                for image in tqdm(images, "reading photos", len(photos), unit="photo", disable=not progress or None):
                     self._images.append(image)
             self.photos += photos * repeats
             self._places += list(range(before, len(self._images))) * repeats

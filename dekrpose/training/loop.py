@@ -326,6 +326,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "progress": asdict(self.progress),
             "config": self._settings(),
+            "teacher": self._taught_by(),
         }
         temporary = self.folder / f"{STATE}.tmp"
         try:
@@ -343,6 +344,9 @@ class Trainer:
         """With the batch of all processes: two of them may go on where one with twice the batch ended."""
         return {**asdict(self.config), "batch_size": self.order.whole_batch}
 
+    def _taught_by(self) -> str | None:
+        return None if self.teacher is None else self.teacher.fingerprint()
+
     def _resume(self) -> None:
         path = self.folder / STATE
         here = int(self.processes.total(torch.tensor(int(path.exists()), device=self.device)))
@@ -352,6 +356,9 @@ class Trainer:
             return
         state = cast(dict[str, Any], torch.load(path, map_location=self.device, weights_only=True))
         changed = changes(state["config"], self._settings())
+        teacher = self._taught_by()
+        if state.get("teacher", teacher) != teacher:  # older states do not say
+            changed.append("teacher")
         if changed:
             raise DekrPoseError(
                 f"{path} belongs to a run with other settings ({', '.join(changed)}); "

@@ -56,7 +56,7 @@ def make_loader(samples: Samples, order: EpochOrder, workers: int) -> DataLoader
         batch_sampler=order,
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         multiprocessing_context=start_method() if workers else None,
         prefetch_factor=4 if workers else None,
         persistent_workers=workers > 0,  # a new fork in every epoch would have all memory copied page by page
@@ -78,8 +78,13 @@ class ProcessLoader(DataLoader[Sample]):
             sys.modules["__main__"] = main
 
 
-def _start_worker(_: int) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the loader ends it so
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training itself sees to that
+def start_worker(_: int) -> None:
+    """What a loader's process begins with.
+
+    Signals that go to all processes of a run, as Ctrl-C and service managers send them, are the run's to answer: it
+    still needs its batches. The loader ends its processes by a word in their queue.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

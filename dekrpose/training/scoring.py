@@ -118,7 +118,7 @@ def train_scoring_net(
     epochs = max(config.epochs, math.ceil(config.minimum_steps / steps))
     history: list[Epoch] = []
     best, least = copy.deepcopy(net.state_dict()), math.inf
-    for number in tqdm(range(epochs), desc="scoring net", unit="epoch", disable=not progress):
+    for number in tqdm(range(epochs), desc="scoring net", unit="epoch", disable=not progress or None):
         error = _epoch(net, optimizer, learnt, torch.randperm(len(learnt[1]), generator=order), config.batch_size)
         if not math.isfinite(error):
             raise DekrPoseError(

@@ -18,14 +18,14 @@ from dekrpose.config import ModelConfig
 from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation.video.clips import ClipSource
 from dekrpose.models.temporal import TemporalDEKR
-from dekrpose.training.clips import ClipBatch, ClipRecipe, ClipSamples, collate_clips, one_thread
+from dekrpose.training.clips import ClipBatch, ClipRecipe, ClipSamples, collate_clips
 from dekrpose.training.distributed import Processes
 from dekrpose.training.forward import normalised
 from dekrpose.training.loop import Trainer
 from dekrpose.training.losses import offset_loss
 from dekrpose.training.memory import keep_freed_memory, start_method
 from dekrpose.training.optimizers import make_optimizer
-from dekrpose.training.order import EpochOrder, ProcessLoader
+from dekrpose.training.order import EpochOrder, ProcessLoader, start_worker
 from dekrpose.training.recipes import TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class TemporalTrainer(Trainer):
             raise DekrPoseError("a flat GRU is not trained by this command; take a model with convolutional GRUs")
         self.config, self.recipe, self.parts = config, recipe, parts
         self.model_config: ModelConfig = model.config.without_numbers()
-        self.validation, self.stopped = None, None
+        self.teacher = self.validation = self.stopped = None
         self.folder, self.device, self.tensorboard = Path(folder), torch.device(device), tensorboard
         self.processes = Processes()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -170,7 +170,7 @@ class KeptMaps:
     def __iter__(self) -> Iterator[MapBatch]:
         if not self._clips:
             count = self.samples.recipe.clips
-            bar = tqdm(range(count), desc="looking at clips", unit="clip")
+            bar = tqdm(range(count), desc="looking at clips", unit="clip", disable=None)
             self._clips = [self._keep(index) for index in bar]
         for batch in self.order:
             kept = [self._clips[index[2]] for index in batch]
@@ -224,7 +224,7 @@ def _loader(samples: ClipSamples, trainer: TemporalTrainer) -> DataLoader[ClipBa
         batch_sampler=trainer.order,
         num_workers=workers,
         collate_fn=collate_clips,
-        worker_init_fn=one_thread,
+        worker_init_fn=start_worker,
         multiprocessing_context=start_method() if workers else None,
         persistent_workers=workers > 0,
     )

@@ -28,7 +28,11 @@ def start(data: Path, folder: Path, *extra: str) -> subprocess.Popen[bytes]:
     words += ["--batch-size", "2", "--device", "cpu", *extra]
     with (data / f"{folder.name}.txt").open("ab") as output:
         return subprocess.Popen(
-            [str(word) for word in words], stdout=output, stderr=output, env=os.environ | {"OMP_NUM_THREADS": "1"}
+            [str(word) for word in words],
+            stdout=output,
+            stderr=output,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            start_new_session=True,
         )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dekrpose.cli import main
+from dekrpose.errors import DekrPoseError
 from dekrpose.models.dekr import DEKR
 from dekrpose.training import memory, precision
 from dekrpose.training.command import _dataset
@@ -96,6 +97,15 @@ def test_a_run_with_a_teacher_learns_what_it_says(photos: CachedPhotos, tmp_path
     trainer = Trainer(OWN, config, photos, tmp_path, teacher=DEKR(OWN))
     trainer.run()
     assert trainer.progress.step == 3
+
+
+def test_a_run_goes_on_with_its_own_teacher_alone(photos: CachedPhotos, tmp_path: Path) -> None:
+    config, teacher, stranger = replace(CONFIG, epochs=1), DEKR(OWN), DEKR(OWN)
+    Trainer(OWN, config, photos, tmp_path, teacher=teacher).run(until=1)
+    for other in (None, stranger):
+        with pytest.raises(DekrPoseError, match=r"other settings \(teacher\)"):
+            Trainer(OWN, config, photos, tmp_path, teacher=other)
+    assert Trainer(OWN, config, photos, tmp_path, teacher=teacher).progress.step == 1
 
 
 def test_pretrained_layers_stay_or_move_less(photos: CachedPhotos, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -136,7 +137,7 @@ def test_a_run_that_is_asked_to_end_saves_its_state(tmp_path: Path, number: sign
     while len(records(folder)) < 3:
         assert process.poll() is None, (data / "run.txt").read_text()
         time.sleep(0.01)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # the loader's processes get it too, as with Ctrl-C and service managers
     assert process.wait(timeout=60) == 128 + number
     step = records(folder)[-1]["step"]
     assert state(folder)["progress"]["step"] == step < 40

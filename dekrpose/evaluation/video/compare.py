@@ -88,7 +88,7 @@ def compare(
     cells: dict[tuple[str, str, int], list[ClipMeasures]] = {}
     jobs = [(seed, number, condition) for seed in seeds for number in range(clips) for condition in conditions]
     threshold = estimator.config.decode.score_threshold
-    for seed, number, condition in tqdm(jobs, desc="evaluate", unit="clip", disable=not progress):
+    for seed, number, condition in tqdm(jobs, desc="evaluate", unit="clip", disable=not progress or None):
         rng = np.random.default_rng([_TEST, seed, number])
         clean = source.draw(int(rng.integers(len(source))), rng, shape)
         clip, _ = corrupt(clean, condition, np.random.default_rng([_TEST, seed, number, 1]))
