@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from dekrpose.draw import draw_poses
     from dekrpose.errors import CheckpointError, DekrPoseError
     from dekrpose.estimator import PoseEstimator
-    from dekrpose.hub import list_models
+    from dekrpose.hub.models import list_models
     from dekrpose.results import Poses
     from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
 
@@ -36,7 +36,7 @@ _HOME = {
     "Poses": "results",
     "Skeleton": "skeletons",
     "draw_poses": "draw",
-    "list_models": "hub",
+    "list_models": "hub.models",
 }
 
 

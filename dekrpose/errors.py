@@ -13,3 +13,10 @@ class CheckpointError(DekrPoseError):
 
 class ImageError(DekrPoseError, ValueError):
     """An image cannot be read, or its type, shape or values are not supported."""
+
+
+def error_words(error: Exception) -> str:
+    """An error's message; the system's own without their number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)

@@ -20,23 +20,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dekrpose import hub, images, repositories
-from dekrpose.center_path import find_candidates, reads_centers
+from dekrpose import images
+from dekrpose.architectures.dekr.decode import choose_poses, decode, pose_map
+from dekrpose.architectures.dekr.fast import FastPath
+from dekrpose.architectures.dekr.multiscale import flip_input, merge_flipped
+from dekrpose.architectures.dekr.network import DEKR
+from dekrpose.architectures.dekr.temporal import Maps, TemporalDEKR, build_model
+from dekrpose.architectures.parts.scoring_net import OKSScoreNet, rescore
 from dekrpose.checkpoints import read_checkpoint, read_rescoring_net
 from dekrpose.config import OUTPUT_STRIDE, MatchMode, ModelConfig
-from dekrpose.decode.dekr import choose_poses, decode, pose_map
-from dekrpose.decode.multiscale import flip_input, merge_flipped
-from dekrpose.device_path import DevicePath
+from dekrpose.engines.cpu import find_candidates, reads_centers
+from dekrpose.engines.cuda import DevicePath
+from dekrpose.engines.file import Exported, ExportedModel, ExportedPeople, exported_device, is_exported, read_exported
 from dekrpose.errors import CheckpointError, DekrPoseError, ImageError
-from dekrpose.exported import Exported, ExportedModel, ExportedPeople, exported_device, is_exported, read_exported
+from dekrpose.hub import models, repositories
 from dekrpose.images import Color, Geometry, Pixels
-from dekrpose.models.dekr import DEKR
-from dekrpose.models.fast import FastPath
-from dekrpose.models.oks_score import OKSScoreNet, rescore
-from dekrpose.models.temporal import Maps, TemporalDEKR, build_model
 from dekrpose.options import Options, resolve_options
 from dekrpose.results import Poses
-from dekrpose.temporal_state import Recall, StreamState
+from dekrpose.video.memory import Recall, StreamState
 
 if TYPE_CHECKING:
     from dekrpose.video.stream import PoseStream
@@ -149,7 +150,7 @@ class PoseEstimator:
         where: dict[str, Any] = {
             "cache_dir": cache_dir, "local_files_only": local_files_only, "force_download": force_download,
         }  # fmt: skip
-        path = hub.resolve(name_or_path, revision=revision, token=token, **where)
+        path = models.resolve(name_or_path, revision=revision, token=token, **where)
         if is_exported(path):
             device = exported_device(device)
             exported = read_exported(path, dtype=_dtype(dtype))
@@ -164,12 +165,12 @@ class PoseEstimator:
         if rescoring_net is False:
             rescoring = None
         elif isinstance(rescoring_net, (str, Path)):
-            rescoring = read_rescoring_net(hub.resolve(rescoring_net, **where), config.skeleton)
+            rescoring = read_rescoring_net(models.resolve(rescoring_net, **where), config.skeleton)
         elif rescoring is None:
-            named = hub.rescoring_net_of(name_or_path)
+            named = models.rescoring_net_of(name_or_path)
             if named is not None:
                 try:
-                    rescoring = read_rescoring_net(hub.resolve(named, **where), config.skeleton)
+                    rescoring = read_rescoring_net(models.resolve(named, **where), config.skeleton)
                 except DekrPoseError as error:
                     raise type(error)(f"{error}. To go without the scoring net, pass rescoring_net=False") from error
             elif rescoring_net:
@@ -445,7 +446,7 @@ class PoseEstimator:
         if isinstance(self.model, ExportedModel):
             raise self.model.refuse("saved as weights")
         rescoring = None if self.rescoring_net is None else self.rescoring_net.state_dict()
-        hub.save_folder(folder, self.config, self.model.state_dict(), rescoring, repository)
+        models.save_folder(folder, self.config, self.model.state_dict(), rescoring, repository)
 
     def push_to_hub(
         self,

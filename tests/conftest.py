@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dekrpose import downloads
+from dekrpose.hub import downloads
 
 DEAD = "http://127.0.0.1:9"
 """Nobody listens at the discard port."""

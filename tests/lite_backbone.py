@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dekrpose.architectures.parts.efficientnet_lite import EfficientNetLite
 from dekrpose.config import EfficientNetLiteConfig
-from dekrpose.models.efficientnet_lite import EfficientNetLite
 
 _PARTS = {
     "expand": ("_expand_conv", "_bn0"),

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.config import HeadConfig, MobileNetConfig, ModelConfig
-from dekrpose.models.dekr import DEKR
 
 MOVENET = ModelConfig(
     backbone=MobileNetConfig(width=1.0, channels=0),

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.checkpoints import write_checkpoint
 from dekrpose.config import BackboneConfig, HeadConfig, ModelConfig
-from dekrpose.models.dekr import DEKR
 
 SMALL = ModelConfig(
     name="small",

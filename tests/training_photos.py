@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from dekrpose.config import BackboneConfig, HeadConfig, ModelConfig
-from dekrpose.evaluation.dataset import KeypointDataset
+from dekrpose.data.dataset import KeypointDataset
 
 SMALL = ModelConfig(
     name="small",

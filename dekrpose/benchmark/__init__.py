@@ -3,9 +3,3 @@
 ``settings`` says what is measured and loads it, ``naive`` is the network to compare with, ``stages`` takes the times,
 ``curves`` and ``memory`` measure growth and peak memory, ``report`` writes tables and ``chart`` a picture.
 """
-
-from __future__ import annotations
-
-from dekrpose.benchmark.command import add_arguments, run
-
-__all__ = ["add_arguments", "run"]

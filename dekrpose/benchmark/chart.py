@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dekrpose.benchmark.curves import Curve
-from dekrpose.benchmark.line_chart import Line, line_chart, svg
 from dekrpose.benchmark.stages import NETWORK, WHOLE
+from dekrpose.evaluation.line_chart import Line, line_chart, svg
 
 _COLORS = {WHOLE: "#1f2933", NETWORK: "#0b72c4", "decode": "#d9730d", "draw": "#2f9e6e"}
 _AXES = {"pixels": "megapixels of the network's input", "people": "people in the photo", "batch": "photos in a batch"}

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dekrpose.center_path import reads_centers, takes_pick
+from dekrpose.architectures.dekr.adaptive_conv import gather_pixels
+from dekrpose.architectures.dekr.network import Pick
+from dekrpose.engines.cpu import reads_centers, takes_pick
 from dekrpose.images import Pixels
-from dekrpose.models.adaptive_conv import gather_pixels
-from dekrpose.models.dekr import Pick
 
 _QUALITY = 90
 _STRIDE = 4

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dekrpose import startup
+from dekrpose.benchmark import first_pose as startup
 from dekrpose.benchmark import made_up
 from dekrpose.benchmark.report import number, table
 from dekrpose.benchmark.settings import Setting, as_file, load

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dekrpose.models.dekr import DEKR, OffsetHead
-from dekrpose.models.hrnet import concatenate
+from dekrpose.architectures.dekr.network import DEKR, OffsetHead
+from dekrpose.architectures.parts.hrnet import concatenate
 
 
 def deformable_conv(x: Tensor, transforms: Tensor, weight: Tensor) -> Tensor:

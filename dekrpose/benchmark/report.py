@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from dekrpose.architectures.parts.complexity import PARTS
 from dekrpose.benchmark.settings import Setting
 from dekrpose.benchmark.stages import MATMUL, NETWORK, NETWORK_REST, WHOLE, Timing
-from dekrpose.models.complexity import PARTS
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from dekrpose import hub
+from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv
+from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.benchmark.naive import NaiveDEKR
-from dekrpose.changes import read_changes, whole_number
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.config import ARCHITECTURES
+from dekrpose.engines.file import Offsets
 from dekrpose.errors import DekrPoseError
 from dekrpose.estimator import PoseEstimator
-from dekrpose.exported import Offsets
-from dekrpose.models.adaptive_conv import AdaptiveConv
-from dekrpose.models.dekr import DEKR
+from dekrpose.hub import models
+from dekrpose.options import read_changes, whole_number
 
 LOOP = "loop"
 """The backend that is the naive formulation."""
@@ -143,7 +143,7 @@ def _plain(name: str) -> DEKR:
     """The network as its weights file has it: nothing folded, nothing rearranged."""
     known = name in ARCHITECTURES
     try:
-        checkpoint = read_checkpoint(hub.resolve(name, local_files_only=known))
+        checkpoint = read_checkpoint(models.resolve(name, local_files_only=known))
     except DekrPoseError:
         if not known:
             raise

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from dekrpose.architectures.parts.complexity import PARTS, gmacs_by_part
 from dekrpose.benchmark.made_up import PlantedNetwork
 from dekrpose.benchmark.settings import LOOP, Setting
 from dekrpose.estimator import PoseEstimator
 from dekrpose.images import Geometry, Pixels, load
-from dekrpose.models.complexity import PARTS, gmacs_by_part
 from dekrpose.results import Poses
 
 WARMUP = 2

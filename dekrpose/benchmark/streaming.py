@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from dekrpose.architectures.dekr.temporal import TemporalDEKR, TemporalState, with_memory
 from dekrpose.benchmark.report import number, plural, table
 from dekrpose.benchmark.settings import Setting
 from dekrpose.benchmark.stages import WHOLE, Clock, Times, Timing, measure
 from dekrpose.estimator import PoseEstimator
-from dekrpose.models.temporal import TemporalDEKR, TemporalState, with_memory
 
 ALONE, STREAM = "per frame", "with memory"
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from dekrpose import cache
 from dekrpose.doctor.findings import WINDOWS, Finding, export, quote
 from dekrpose.errors import CheckpointError
+from dekrpose.hub import cache
 
 ENOUGH = 1_000_000_000
 """Bytes that must be free: the largest published model, downloaded and converted, takes half of them."""

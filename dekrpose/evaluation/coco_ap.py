@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dekrpose.evaluation.coco_fields import Id
-from dekrpose.evaluation.coco_file import AREA_OF_BOX
-from dekrpose.evaluation.dataset import KeypointDataset, Photo
+from dekrpose.data.coco_fields import Id
+from dekrpose.data.coco_file import AREA_OF_BOX
+from dekrpose.data.dataset import KeypointDataset, Photo
 from dekrpose.skeletons import CROWDPOSE_14
 
 DETECTIONS_PER_IMAGE = 20

@@ -11,13 +11,13 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from dekrpose.changes import read_changes, whole_number
 from dekrpose.config import MatchMode, ModelConfig
+from dekrpose.data.oks import oks_matrix
 from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation.evaluate import Report
 from dekrpose.evaluation.metrics import none_for_nan
-from dekrpose.evaluation.oks import oks_matrix
 from dekrpose.evaluation.predictions import Predictions
+from dekrpose.options import read_changes, whole_number
 
 _SAME_PERSON = 0.5
 """OKS of two poses from which on they can be the same person's."""

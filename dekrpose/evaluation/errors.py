@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dekrpose.evaluation.dataset import Person, Photo
+from dekrpose.data.dataset import Person, Photo
+from dekrpose.data.oks import oks_matrix
 from dekrpose.evaluation.metrics import SMALL_AREA
-from dekrpose.evaluation.oks import oks_matrix
 from dekrpose.skeletons import Skeleton
 
 KINDS = ("good", "jitter", "inversion", "swap", "miss")

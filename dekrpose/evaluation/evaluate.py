@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dekrpose.data.dataset import KeypointDataset
 from dekrpose.evaluation import metrics
 from dekrpose.evaluation.coco_ap import CROWD_LIMITS, coco_average_precision, load_evaluator
-from dekrpose.evaluation.dataset import KeypointDataset
 from dekrpose.evaluation.predictions import Predict, Predictions, collect, results_json
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dekrpose.evaluation.dataset import Person, Photo
+from dekrpose.data.dataset import Person, Photo
 from dekrpose.evaluation.errors import KINDS, keypoint_kinds, matches
 from dekrpose.evaluation.metrics import in_ignored_box
 from dekrpose.evaluation.predictions import Predictions

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dekrpose.evaluation.dataset import Person, Photo
-from dekrpose.evaluation.oks import oks_matrix
+from dekrpose.data.dataset import Person, Photo
+from dekrpose.data.oks import oks_matrix
 from dekrpose.skeletons import Skeleton
 
 SMALL_AREA = 32.0**2

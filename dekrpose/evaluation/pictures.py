@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dekrpose.data.dataset import Photo
 from dekrpose.draw import draw_poses
-from dekrpose.evaluation.dataset import Photo
 from dekrpose.evaluation.marks import Mark, labelled_people
 from dekrpose.evaluation.predictions import Prediction
 from dekrpose.results import Poses

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
+from dekrpose.data.dataset import KeypointDataset, Photo
 from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation.dataset import KeypointDataset, Photo
 
 Predict = Callable[[NDArray[np.uint8]], tuple[ArrayLike, ArrayLike, ArrayLike]]
 """(H, W, 3) uint8 RGB -> keypoints (N, K, 2) in image pixels, keypoint scores (N, K), scores (N,): everybody, whatever

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dekrpose.errors import DekrPoseError
-from dekrpose.repositories.repository import CARD, CONFIG, WEIGHTS
+from dekrpose.hub.repositories.repository import CARD, CONFIG, WEIGHTS
 
 if TYPE_CHECKING:
     from dekrpose.evaluation.evaluate import Report
@@ -41,8 +41,8 @@ def find_target(model: str) -> Target:
         CheckpointError: a folder holds no model, or its files disagree.
         DekrPoseError: it is no local model, was not written by this library, or cannot be written.
     """
-    from dekrpose import hub
     from dekrpose.checkpoints import read_stored_config
+    from dekrpose.hub import models
 
     path = Path(model).expanduser()
     if model == "tiny" or not path.exists():
@@ -50,7 +50,7 @@ def find_target(model: str) -> Target:
             f"--record writes into a model folder or file of yours, and {model!r} is none; save it as one first: "
             f"PoseEstimator.from_pretrained({model!r}).save_pretrained(FOLDER)"
         )
-    weights, folder = (hub.resolve(path), path) if path.is_dir() else (path, None)
+    weights, folder = (models.resolve(path), path) if path.is_dir() else (path, None)
     if folder is None and weights.name == WEIGHTS and (weights.parent / CONFIG).is_file():
         folder = weights.parent  # or the two would disagree
     if weights.suffix != ".safetensors" or read_stored_config(weights) is None:
@@ -77,9 +77,9 @@ def record(target: Target, measures: Report, evaluation: str, data: str) -> None
     Raises:
         DekrPoseError: the model was replaced while it was measured, or there are no numbers.
     """
-    from dekrpose import hub
     from dekrpose.checkpoints import read_checkpoint, write_config
-    from dekrpose.model_cards import model_card
+    from dekrpose.hub import models
+    from dekrpose.hub.model_cards import model_card
 
     metrics = numbers(measures)
     if not metrics:
@@ -96,7 +96,7 @@ def record(target: Target, measures: Report, evaluation: str, data: str) -> None
         ours = model_card(checkpoint.config, checkpoint.rescoring is not None)
         if card.read_text(encoding="utf-8", errors="replace") != ours:
             shutil.copy(card, target.folder / _OLD_CARD)
-    hub.save_config(target.folder, config, checkpoint.rescoring is not None)
+    models.save_config(target.folder, config, checkpoint.rescoring is not None)
 
 
 def numbers(measures: Report) -> dict[str, float]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dekrpose.data.oks import oks_matrix
 from dekrpose.evaluation.metrics import in_ignored_box, none_for_nan
-from dekrpose.evaluation.oks import oks_matrix
 from dekrpose.evaluation.predictions import Predictions
 
 _MATCH_OKS = 0.5

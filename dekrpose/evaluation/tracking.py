@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dekrpose.evaluation.oks import oks_matrix
+from dekrpose.data.oks import oks_matrix
 from dekrpose.results import Poses
 
 Array = NDArray[np.float64]

@@ -7,12 +7,12 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from dekrpose.engines.file import FORMATS, Exported, ExportedModel, Format, Offsets, describe
 from dekrpose.errors import DekrPoseError
 from dekrpose.export.check import compare
 from dekrpose.export.network import ExportedNetwork, Sampling
 from dekrpose.export.poses import ExportedCenters, ExportedPoses, PoseOutputs
 from dekrpose.export.writers import OPSET, write
-from dekrpose.exported import FORMATS, Exported, ExportedModel, Format, Offsets, describe
 
 if TYPE_CHECKING:
     from dekrpose.estimator import PoseEstimator

@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dekrpose.architectures.dekr.decode import pose_map
+from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.config import OUTPUT_STRIDE
-from dekrpose.decode.dekr import pose_map
+from dekrpose.engines.file import OUTPUTS, Differences, Offsets, offsets_of, open_exported
 from dekrpose.errors import DekrPoseError
 from dekrpose.export.poses import PoseOutputs
-from dekrpose.exported import OUTPUTS, Differences, Offsets, offsets_of, open_exported
 from dekrpose.images import to_tensor
-from dekrpose.models.dekr import DEKR
 
 LARGEST_SHIFT = 0.05
 """Input pixels by which a keypoint may differ."""

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from dekrpose.exported import Offsets
-from dekrpose.models.adaptive_conv import TAPS, AdaptiveConv, regular_grid
-from dekrpose.models.dekr import DEKR, BranchGroup, RegressionBlock
+from dekrpose.architectures.dekr.adaptive_conv import TAPS, AdaptiveConv, regular_grid
+from dekrpose.architectures.dekr.network import DEKR, BranchGroup, RegressionBlock
+from dekrpose.engines.file import Offsets
 
 Sampling = Literal["deform_conv", "grid_sample"]
 """How taps are read: ONNX's DeformConv, all branches in one node, or grid sampling and a product."""

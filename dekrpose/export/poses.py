@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dekrpose.architectures.dekr.decode import CENTER_THRESHOLD
+from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features
 from dekrpose.config import OUTPUT_STRIDE, ModelConfig
-from dekrpose.decode.dekr import CENTER_THRESHOLD
 from dekrpose.export.network import ExportedNetwork
-from dekrpose.models.oks_score import OKSScoreNet, pose_features
 
 
 class PoseOutputs(nn.Module):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dekrpose.exported.runtimes import LEAST_SIDE, OFFSETS_KEY, OUTPUTS, Format, offsets_of
+from dekrpose.engines.runtimes import LEAST_SIDE, OFFSETS_KEY, OUTPUTS, Format, offsets_of
 
 SIZE_STEP = 32
 """Height and width of the input are multiples of this."""

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dekrpose.evaluation.dataset import Photo
+from dekrpose.data.dataset import Photo
 from dekrpose.training.affine import SCALE_UNIT, training_affine
 from dekrpose.training.copy_paste import paste_people
 from dekrpose.training.crops import Crop, PhotoSource, Placement, moved_keypoints

@@ -16,11 +16,11 @@ from typing import Any
 import cv2
 from tqdm import tqdm
 
+from dekrpose.data.coco_categories import Categories, with_keypoints
+from dekrpose.data.coco_fields import Id, as_id, as_side, same_id, shown
+from dekrpose.data.coco_file import Photo, label_of, read_content, read_photo
+from dekrpose.data.dataset import PhotoFiles
 from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation.coco_categories import Categories, with_keypoints
-from dekrpose.evaluation.coco_fields import Id, as_id, as_side, same_id, shown
-from dekrpose.evaluation.coco_file import Photo, label_of, read_content, read_photo
-from dekrpose.evaluation.dataset import PhotoFiles
 from dekrpose.skeletons import Skeleton
 from dekrpose.training.check_people import PeopleCheck, PhotoInfo
 from dekrpose.training.check_report import Findings, Problem

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation.coco_fields import (
+from dekrpose.data.coco_fields import (
     LARGEST,
     Id,
     as_number,
@@ -19,7 +18,8 @@ from dekrpose.evaluation.coco_fields import (
     region_problem,
     shown,
 )
-from dekrpose.evaluation.coco_file import read_person
+from dekrpose.data.coco_file import read_person
+from dekrpose.errors import DekrPoseError
 from dekrpose.skeletons import Skeleton
 from dekrpose.training.check_report import Findings
 from dekrpose.training.skeleton_file import side_of

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dekrpose.evaluation.video.clips import Clip, ClipShape, ClipSource
-from dekrpose.evaluation.video.corruption import CORRUPTIONS, corrupt
+from dekrpose.data.clips.clip import Clip, ClipShape, ClipSource
+from dekrpose.data.clips.corruption import CORRUPTIONS, corrupt
 from dekrpose.training.crop_people import paper_people
 from dekrpose.training.crops import Crop
 from dekrpose.training.loader import Batch, TargetConfig, collate, make_sample

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dekrpose.evaluation.dataset import KeypointDataset, Person
-from dekrpose.evaluation.video.clips import Clip, ClipShape, Floats, through_camera, wander
-from dekrpose.evaluation.video.photos import PhotoClips, filmed
+from dekrpose.data.clips.clip import Clip, ClipShape, Floats, through_camera, wander
+from dekrpose.data.clips.photos import PhotoClips, filmed
+from dekrpose.data.dataset import KeypointDataset, Person
 from dekrpose.skeletons import COCO_17
 from dekrpose.training.person_mask import long_bone, person_mask
 

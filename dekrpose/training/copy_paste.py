@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dekrpose.evaluation.dataset import Person, Photo
+from dekrpose.data.dataset import Person, Photo
 from dekrpose.skeletons import Skeleton
 from dekrpose.training.crops import Crop, PhotoSource, moved_keypoints
 from dekrpose.training.person_mask import head_keypoints, long_bone, person_mask

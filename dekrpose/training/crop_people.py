@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dekrpose.architectures.dekr.targets import COCO_KEYPOINTS, drop_small_centers, official_areas, person_centers
 from dekrpose.config import OUTPUT_STRIDE
+from dekrpose.data.dataset import Person, Photo
 from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation.dataset import Person, Photo
 from dekrpose.skeletons import Skeleton
 from dekrpose.training.crops import Crop
-from dekrpose.training.targets import COCO_KEYPOINTS, drop_small_centers, official_areas, person_centers
 
 
 @dataclass(frozen=True)

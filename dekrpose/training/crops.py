@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dekrpose.evaluation.dataset import Photo
+from dekrpose.data.dataset import Photo
 from dekrpose.skeletons import Skeleton
 
 

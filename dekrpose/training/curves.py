@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dekrpose.benchmark.line_chart import HEIGHT, Line, line_chart, svg
+from dekrpose.evaluation.line_chart import HEIGHT, Line, line_chart, svg
 
 _SMOOTHED = 20
 """Lines of the log that a point of a loss is the mean of."""

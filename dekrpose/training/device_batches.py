@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dekrpose.architectures.dekr.batch_targets import heatmap_targets, offset_targets
 from dekrpose.config import OUTPUT_STRIDE
 from dekrpose.errors import DekrPoseError
 from dekrpose.training.affine import SCALE_UNIT
 from dekrpose.training.augment import AugmentConfig
-from dekrpose.training.batch_targets import heatmap_targets, offset_targets
 from dekrpose.training.loader import Batch, CachedPhotos, TargetConfig
 from dekrpose.training.order import EpochOrder
 from dekrpose.training.packed_photos import CELLS, Cells, PackedPhotos, people_of, render

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.config import ModelConfig
-from dekrpose.models.dekr import DEKR
 
 
 def normalised(crops: Tensor, config: ModelConfig) -> Tensor:

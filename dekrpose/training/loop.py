@@ -18,16 +18,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dekrpose import hub
+from dekrpose.architectures.dekr.losses import heatmap_loss, offset_loss, probability_loss
+from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.config import ModelConfig
 from dekrpose.errors import DekrPoseError
-from dekrpose.models.dekr import DEKR
-from dekrpose.repositories.repository import WEIGHTS
+from dekrpose.hub import models
+from dekrpose.hub.repositories.repository import WEIGHTS
 from dekrpose.training.device_batches import DeviceBatches
 from dekrpose.training.distributed import Processes, parallel, synchronise_batch_norm
 from dekrpose.training.forward import TrainingForward
 from dekrpose.training.loader import Batch, CachedPhotos, Samples
-from dekrpose.training.losses import heatmap_loss, offset_loss, probability_loss
 from dekrpose.training.memory import keep_freed_memory
 from dekrpose.training.optimizers import learning_rate, make_optimizer
 from dekrpose.training.order import EpochOrder, make_loader
@@ -332,7 +332,7 @@ class Trainer:
         try:
             torch.save(state, temporary)
             temporary.replace(self.folder / STATE)
-            hub.save_folder(self.folder, self.model_config, self.average)
+            models.save_folder(self.folder, self.model_config, self.average)
         except (OSError, RuntimeError) as error:  # torch's own for a full disk is a RuntimeError
             temporary.unlink(missing_ok=True)
             raise DekrPoseError(

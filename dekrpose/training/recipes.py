@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from dekrpose.architectures.dekr.losses import OFFSET_FACTORS
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.loader import TargetConfig
-from dekrpose.training.losses import OFFSET_FACTORS
 
 
 @dataclass(frozen=True)

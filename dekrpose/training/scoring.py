@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
+from dekrpose.architectures.parts.scoring_net import OKSScoreNet
 from dekrpose.errors import DekrPoseError
-from dekrpose.models.oks_score import OKSScoreNet
 
 Mode = Literal["paper", "official"]
 

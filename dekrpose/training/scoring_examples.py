@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dekrpose.architectures.parts.scoring_net import TORSO_EDGES, pose_features
+from dekrpose.data.dataset import KeypointDataset
+from dekrpose.data.oks import oks_matrix
 from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation.dataset import KeypointDataset
 from dekrpose.evaluation.evaluate import predictor
 from dekrpose.evaluation.metrics import in_ignored_box
-from dekrpose.evaluation.oks import oks_matrix
 from dekrpose.evaluation.predictions import Prediction, Predictions, collect
-from dekrpose.models.oks_score import TORSO_EDGES, pose_features
 from dekrpose.skeletons import Skeleton
 
 if TYPE_CHECKING:

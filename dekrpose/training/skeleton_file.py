@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from dekrpose.data.coco_categories import keypoint_names, with_keypoints
+from dekrpose.data.coco_fields import as_name, shown
+from dekrpose.data.dataset import read_content
 from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation.coco_categories import keypoint_names, with_keypoints
-from dekrpose.evaluation.coco_fields import as_name, shown
-from dekrpose.evaluation.dataset import read_content
 from dekrpose.formats import parse_json
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dekrpose.models.dekr import DEKR
-from dekrpose.models.fast import FastPath
+from dekrpose.architectures.dekr.fast import FastPath
+from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.training.forward import normalised
 from dekrpose.training.loader import Batch
 

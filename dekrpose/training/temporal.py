@@ -14,15 +14,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from dekrpose.architectures.dekr.losses import offset_loss
+from dekrpose.architectures.dekr.temporal import TemporalDEKR
 from dekrpose.config import ModelConfig
+from dekrpose.data.clips.clip import ClipSource
 from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation.video.clips import ClipSource
-from dekrpose.models.temporal import TemporalDEKR
 from dekrpose.training.clips import ClipBatch, ClipRecipe, ClipSamples, collate_clips
 from dekrpose.training.distributed import Processes
 from dekrpose.training.forward import normalised
 from dekrpose.training.loop import Trainer
-from dekrpose.training.losses import offset_loss
 from dekrpose.training.memory import keep_freed_memory, start_method
 from dekrpose.training.optimizers import make_optimizer
 from dekrpose.training.order import EpochOrder, ProcessLoader, start_worker

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dekrpose.architectures.dekr.temporal import build_model
 from dekrpose.checkpoints import write_checkpoint
 from dekrpose.config import ModelConfig
+from dekrpose.data.dataset import KeypointDataset
 from dekrpose.estimator import PoseEstimator
 from dekrpose.evaluation.coco_ap import load_evaluator
-from dekrpose.evaluation.dataset import KeypointDataset
 from dekrpose.evaluation.evaluate import Report, own_threshold, percent, predictor, report
 from dekrpose.evaluation.predictions import collect
-from dekrpose.models.temporal import build_model
 from dekrpose.training.curves import curves_svg
 from dekrpose.training.run_log import LOG, drop_later_lines, read_lines
 

@@ -13,10 +13,10 @@ from dekrpose.config import ModelConfig
 from dekrpose.errors import ImageError
 from dekrpose.images import Pixels
 from dekrpose.results import Poses
-from dekrpose.smoothing import Smoother
-from dekrpose.temporal_state import StreamState
-from dekrpose.tracking import Tracker
+from dekrpose.tracking.smoothing import Smoother
+from dekrpose.tracking.tracker import Tracker
 from dekrpose.video.frames import FASTEST, SLOWEST, Frame, Source, StreamInfo, sensible_rate
+from dekrpose.video.memory import StreamState
 from dekrpose.video.sources import open_source
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dekrpose.checkpoints import read_checkpoint
-from dekrpose.hub import save_folder
+from dekrpose.hub.models import save_folder
 from tests.hub_server import Account, HubServer
 from tests.small_model import write_small_model
 
@@ -23,7 +23,7 @@ NAME = "ada/runners"
 FETCH = """
 import hashlib, json, logging, sys
 from dekrpose.errors import DekrPoseError
-from dekrpose.repositories import fetch_repository, push_folder
+from dekrpose.hub.repositories import fetch_repository, push_folder
 logging.basicConfig(level="WARNING")
 try:
     if sys.argv[1] == "push":

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dekrpose.architectures.dekr.decode import decode, decode_poses, find_centers
+from dekrpose.architectures.dekr.matching import find_peaks, move_to_peaks
+from dekrpose.architectures.dekr.multiscale import average_heatmaps
 from dekrpose.config import ARCHITECTURES, DecodeConfig
-from dekrpose.decode.dekr import decode, decode_poses, find_centers
-from dekrpose.decode.matching import find_peaks, move_to_peaks
-from dekrpose.decode.multiscale import average_heatmaps
 from dekrpose.images import Geometry
 from tests.golden.seeded_weights import scene
 from tests.golden.support import Case, Row, cases, largest

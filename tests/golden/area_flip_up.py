@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from dekrpose.decode.dekr import pose_map
-from dekrpose.decode.multiscale import flip_input, merge_flipped, upsample_aligned
+from dekrpose.architectures.dekr.decode import pose_map
+from dekrpose.architectures.dekr.multiscale import flip_input, merge_flipped, upsample_aligned
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14
 from tests.golden.support import Case, Row, cases, largest
 

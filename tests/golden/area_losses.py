@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from dekrpose.training.losses import DekrLoss
+from dekrpose.architectures.dekr.losses import DekrLoss
 from tests.golden.support import Case, Row, cases, largest
 
 

@@ -14,10 +14,10 @@ from typing import cast
 import numpy as np
 import torch
 
+from dekrpose.architectures.dekr.network import DEKR, SharedTransition
+from dekrpose.architectures.dekr.separable import SeparableHeatmapHead
 from dekrpose.config import HeadConfig, MobileNetConfig, ModelConfig
 from dekrpose.images import to_tensor
-from dekrpose.models.dekr import DEKR, SharedTransition
-from dekrpose.models.separable import SeparableHeatmapHead
 from dekrpose.skeletons import COCO_17
 from dekrpose.training.initial import read_initial
 from tests.golden.support import Row, largest

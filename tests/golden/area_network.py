@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dekrpose.checkpoint_names import config_from_shapes
+from dekrpose.architectures.dekr.foreign_names import config_from_shapes
+from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.checkpoints import official_to_ours
 from dekrpose.config import HeadConfig
 from dekrpose.images import Geometry, resize, to_tensor
-from dekrpose.models.dekr import DEKR
 from tests.golden.seeded_weights import seeded_state_dict
 from tests.golden.support import BUNDLED, Case, Row, cases, photo, relative, stats
 

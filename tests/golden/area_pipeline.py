@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from dekrpose import PoseEstimator, Poses
-from dekrpose.decode.dekr import decode, decode_poses, pose_map
-from dekrpose.decode.multiscale import average_heatmaps, merge_flipped
+from dekrpose.architectures.dekr.decode import decode, decode_poses, pose_map
+from dekrpose.architectures.dekr.multiscale import average_heatmaps, merge_flipped
+from dekrpose.architectures.parts.scoring_net import rescore
 from dekrpose.images import Geometry
-from dekrpose.models.oks_score import rescore
 from tests.golden.area_decode import decode_options, pose_rows
 from tests.golden.area_network import TOLERANCE, official_weights
 from tests.golden.area_rescore import seeded_net

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from dekrpose.models.oks_score import OKSScoreNet, pose_features, rescore
+from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features, rescore
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14
 from tests.golden.seeded_weights import seeded_rescore
 from tests.golden.support import Case, Row, cases, largest

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dekrpose.training.affine import training_affine
-from dekrpose.training.targets import (
+from dekrpose.architectures.dekr.targets import (
     COCO_KEYPOINTS,
     drop_small_centers,
     heatmap_targets,
@@ -18,6 +17,7 @@ from dekrpose.training.targets import (
     offset_targets,
     person_centers,
 )
+from dekrpose.training.affine import training_affine
 from tests.golden.support import Case, Row, cases, largest, stats
 
 

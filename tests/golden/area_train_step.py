@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dekrpose.checkpoint_names import official_to_ours, ours_to_official
+from dekrpose.architectures.dekr.foreign_names import official_to_ours, ours_to_official
+from dekrpose.architectures.dekr.losses import DekrLoss
+from dekrpose.architectures.dekr.network import DEKR
+from dekrpose.architectures.dekr.targets import heatmap_targets, official_center_sigma, offset_targets
 from dekrpose.config import ARCHITECTURES, IMAGE_MEAN, IMAGE_STD, OUTPUT_STRIDE, ModelConfig
-from dekrpose.models.dekr import DEKR
-from dekrpose.training.losses import DekrLoss
-from dekrpose.training.targets import heatmap_targets, official_center_sigma, offset_targets
 from tests.golden.seeded_weights import seeded_state_dict, synthetic_image
 from tests.golden.support import Case, Row, cases, largest, relative, stats
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dekrpose.evaluation.dataset import KeypointDataset
+from dekrpose.data.dataset import KeypointDataset
 
 STANDING = np.float32(
     [

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dekrpose.models import adaptive_triton
-from dekrpose.models.adaptive_conv import AdaptiveConv
-from dekrpose.models.adaptive_conv import plain_product as plain
-from dekrpose.models.adaptive_triton import adaptive_conv_triton
+from dekrpose.architectures.dekr import adaptive_triton
+from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv
+from dekrpose.architectures.dekr.adaptive_conv import plain_product as plain
+from dekrpose.architectures.dekr.adaptive_triton import adaptive_conv_triton
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="pip install triton")
@@ -68,7 +68,7 @@ def test_the_kernels_compile_for_gpus_that_are_not_here(name: str, ones: str, dt
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from dekrpose.models import adaptive_kernels
+    from dekrpose.architectures.dekr import adaptive_kernels
 
     kernel = getattr(adaptive_kernels, name)
     constants = {"channels": 15, "padded": 16, "tile": adaptive_triton.TILE, "some_pixels": True}

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
+from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.benchmark import made_up
 from dekrpose.benchmark.naive import LoopOverBranches, NaiveDEKR
 from dekrpose.benchmark.settings import Setting, load
 from dekrpose.config import Branches
-from dekrpose.models.dekr import DEKR
 from tests.small_model import SMALL, write_small_model
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from dekrpose.architectures.dekr.temporal import TemporalDEKR
 from dekrpose.checkpoints import write_checkpoint
 from dekrpose.cli import main
 from dekrpose.config import TemporalConfig
-from dekrpose.models.temporal import TemporalDEKR
 from tests.small_model import SMALL, write_small_model
 
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dekrpose import PoseEstimator, Poses
-from dekrpose.center_path import CenterPicker, takes_pick
+from dekrpose.architectures.dekr.adaptive_conv import gather_pixels
+from dekrpose.architectures.dekr.fast import FastPath
+from dekrpose.architectures.dekr.network import DEKR
+from dekrpose.architectures.parts.scoring_net import OKSScoreNet
 from dekrpose.config import EfficientNetLiteConfig, HeadConfig, ModelConfig
-from dekrpose.models.adaptive_conv import gather_pixels
-from dekrpose.models.dekr import DEKR
-from dekrpose.models.fast import FastPath
-from dekrpose.models.oks_score import OKSScoreNet
+from dekrpose.engines.cpu import CenterPicker, takes_pick
 from tests.small_model import SMALL
 
 ROOT = Path(__file__).parents[2]

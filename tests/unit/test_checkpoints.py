@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dekrpose.checkpoint_integers import LARGEST
+from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.checkpoints import (
     check_fits,
     expected_shapes,
@@ -26,9 +26,9 @@ from dekrpose.checkpoints import (
     read_stored_config,
     write_checkpoint,
 )
+from dekrpose.checkpoints.integers import LARGEST
 from dekrpose.config import ARCHITECTURES, ModelConfig
 from dekrpose.errors import CheckpointError
-from dekrpose.models.dekr import DEKR
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14
 from tests import checkpoint_fixtures as fixtures
 

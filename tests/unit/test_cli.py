@@ -13,10 +13,12 @@ import cv2
 import numpy as np
 import pytest
 
-from dekrpose import Poses, __version__, catalogue, hub
+from dekrpose import Poses, __version__
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.cli import main
+from dekrpose.commands import models as catalogue
 from dekrpose.config import ARCHITECTURES
+from dekrpose.hub import models
 from tests import checkpoint_fixtures as fixtures
 from tests.small_model import write_small_model
 
@@ -29,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def photos(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory: a folder with two photos, which the small model serves as the bundled one."""
-    monkeypatch.setattr(hub, "_TINY", model)
+    monkeypatch.setattr(models, "_TINY", model)
     monkeypatch.chdir(tmp_path)
     write_photo(tmp_path / "photos" / "a.jpg")
     write_photo(tmp_path / "photos" / "b.png", side=80)

@@ -16,10 +16,10 @@ import pytest
 from evaluation_people import human, standing, unlabelled
 
 from dekrpose.cli import main
+from dekrpose.data.coco_fields import as_id, same_id
+from dekrpose.data.dataset import KeypointDataset
 from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation.coco_ap import coco_average_precision
-from dekrpose.evaluation.coco_fields import as_id, same_id
-from dekrpose.evaluation.dataset import KeypointDataset
 from dekrpose.evaluation.evaluate import report
 from dekrpose.evaluation.predictions import Prediction, Predictions, results_json
 from dekrpose.skeletons import COCO_17, Skeleton

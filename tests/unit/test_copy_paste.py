@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dekrpose.evaluation.dataset import Person, Photo
+from dekrpose.data.dataset import Person, Photo
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
 from dekrpose.training import copy_paste
 from dekrpose.training.augment import AugmentConfig, augment

@@ -13,8 +13,8 @@ import pytest
 from evaluation_people import human, standing, unlabelled
 
 from dekrpose import Poses
+from dekrpose.data.dataset import KeypointDataset
 from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation.dataset import KeypointDataset
 from dekrpose.skeletons import COCO_17
 from dekrpose.training.check import check_dataset
 from dekrpose.training.check_report import report, to_json

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dekrpose.data.dataset import KeypointDataset, PhotoFiles
 from dekrpose.errors import DekrPoseError, ImageError
-from dekrpose.evaluation.dataset import KeypointDataset, PhotoFiles
 from dekrpose.skeletons import CROWDPOSE_14
 
 RED = (200, 30, 10)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dekrpose.decode.dekr import decode, decode_poses, find_centers, pose_map, poses_at
-from dekrpose.decode.multiscale import average_heatmaps
+from dekrpose.architectures.dekr.decode import decode, decode_poses, find_centers, pose_map, poses_at
+from dekrpose.architectures.dekr.multiscale import average_heatmaps
 
 KEYPOINTS = 10
 # A person seen from the front, xy relative to the center in units of its size.

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy.optimize import leastsq
 from torch import Tensor
 
-from dekrpose.decode.dekr import choose_poses
-from dekrpose.decode.gaussian_fit import fit_gaussians
-from dekrpose.decode.matching import (
+from dekrpose.architectures.dekr.decode import choose_poses
+from dekrpose.architectures.dekr.gaussian_fit import fit_gaussians
+from dekrpose.architectures.dekr.matching import (
     find_peaks,
     match_to_heatmaps,
     move_by_weight,
@@ -22,8 +22,8 @@ from dekrpose.decode.matching import (
     read_peaks,
     window_maximum,
 )
-from dekrpose.decode.matching_at_stride import find_cell_peaks, read_cell_peaks
-from dekrpose.decode.multiscale import average_heatmaps
+from dekrpose.architectures.dekr.matching_at_stride import find_cell_peaks, read_cell_peaks
+from dekrpose.architectures.dekr.multiscale import average_heatmaps
 
 
 def spots(points: list[tuple[float, float]], height: int = 96, width: int = 160, sigma: float = 8.0) -> Tensor:

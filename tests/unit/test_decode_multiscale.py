@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dekrpose.decode.dekr import pose_map
-from dekrpose.decode.multiscale import (
+from dekrpose.architectures.dekr.decode import pose_map
+from dekrpose.architectures.dekr.multiscale import (
     average_heatmaps,
     flip_input,
     heat_values,

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from dekrpose.architectures.dekr import batch_targets
+from dekrpose.architectures.dekr.targets import heatmap_targets, offset_targets, person_centers
 from dekrpose.errors import DekrPoseError
-from dekrpose.training import batch_targets
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.device_batches import DeviceBatches
 from dekrpose.training.loader import CachedPhotos, TargetConfig
 from dekrpose.training.order import EpochOrder
 from dekrpose.training.packed_photos import PackedPhotos, people_of, render
-from dekrpose.training.targets import heatmap_targets, offset_targets, person_centers
 from tests.nothing_waits import NothingWaits
 from tests.training_photos import made_up_dataset
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from dekrpose import PoseEstimator, images
-from dekrpose.decode.candidates import answer, finish, layout_of
-from dekrpose.decode.dekr import decode
-from dekrpose.device_path import GRAPHS, DevicePath, graphs_wanted, single_precision
+from dekrpose.architectures.dekr.candidates import answer, finish, layout_of
+from dekrpose.architectures.dekr.decode import decode
+from dekrpose.engines.cuda import GRAPHS, DevicePath, graphs_wanted, single_precision
+from dekrpose.engines.cuda_graphs import Recordings
 from dekrpose.estimator import MIN_CENTERS
-from dekrpose.graphs import Recordings
-from dekrpose.image_device import normalise, pack, resize_shipment
 from dekrpose.images import Geometry, Pixels
+from dekrpose.images.on_device import normalise, pack, resize_shipment
 from tests.nothing_waits import NothingWaits
 from tests.small_model import write_small_model
 
@@ -228,7 +228,7 @@ def test_copies_of_recordings_record_anew() -> None:
 def test_recorded_calls_find_the_same_people(estimator: PoseEstimator, monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[str] = []
     path = DevicePath(torch.device("cpu"), Recordings(recorder(log)))
-    monkeypatch.setattr("dekrpose.device_path.graphs_wanted", lambda _: True)
+    monkeypatch.setattr("dekrpose.engines.cuda.graphs_wanted", lambda _: True)
     for size in (64, 80, 90, 64):
         photos = [photo(size, size)]
         for own, other in zip(run(path, estimator, photos), expected(estimator, photos), strict=True):

@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dekrpose import cache
-from dekrpose.doctor import Finding, add_arguments, gpu, guarded, installation, network, report, storage
+from dekrpose.commands.doctor import Finding, add_arguments, gpu, guarded, installation, network, report, storage
 from dekrpose.doctor.findings import export, pip, quote, unset
 from dekrpose.doctor.gpu import NvidiaGpu, TorchBuild
+from dekrpose.hub import cache
 from tests.small_model import write_small_model
 
 PACKAGE = Path(installation.__file__).parents[1]
@@ -575,7 +575,7 @@ def test_the_report_fits_a_terminal_and_repairs_can_be_copied() -> None:
 
 DOCTOR = """
 import argparse, sys
-from dekrpose.doctor import add_arguments, run
+from dekrpose.commands.doctor import add_arguments, run
 parser = argparse.ArgumentParser()
 add_arguments(parser)
 sys.exit(run(parser.parse_args()))

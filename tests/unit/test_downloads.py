@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from dekrpose import cache, downloads
-from dekrpose.downloads import download
 from dekrpose.errors import DekrPoseError
+from dekrpose.hub import cache, downloads
+from dekrpose.hub.downloads import download
 from tests.conftest import DEAD
 from tests.file_server import FileServer, serve
 
@@ -127,7 +127,7 @@ def test_a_quota_that_is_reached_while_writing(server: FileServer, tmp_path: Pat
     code = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from dekrpose.downloads import download\n"
+        "from dekrpose.hub.downloads import download\n"
         "from dekrpose.errors import DekrPoseError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
         "try:\n"

@@ -15,13 +15,13 @@ from evaluation_people import dataset, human, standing
 from numpy.typing import NDArray
 from PIL import Image
 
+from dekrpose.architectures.dekr.network import DEKR
+from dekrpose.commands import eval as command
 from dekrpose.config import ARCHITECTURES, DecodeConfig
+from dekrpose.data.dataset import KeypointDataset
 from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation import command
-from dekrpose.evaluation.dataset import KeypointDataset
 from dekrpose.evaluation.evaluate import evaluate, evaluate_estimator, report, sweep, sweep_table
 from dekrpose.evaluation.predictions import Prediction, collect
-from dekrpose.models.dekr import DEKR
 
 pytest.importorskip("faster_coco_eval")
 

@@ -10,8 +10,8 @@ import pytest
 from evaluation_people import dataset, hide, human, standing, unlabelled
 from numpy.typing import NDArray
 
+from dekrpose.data.dataset import KeypointDataset
 from dekrpose.evaluation.coco_ap import coco_average_precision
-from dekrpose.evaluation.dataset import KeypointDataset
 from dekrpose.evaluation.predictions import Prediction, results_json
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14
 

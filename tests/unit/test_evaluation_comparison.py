@@ -11,11 +11,11 @@ import pytest
 from evaluation_people import standing
 from numpy.typing import NDArray
 
+from dekrpose.commands import eval as command
 from dekrpose.config import ARCHITECTURES
+from dekrpose.data.dataset import KeypointDataset
 from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation import command
 from dekrpose.evaluation.comparison import check_keypoints, other_options, shift
-from dekrpose.evaluation.dataset import KeypointDataset
 from dekrpose.evaluation.predictions import Prediction, Predictions
 from dekrpose.skeletons import COCO_17
 

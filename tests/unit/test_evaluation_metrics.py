@@ -8,8 +8,8 @@ import pytest
 from evaluation_people import dataset, hide, human, standing, unlabelled
 from numpy.typing import NDArray
 
+from dekrpose.data.oks import oks_matrix
 from dekrpose.evaluation import metrics
-from dekrpose.evaluation.oks import oks_matrix
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14
 
 LEFT, RIGHT = standing(100, 50), standing(220, 60)

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from dekrpose import hub
 from dekrpose.checkpoints import read_checkpoint, write_checkpoint
 from dekrpose.cli import main
+from dekrpose.commands import eval as command
 from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation import command
 from dekrpose.evaluation.evaluate import Report
 from dekrpose.evaluation.record import find_target, numbers, record
-from dekrpose.model_cards import model_card
+from dekrpose.hub import models
+from dekrpose.hub.model_cards import model_card
 from tests import checkpoint_fixtures as fixtures
 from tests.small_model import SMALL, write_small_model
 from tests.training_photos import write_dataset
@@ -51,7 +51,7 @@ def file(tmp_path: Path) -> Path:
 def folder(tmp_path: Path, file: Path) -> Path:
     checkpoint = read_checkpoint(file)
     scoring = {name: tensor.float() for name, tensor in fixtures.scoring_net().items()}
-    hub.save_folder(tmp_path / "mine", checkpoint.config, checkpoint.state_dict, scoring)
+    models.save_folder(tmp_path / "mine", checkpoint.config, checkpoint.state_dict, scoring)
     return tmp_path / "mine"
 
 
@@ -90,8 +90,8 @@ def test_a_folder_gets_them_everywhere(folder: Path, name: str, tmp_path: Path) 
     )
     before = copy(folder / "model.safetensors", tmp_path)
     record(find_target(str(folder / name)), REPORT, "the command", "the data")
-    assert_recorded(hub.resolve(folder), before)
-    config = read_checkpoint(hub.resolve(folder)).config
+    assert_recorded(models.resolve(folder), before)
+    config = read_checkpoint(models.resolve(folder)).config
     assert (folder / "model.safetensors").stat().st_size == pytest.approx(before.stat().st_size, abs=2000)
     assert json.loads((folder / "config.json").read_text())["metrics"] == METRICS
     assert (folder / "README.md").read_text(encoding="utf-8") == model_card(config, has_rescoring_net=True)
@@ -155,7 +155,7 @@ def test_the_command_names_files_and_no_private_paths(
     before = read_checkpoint(folder / "model.safetensors").state_dict
     assert evaluate("--flip", "--scales", "1", "0.5", "--input-size", "64", "--score-threshold", "0.2") == 0
     assert f"recorded in {folder}" in capsys.readouterr().out
-    after = read_checkpoint(hub.resolve(folder))
+    after = read_checkpoint(models.resolve(folder))
     assert after.config.evaluation == (
         "dekrpose eval mine people.json --images photos --flip --scales 1 0.5 --input-size 64 --score-threshold 0.2"
     )
@@ -172,7 +172,7 @@ def test_partial_measurements_are_not_recorded(
 ) -> None:
     assert evaluate(*option) == 1
     assert f"leave out {option[0]}" in capsys.readouterr().err
-    assert read_checkpoint(hub.resolve(folder)).config.metrics == {"old": 1.0}
+    assert read_checkpoint(models.resolve(folder)).config.metrics == {"old": 1.0}
 
 
 def test_names_with_blanks_are_quoted(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from evaluation_people import dataset, human, standing, unlabelled
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from dekrpose.evaluation.dataset import KeypointDataset
+from dekrpose.data.dataset import KeypointDataset
 from dekrpose.evaluation.predictions import Prediction, Predictions
 from dekrpose.evaluation.reliability import reliability, reliability_of, scores_and_oks
 

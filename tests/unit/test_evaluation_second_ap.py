@@ -11,8 +11,8 @@ import pytest
 from evaluation_people import hide, human, standing, unlabelled
 from numpy.typing import NDArray
 
+from dekrpose.data.dataset import KeypointDataset
 from dekrpose.evaluation.coco_ap import coco_average_precision, is_crowdpose, precision_curves
-from dekrpose.evaluation.dataset import KeypointDataset
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14
 
 pytest.importorskip("faster_coco_eval")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dekrpose.cli import main
-from dekrpose.evaluation.made_clips import LONG_OCCLUSION, make_clip
+from dekrpose.data.clips.walkers_seen import LONG_OCCLUSION, make_clip
 from dekrpose.evaluation.tracking import (
     IouTracker,
     box_overlaps,
@@ -16,7 +16,7 @@ from dekrpose.evaluation.tracking import (
     similarities_of,
     trajectories,
 )
-from dekrpose.tracking import Tracker
+from dekrpose.tracking.tracker import Tracker
 
 PAIR = np.eye(2)
 

@@ -14,16 +14,16 @@ import pytest
 import torch
 
 from dekrpose import CheckpointError, DekrPoseError, PoseEstimator
+from dekrpose.architectures.dekr.decode import decode, pose_map
+from dekrpose.architectures.parts.scoring_net import OKSScoreNet
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.cli import main
 from dekrpose.config import EfficientNetLiteConfig, HeadConfig
-from dekrpose.decode.dekr import decode, pose_map
+from dekrpose.engines.file import FORMATS, open_exported, to_bytes
 from dekrpose.export import check
 from dekrpose.export.network import ExportedNetwork
 from dekrpose.export.poses import PoseOutputs
-from dekrpose.exported import FORMATS, open_exported, to_bytes
 from dekrpose.images import to_tensor
-from dekrpose.models.oks_score import OKSScoreNet
 from tests.movenet_files import OWN
 from tests.small_model import SMALL, write_small_model
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from dekrpose import DekrPoseError, PoseEstimator
+from dekrpose.architectures.parts.scoring_net import OKSScoreNet
 from dekrpose.config import EfficientNetLiteConfig, HeadConfig
+from dekrpose.engines.file import OUTPUTS, open_exported
 from dekrpose.export import check
 from dekrpose.export.network import ExportedNetwork
 from dekrpose.export.poses import ExportedCenters, ExportedPoses, PoseOutputs
-from dekrpose.exported import OUTPUTS, open_exported
-from dekrpose.models.oks_score import OKSScoreNet
 from tests.movenet_files import OWN
 from tests.small_model import SMALL
 from tests.unit.test_center_path import network

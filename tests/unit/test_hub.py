@@ -10,7 +10,7 @@ import pytest
 from dekrpose.checkpoints import Checkpoint, read_checkpoint
 from dekrpose.config import ModelConfig
 from dekrpose.errors import CheckpointError, DekrPoseError
-from dekrpose.hub import PUBLISHED, resolve, save_folder
+from dekrpose.hub.models import PUBLISHED, resolve, save_folder
 from tests import checkpoint_fixtures as fixtures
 
 
@@ -21,7 +21,7 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
 
 def test_tiny_is_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundled = tmp_path / "tiny.safetensors"
-    monkeypatch.setattr("dekrpose.hub._TINY", bundled)
+    monkeypatch.setattr("dekrpose.hub.models._TINY", bundled)
     with pytest.raises(DekrPoseError, match="install dekrpose again"):
         resolve("tiny")
     bundled.write_bytes(b"weights")

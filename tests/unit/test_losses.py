@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dekrpose.training.losses import DekrLoss, heatmap_loss, offset_loss
+from dekrpose.architectures.dekr.losses import DekrLoss, heatmap_loss, offset_loss
 
 
 def test_heatmap_loss_averages_over_all_elements_also_unweighted_ones() -> None:

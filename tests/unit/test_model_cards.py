@@ -11,12 +11,12 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from dekrpose import hub
+from dekrpose.architectures.dekr.network import DEKR
+from dekrpose.architectures.dekr.temporal import build_model
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.config import ModelConfig, TemporalConfig
-from dekrpose.model_cards import model_card
-from dekrpose.models.dekr import DEKR
-from dekrpose.models.temporal import build_model
+from dekrpose.hub import models
+from dekrpose.hub.model_cards import model_card
 from tests.small_model import SMALL, write_small_model
 
 COMMAND = "dekrpose eval mine val.json --images val.tar --flip"
@@ -157,5 +157,5 @@ def test_awkward_words_break_neither_header_nor_table() -> None:
 
 def test_a_saved_folder_has_a_card(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(write_small_model(tmp_path / "small.safetensors", FULL))
-    hub.save_folder(tmp_path / "mine", FULL, checkpoint.state_dict)
+    models.save_folder(tmp_path / "mine", FULL, checkpoint.state_dict)
     assert (tmp_path / "mine" / "README.md").read_text(encoding="utf-8") == model_card(FULL)

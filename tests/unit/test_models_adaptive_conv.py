@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dekrpose.models.adaptive_conv import AdaptiveConv, pixel_grid, tap_positions
+from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv, pixel_grid, tap_positions
 
 GRID = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv
+from dekrpose.architectures.dekr.network import DEKR
+from dekrpose.architectures.parts.complexity import MEMORY, complexity, gmacs_by_part, variants
 from dekrpose.config import ARCHITECTURES, TemporalConfig
-from dekrpose.models.adaptive_conv import AdaptiveConv
-from dekrpose.models.complexity import MEMORY, complexity, gmacs_by_part, variants
-from dekrpose.models.dekr import DEKR
 
 PUBLISHED = {
     "dekr-w32-coco-baseline": (30_652_916, 63.28),

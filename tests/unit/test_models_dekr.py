@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from dekrpose.checkpoint_names import official_to_ours
+from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv
+from dekrpose.architectures.dekr.foreign_names import official_to_ours
+from dekrpose.architectures.dekr.network import DEKR, branch_keypoints
 from dekrpose.config import ARCHITECTURES, BackboneConfig, Branches, HeadConfig, ModelConfig
-from dekrpose.models.adaptive_conv import AdaptiveConv
-from dekrpose.models.dekr import DEKR, branch_keypoints
 from dekrpose.skeletons import CROWDPOSE_14
 from tests.checkpoint_fixtures import w32_shapes
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from dekrpose import COCO_17, CheckpointError, DekrPoseError
+from dekrpose.architectures.dekr.network import DEKR
+from dekrpose.architectures.parts.efficientnet_lite import EfficientNetLite, InvertedBottleneck
 from dekrpose.config import ARCHITECTURES, IMAGE_MEAN, IMAGE_STD, ModelConfig
-from dekrpose.models.dekr import DEKR
-from dekrpose.models.efficientnet_lite import EfficientNetLite, InvertedBottleneck
 from dekrpose.training import imagenet
 from dekrpose.training.imagenet import LITE_BACKBONE, read_backbone
 from dekrpose.training.initial import read_initial

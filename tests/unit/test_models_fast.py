@@ -12,14 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dekrpose.architectures.dekr import gathered_conv
+from dekrpose.architectures.dekr.fast import FastDEKR, FastPath
+from dekrpose.architectures.dekr.gathered_conv import GatheredBlock, frame, inside, padded_channels
+from dekrpose.architectures.dekr.network import DEKR, RegressionBlock
+from dekrpose.architectures.parts import upsampled_conv
+from dekrpose.architectures.parts.folding import fold_batch_norm
+from dekrpose.architectures.parts.hrnet import concatenate
+from dekrpose.architectures.parts.upsampled_conv import UpsampledConv
 from dekrpose.config import Branches, EfficientNetLiteConfig, ModelConfig
-from dekrpose.models import gathered_conv, upsampled_conv
-from dekrpose.models.dekr import DEKR, RegressionBlock
-from dekrpose.models.fast import FastDEKR, FastPath
-from dekrpose.models.folding import fold_batch_norm
-from dekrpose.models.gathered_conv import GatheredBlock, frame, inside, padded_channels
-from dekrpose.models.hrnet import concatenate
-from dekrpose.models.upsampled_conv import UpsampledConv
 from tests.movenet_files import OWN
 from tests.small_model import SMALL
 

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dekrpose import COCO_17, CheckpointError, PoseEstimator
-from dekrpose.checkpoint_movenet import read_movenet
+from dekrpose.architectures.dekr.movenet import read_movenet
+from dekrpose.architectures.dekr.network import DEKR
+from dekrpose.architectures.dekr.separable import SeparableConv
+from dekrpose.architectures.parts.mobilenet import MobileNet, SameConv, scaled
 from dekrpose.config import MobileNetConfig, ModelConfig
-from dekrpose.models.dekr import DEKR
-from dekrpose.models.mobilenet import MobileNet, SameConv, scaled
-from dekrpose.models.separable import SeparableConv
 from dekrpose.training.initial import read_initial, starts_from_movenet
 from tests.movenet_files import HEAD, OWN, write_movenet
 from tests.small_model import SMALL, write_small_model

@@ -10,12 +10,12 @@ import torch
 from evaluation_people import dataset, human, standing  # type: ignore[import-not-found]
 from torch import Tensor
 
-from dekrpose.decode.dekr import decode, pose_map
-from dekrpose.decode.multiscale import merge_flipped
+from dekrpose.architectures.dekr.decode import decode, pose_map
+from dekrpose.architectures.dekr.multiscale import merge_flipped
+from dekrpose.architectures.dekr.targets import TargetMode, heatmap_targets, offset_targets, person_centers
 from dekrpose.evaluation.coco_ap import coco_average_precision
 from dekrpose.evaluation.predictions import Prediction, results_json
 from dekrpose.skeletons import COCO_17
-from dekrpose.training.targets import TargetMode, heatmap_targets, offset_targets, person_centers
 
 STRIDE = 4
 SIZE = (64, 96)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from dekrpose.architectures.dekr.fast import FastPath
+from dekrpose.architectures.dekr.network import DEKR
+from dekrpose.architectures.dekr.temporal import TemporalDEKR, TemporalState, build_model, with_memory
+from dekrpose.architectures.dekr.temporal_memory import ConvGRU
 from dekrpose.config import ARCHITECTURES, Branches, ModelConfig, TemporalConfig, with_head
-from dekrpose.models.dekr import DEKR
-from dekrpose.models.fast import FastPath
-from dekrpose.models.temporal import TemporalDEKR, TemporalState, build_model, with_memory
-from dekrpose.models.temporal_memory import ConvGRU
 from tests.movenet_files import OWN
 from tests.small_model import SMALL
 
@@ -254,7 +254,7 @@ def test_large_maps_are_remembered_in_pieces(numbers: int, monkeypatch: pytest.M
     torch.nn.init.normal_(gru.out.weight)
     maps, hidden = torch.randn(2, 2, 12, 5, 7, generator=torch.Generator().manual_seed(0))
     expected = gru.step(maps, hidden)  # with gradients, so at once
-    monkeypatch.setattr("dekrpose.models.temporal_memory._PIECE", numbers)
+    monkeypatch.setattr("dekrpose.architectures.dekr.temporal_memory._PIECE", numbers)
     with torch.inference_mode():
         found = gru.step(maps, hidden)
         torch.testing.assert_close(found, expected)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dekrpose.models.oks_score import OKSScoreNet, pose_features, rescore
+from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features, rescore
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14
 
 

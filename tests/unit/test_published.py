@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 import torch
 
-from dekrpose import PoseEstimator, cache, hub, published
+from dekrpose import PoseEstimator
 from dekrpose.cli import main
 from dekrpose.errors import CheckpointError, DekrPoseError
+from dekrpose.hub import cache, models, published
 from tests import checkpoint_fixtures as fixtures
 from tests.conftest import DEAD
 from tests.file_server import FileServer, serve
@@ -79,7 +80,7 @@ def test_the_cached_model_is_the_downloaded_one(server: FileServer, tmp_path: Pa
 
 
 def test_the_note_says_where_the_weights_came_from(server: FileServer, empty_cache: Path) -> None:
-    path = hub.resolve(NAME)
+    path = models.resolve(NAME)
     note = json.loads(path.with_suffix(".json").read_text())
     content = server.files[published.PUBLISHED[NAME].filename]
     assert note["download"]["url"] == f"{server.address}/{published.PUBLISHED[NAME].filename}"
@@ -102,7 +103,7 @@ def test_a_scoring_net_by_name_goes_with_any_model(server: FileServer, tmp_path:
 def test_wrong_content_is_refused_and_leaves_nothing(server: FileServer, empty_cache: Path) -> None:
     server.files[published.PUBLISHED[NAME].filename] += b"changed"
     with pytest.raises(DekrPoseError, match=r"not the file that was published.*downloads"):
-        hub.resolve(NAME)
+        models.resolve(NAME)
     assert not list(empty_cache.rglob("*.safetensors"))
     assert not list(empty_cache.rglob("*.part"))
 
@@ -113,11 +114,11 @@ def test_a_dead_host_says_what_to_fetch_by_hand_and_where_to_put_it(
     monkeypatch.setenv("DEKRPOSE_MIRROR", DEAD)
     entry = published.PUBLISHED[NAME]
     with pytest.raises(DekrPoseError) as error:
-        hub.resolve(NAME)
+        models.resolve(NAME)
     for part in (entry.url, entry.sha256_prefix, str(empty_cache / "downloads"), "DEKRPOSE_MIRROR"):
         assert part in str(error.value)
     (empty_cache / "downloads" / entry.filename).write_bytes(server.files[entry.filename])
-    path = hub.resolve(NAME)
+    path = models.resolve(NAME)
     assert "by hand" in json.loads(path.with_suffix(".json").read_text())["download"]["url"]
     assert (empty_cache / "downloads" / entry.filename).exists(), "the user's own file stays"
 
@@ -127,7 +128,7 @@ def test_a_wrong_file_put_there_by_hand_is_named(server: FileServer, empty_cache
     file.parent.mkdir(parents=True)
     file.write_bytes(b"<html>log in</html>")
     with pytest.raises(DekrPoseError, match=r"is not the published file.*delete it"):
-        hub.resolve(NAME)
+        models.resolve(NAME)
     assert file.exists()
 
 
@@ -140,13 +141,13 @@ def test_offline_uses_what_is_there_and_asks_nobody(
     only = switch == "argument"
     reason = "local_files_only" if only else "unset HF_HUB_OFFLINE"
     with pytest.raises(DekrPoseError, match=rf"{NAME} is not in the cache folder .*{reason}"):
-        hub.resolve(NAME, local_files_only=only)
+        models.resolve(NAME, local_files_only=only)
     assert server.requests == []
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    hub.resolve(NAME)
+    models.resolve(NAME)
     if switch == "variable":
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    hub.resolve(NAME, local_files_only=only)
+    models.resolve(NAME, local_files_only=only)
     assert len(server.requests) == 1
 
 
@@ -157,8 +158,8 @@ def test_a_cached_model_without_its_scoring_net_says_how_to_go_without(server: F
 
 
 def test_force_download_fetches_again(server: FileServer) -> None:
-    hub.resolve(NAME)
-    hub.resolve(NAME, force_download=True)
+    models.resolve(NAME)
+    models.resolve(NAME, force_download=True)
     assert len(server.requests) == 2
 
 
@@ -166,7 +167,7 @@ def test_force_download_fetches_again(server: FileServer) -> None:
 def test_broken_and_stale_weights_are_fetched_again(
     server: FileServer, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = hub.resolve(NAME)
+    path = models.resolve(NAME)
     whole = path.read_bytes()
     note = path.with_suffix(".json")
     if damage == "truncated":
@@ -176,7 +177,7 @@ def test_broken_and_stale_weights_are_fetched_again(
     else:
         note.write_text(json.dumps({**json.loads(note.read_text()), "conversion": 0}))
     with caplog.at_level(logging.WARNING):
-        entry = cache.entry(hub.resolve(NAME).parent, NAME)
+        entry = cache.entry(models.resolve(NAME).parent, NAME)
     assert entry is not None
     assert cache.problem(entry) is None
     assert caplog.text.count("fetching it again") == 1
@@ -191,7 +192,7 @@ def test_a_file_that_holds_other_weights_than_its_name_says(
     monkeypatch.setitem(published.PUBLISHED, NAME, replace(published.PUBLISHED[NAME], sha256_prefix=prefix))
     server.files[published.PUBLISHED[NAME].filename] = content
     with pytest.raises(CheckpointError, match="scoring net alone"):
-        hub.resolve(NAME)
+        models.resolve(NAME)
     assert not list(empty_cache.rglob("*.safetensors"))
 
 
@@ -200,7 +201,7 @@ def test_a_download_that_was_killed_goes_on(server: FileServer, empty_cache: Pat
     part = empty_cache / "downloads" / f"{entry.filename}.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(server.files[entry.filename][:5000])
-    hub.resolve(NAME)
+    models.resolve(NAME)
     assert server.requests[0][2] == "bytes=5000-"
     assert not part.exists()
 
@@ -208,10 +209,12 @@ def test_a_download_that_was_killed_goes_on(server: FileServer, empty_cache: Pat
 RESOLVE = """
 import sys
 from dataclasses import replace
-from dekrpose import cache, hub, published
+from dekrpose.hub import models
+from dekrpose.hub import cache
+from dekrpose.hub import published
 name, prefix = sys.argv[1:]
 published.PUBLISHED[name] = replace(published.PUBLISHED[name], sha256_prefix=prefix)
-print(cache.file_sha256(hub.resolve(name)))
+print(cache.file_sha256(models.resolve(name)))
 """
 
 
@@ -230,14 +233,15 @@ def test_two_processes_at_once_fetch_once(server: FileServer) -> None:
 READ_ONLY = """
 import os, sys
 from dataclasses import replace
-from dekrpose import hub, published
+from dekrpose.hub import models
+from dekrpose.hub import published
 from dekrpose.errors import DekrPoseError
 name, prefix = sys.argv[1:]
 published.PUBLISHED[name] = replace(published.PUBLISHED[name], sha256_prefix=prefix)
 if os.getuid() == 0:
     os.setuid(65534)  # permissions do not bind root
 try:
-    print(hub.resolve(name))
+    print(models.resolve(name))
 except DekrPoseError as error:
     print("error:", error)
 """
@@ -245,7 +249,7 @@ except DekrPoseError as error:
 
 @pytest.mark.skipif(not hasattr(os, "setuid"), reason="needs permissions as on POSIX")
 def test_a_read_only_cache_serves_what_it_has_and_says_so_otherwise(server: FileServer, empty_cache: Path) -> None:
-    hub.resolve(NAME)
+    models.resolve(NAME)
     (empty_cache / "downloads").rmdir()
     for folder in (empty_cache, *empty_cache.parents):
         if folder.stat().st_uid == os.getuid() and folder != folder.parent:
@@ -274,7 +278,7 @@ def test_a_home_that_cannot_be_written_names_the_way_out(server: FileServer, mon
     monkeypatch.setenv("HOME", "/proc")  # where nothing can be made, by root neither
     if Path("/proc/self").exists():
         with pytest.raises(DekrPoseError, match=r"/proc/\.cache/dekrpose cannot be written .*set DEKRPOSE_CACHE"):
-            hub.resolve(NAME)
+            models.resolve(NAME)
 
     def nowhere(_: Path) -> Path:
         raise RuntimeError("Could not determine home directory.")
@@ -286,7 +290,7 @@ def test_a_home_that_cannot_be_written_names_the_way_out(server: FileServer, mon
 
 FULL = """
 import resource, sys
-from dekrpose import published
+from dekrpose.hub import published
 from dataclasses import replace
 from dekrpose.cli import main
 name, prefix, limit = sys.argv[1:]
@@ -301,7 +305,7 @@ def test_a_full_disk_during_download_or_conversion(
     server: FileServer, empty_cache: Path, tmp_path: Path, share: float
 ) -> None:
     entry = published.PUBLISHED[NAME]
-    converted = hub.resolve(NAME).stat().st_size
+    converted = models.resolve(NAME).stat().st_size
     shutil.rmtree(empty_cache)
     limit = int(share * min(converted, len(server.files[entry.filename])))
     if share > 0.9:  # what came by hand fits, what is made of it does not
@@ -324,7 +328,7 @@ def test_a_full_disk_during_download_or_conversion(
 def test_models_lists_what_is_here_and_whose_numbers_they_are(
     server: FileServer, capsys: pytest.CaptureFixture[str], empty_cache: Path
 ) -> None:
-    hub.resolve(NAME)
+    models.resolve(NAME)
     assert main(["models"]) == 0
     printed = capsys.readouterr().out
     block = printed.split(f"{NAME}\n")[1].split("\n\n")[0]
@@ -344,7 +348,7 @@ def test_models_lists_what_is_here_and_whose_numbers_they_are(
 def test_verify_finds_and_clean_deletes_what_is_broken(
     server: FileServer, capsys: pytest.CaptureFixture[str], empty_cache: Path
 ) -> None:
-    path, net = hub.resolve(NAME), hub.resolve(NET)
+    path, net = models.resolve(NAME), models.resolve(NET)
     (empty_cache / "downloads" / "other.pth.part").write_bytes(b"begun")
     content = bytearray(path.read_bytes())
     content[-10] ^= 1
@@ -365,8 +369,8 @@ def test_verify_finds_and_clean_deletes_what_is_broken(
 
 
 def test_parameters_in_the_registry_are_those_of_the_networks() -> None:
+    from dekrpose.architectures.parts.complexity import complexity
     from dekrpose.config import ARCHITECTURES
-    from dekrpose.models.complexity import complexity
 
     for name in (NAME, "dekr-w32-crowdpose"):
         assert published.PUBLISHED[name].parameters == complexity(ARCHITECTURES[name]).parameters
@@ -376,5 +380,5 @@ def test_mirror_may_be_a_folder(server: FileServer, tmp_path: Path, monkeypatch:
     entry = published.PUBLISHED[NAME]
     (tmp_path / entry.filename).write_bytes(server.files[entry.filename])
     monkeypatch.setenv("DEKRPOSE_MIRROR", tmp_path.as_uri())
-    assert hub.resolve(NAME).exists()
+    assert models.resolve(NAME).exists()
     assert server.requests == []

@@ -19,11 +19,12 @@ from pathlib import Path
 
 import pytest
 
-from dekrpose import PoseEstimator, hub, repositories
-from dekrpose.cache import file_sha256
+from dekrpose import PoseEstimator
+from dekrpose.architectures.parts.complexity import complexity
 from dekrpose.cli import _parser, main
 from dekrpose.config import ARCHITECTURES
-from dekrpose.models.complexity import complexity
+from dekrpose.hub import models, repositories
+from dekrpose.hub.cache import file_sha256
 from tests import checkpoint_fixtures as fixtures
 from tests.lite_backbone import write_lite_package
 from tests.movenet_files import write_movenet
@@ -33,7 +34,7 @@ from tests.training_photos import write_dataset
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BUNDLED = hub._TINY.is_file()
+BUNDLED = models._TINY.is_file()
 
 SHORTER = {
     "train": ["--epochs", "1", "--limit", "2", "--batch-size", "2", "--size", "64", "--workers", "0"],
@@ -58,7 +59,7 @@ SLOW = {"export.md", "gpu.md", "speed.md", "tracking.md", "video-training.md"}
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a reader's files; the bundled model, or an untrained one where that is not there."""
     if not BUNDLED:
-        monkeypatch.setattr(hub, "_TINY", write_small_model(tmp_path / "tiny.safetensors", ARCHITECTURES["tiny"]))
+        monkeypatch.setattr(models, "_TINY", write_small_model(tmp_path / "tiny.safetensors", ARCHITECTURES["tiny"]))
     here = tmp_path / "here"
     annotations, photos = write_dataset(here, photos=3)
     shutil.copytree(ROOT / "examples", here / "examples", ignore=shutil.ignore_patterns("*.poses.*"))
@@ -88,9 +89,9 @@ def _stand_in_for_hosts(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEKRPOSE_MIRROR", here.as_uri())
     monkeypatch.setenv("DEKRPOSE_CACHE", str(here / "cache"))
     for name in ("dekr-w32-coco", "rescore-coco"):
-        entry = hub.PUBLISHED[name]
+        entry = models.PUBLISHED[name]
         prefix = file_sha256(here / entry.filename)[:8]
-        monkeypatch.setitem(hub.PUBLISHED, name, replace(entry, sha256_prefix=prefix))
+        monkeypatch.setitem(models.PUBLISHED, name, replace(entry, sha256_prefix=prefix))
 
     def push(folder: Path, repo_id: str, **_: object) -> str:
         shutil.copytree(folder, here / "hub" / repo_id)
@@ -174,7 +175,7 @@ def test_the_table_of_options_is_complete() -> None:
 
 
 def test_published_numbers_are_named_as_published() -> None:
-    for entry in hub.PUBLISHED.values():
+    for entry in models.PUBLISHED.values():
         if entry.kind == "model":
             (row,) = re.findall(rf"^\| `{entry.name}` .*$", README, re.MULTILINE)
             assert f"{entry.average_precision} (published, other decoding)" in row

@@ -18,8 +18,8 @@ import pytest
 
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.errors import DekrPoseError
-from dekrpose.hub import save_folder
-from dekrpose.repositories import cached_repositories, fetch_repository, push_folder
+from dekrpose.hub.models import save_folder
+from dekrpose.hub.repositories import cached_repositories, fetch_repository, push_folder
 from tests.hub_server import Account, HubServer, set_client
 from tests.small_model import SMALL, write_small_model
 

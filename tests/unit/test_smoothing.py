@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dekrpose.results import Poses
 from dekrpose.skeletons import COCO_17
-from dekrpose.smoothing import Smoother, SmootherSettings
+from dekrpose.tracking.smoothing import Smoother, SmootherSettings
 from tests.unit.evaluation_people import standing
 
 RATE = 30.0

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from dekrpose import startup
+from dekrpose.benchmark import first_pose as startup
 from dekrpose.cli import main
 from dekrpose.errors import DekrPoseError
-from dekrpose.published import PUBLISHED
+from dekrpose.hub.published import PUBLISHED
 from tests import checkpoint_fixtures as fixtures
 from tests.file_server import serve
 from tests.small_model import write_small_model

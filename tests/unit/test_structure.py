@@ -16,87 +16,27 @@ import dekrpose
 PACKAGE = Path(dekrpose.__file__).parent
 
 TIERS = (
-    ("errors", "skeletons", "config"),
-    ("results", "formats", "images", "image_resize", "image_device", "draw", "tracking", "tracks", "smoothing"),
-    ("models", "decode"),
-    (
-        "hub",
-        "published",
-        "cache",
-        "downloads",
-        "repositories",
-        "model_cards",
-        "checkpoints",
-        "checkpoint_names",
-        "checkpoint_integers",
-        "checkpoint_movenet",
-        "checkpoint_pickles",
-        "options",
-        "changes",
-        "exported",
-        "graphs",
-        "center_path",
-        "device_path",
-        "temporal_state",
-        "estimator",
-        "video",
-    ),
-    (
-        "explain",
-        "export",
-        "evaluation",
-        "video_command",
-        "webcam_command",
-        "benchmark",
-        "startup",
-        "doctor",
-        "catalogue",
-    ),
-    ("training", "serving", "integrations"),
+    ("errors", "skeletons"),
+    ("config",),
+    ("images", "draw", "formats"),
+    ("results",),
+    ("tracking",),
+    ("data",),
+    ("architectures",),
+    ("checkpoints", "options"),
+    ("hub",),
+    ("engines",),
+    ("estimator", "video"),
+    ("export", "evaluation", "doctor"),
+    ("benchmark", "training"),
+    ("serving", "integrations"),
+    ("commands",),
     ("cli",),
 )
 """A part (a module or a subpackage) may import the parts of the tiers above it, and its own modules."""
 
 SIBLINGS = {
-    ("config", "skeletons"): "a configuration holds its skeleton",
-    ("images", "image_resize"): "one part in three files",
-    ("image_device", "image_resize"): "one part in three files",
-    ("estimator", "center_path"): "offsets where they are read",
-    ("center_path", "exported"): "files that find centers by themselves",
-    ("estimator", "device_path"): "CUDA",
-    ("device_path", "graphs"): "CUDA graphs",
-    ("device_path", "options"): "what estimate was asked to do",
-    ("results", "draw"): "Poses.draw",
-    ("results", "formats"): "Poses.to_coco and its kin",
-    ("downloads", "cache"): "what is unfinished and what is whole",
-    ("published", "cache"): "fetched once",
-    ("published", "downloads"): "fetched once",
-    ("published", "checkpoints"): "converted once",
-    ("published", "checkpoint_pickles"): "a backbone is tensors alone",
-    ("tracking", "results"): "poses get their track_ids",
-    ("tracking", "tracks"): "one part in two files",
-    ("smoothing", "results"): "poses get other keypoints",
-    ("smoothing", "tracks"): "keypoints weigh alike in both",
-    ("hub", "published"): "published names",
-    ("hub", "cache"): "what is here already",
-    ("hub", "repositories"): "names of repositories",
-    ("hub", "model_cards"): "a folder has its card",
-    ("repositories", "cache"): "hashes",
-    ("benchmark", "startup"): "benchmark --first-pose",
-    ("estimator", "repositories"): "push_to_hub",
-    ("checkpoints", "checkpoint_names"): "one part in four files",
-    ("checkpoints", "checkpoint_pickles"): "one part in four files",
-    ("checkpoints", "checkpoint_integers"): "one part in four files",
-    ("checkpoint_pickles", "checkpoint_integers"): "one part in four files",
-    ("hub", "checkpoints"): "a folder's weights carry their configuration",
-    ("estimator", "temporal_state"): "what frames of a stream share",
-    ("video", "temporal_state"): "what frames of a stream share",
-    ("estimator", "exported"): "an exported file runs in the network's place",
-    ("estimator", "options"): "what estimate was asked to do",
     ("estimator", "video"): "estimate_video",
-    ("webcam_command", "video_command"): "the same model and stream",
-    ("estimator", "hub"): "from_pretrained takes names",
-    ("estimator", "checkpoints"): "from_pretrained reads files",
 }
 """What may be imported within a tier, and why. Anyone may import errors."""
 
@@ -110,7 +50,7 @@ EXTRAS = {
     "tensorboard", "faster_coco_eval", "onnx", "onnxscript", "onnxruntime", "openvino", "av", "pandas", "supervision",
     "gradio", "ray", "matplotlib", "pillow_heif",
 }  # fmt: skip
-KERNELS = {"models.adaptive_kernels": "triton"}
+KERNELS = {"architectures.dekr.adaptive_kernels": "triton"}
 """Modules in the language of a package that may be missing: they import it at their top, and only functions them."""
 
 
@@ -143,7 +83,7 @@ def imports_of(module: str, path: Path) -> Iterator[Import]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}:{node.lineno}: imports are absolute"
-            # "from dekrpose import hub" imports a module, "from dekrpose.hub import resolve" a name of one
+            # "from dekrpose import images" imports a module, "from dekrpose.images import load" a name of one
             base = node.module or ""
             names = [f"{base}.{alias.name}" for alias in node.names] if base == "dekrpose" else [base]
         elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
@@ -220,9 +160,11 @@ def test_tiers() -> None:
     assert used == SIBLINGS.keys(), f"nobody needs {sorted(SIBLINGS.keys() - used)} any more"
 
 
-def test_models_and_decode_never_import_each_other() -> None:
-    pairs = {(part(item.importer), part(item.imported.removeprefix("dekrpose."))) for item in IMPORTS}
-    assert not pairs & {("models", "decode"), ("decode", "models")}
+def test_network_and_decode_of_an_architecture_never_import_each_other() -> None:
+    pairs = {tuple(name.removeprefix("dekrpose.") for name in (item.importer, item.imported)) for item in IMPORTS}
+    for folder in (PACKAGE / "architectures").iterdir():
+        both = f"architectures.{folder.name}.network", f"architectures.{folder.name}.decode"
+        assert not pairs & {both, both[::-1]}
 
 
 def test_the_command_line_imports_late() -> None:

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dekrpose.skeletons import COCO_17
-from dekrpose.training.affine import training_affine
-from dekrpose.training.targets import (
+from dekrpose.architectures.dekr.targets import (
     TargetMode,
     drop_small_centers,
     heatmap_targets,
@@ -19,6 +17,8 @@ from dekrpose.training.targets import (
     offset_targets,
     person_centers,
 )
+from dekrpose.skeletons import COCO_17
+from dekrpose.training.affine import training_affine
 
 SIZE = (24, 32)
 

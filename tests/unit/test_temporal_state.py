@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from dekrpose import PoseEstimator, Poses
+from dekrpose.architectures.dekr.network import DEKR
+from dekrpose.architectures.dekr.temporal import TemporalDEKR, with_memory
 from dekrpose.checkpoints import write_checkpoint
 from dekrpose.config import TemporalConfig
-from dekrpose.models.dekr import DEKR
-from dekrpose.models.temporal import TemporalDEKR, with_memory
-from dekrpose.temporal_state import ResetRules, StreamState, look
+from dekrpose.video.memory import ResetRules, StreamState, look
 from tests.small_model import SMALL
 
 Frames = list[NDArray[np.uint8]]

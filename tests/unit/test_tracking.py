@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dekrpose.results import Poses
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14
-from dekrpose.tracking import Tracker, TrackerSettings
+from dekrpose.tracking.tracker import Tracker, TrackerSettings
 from tests.unit.evaluation_people import standing
 
 RATE = 30.0

@@ -13,11 +13,13 @@ import pytest
 import torch
 from torch import nn
 
-from dekrpose import PoseEstimator, hub
+from dekrpose import PoseEstimator
 from dekrpose.checkpoints import read_checkpoint
+from dekrpose.commands import train as command
 from dekrpose.config import ARCHITECTURES, with_head
 from dekrpose.errors import DekrPoseError
-from dekrpose.training import command, loop
+from dekrpose.hub import models
+from dekrpose.training import loop
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.loader import CachedPhotos, Samples, TargetConfig, collate
 from dekrpose.training.loop import Trainer
@@ -260,7 +262,7 @@ def test_training_takes_back_the_numbers_of_its_start(photos: CachedPhotos, tmp_
     assert sorted(item.name for item in tmp_path.iterdir()) == written
     assert "Not measured." in (tmp_path / "README.md").read_text(encoding="utf-8")
     Trainer(replace(measured, license="other terms"), CONFIG, photos, tmp_path).run(until=2)
-    assert read_checkpoint(hub.resolve(tmp_path)).config.license == "other terms"  # its three files agree again
+    assert read_checkpoint(models.resolve(tmp_path)).config.license == "other terms"  # its three files agree again
 
 
 def test_too_few_photos_for_a_batch_are_named(photos: CachedPhotos, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from dekrpose.data.dataset import KeypointDataset
 from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation.dataset import KeypointDataset
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.contact_sheet import contact_sheet, draw_samples, taught_poses
 from dekrpose.training.loader import Samples, TargetConfig

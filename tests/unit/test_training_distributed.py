@@ -18,8 +18,8 @@ import torch.multiprocessing
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.errors import DekrPoseError
-from dekrpose.models.dekr import DEKR
 from dekrpose.training import loop
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.device_batches import DeviceBatches

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dekrpose import COCO_17, CheckpointError, Skeleton, published
+from dekrpose import COCO_17, CheckpointError, Skeleton
+from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.config import HeadConfig
-from dekrpose.models.dekr import DEKR
+from dekrpose.hub import published
 from dekrpose.training.imagenet import read_backbone
 from dekrpose.training.initial import fit_to_skeleton, read_initial
 from tests.small_model import SMALL, write_small_model

@@ -10,16 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation.dataset import Person, Photo
-from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
-from dekrpose.training import command
-from dekrpose.training.affine import training_affine
-from dekrpose.training.augment import AugmentConfig
-from dekrpose.training.loader import Batch, Samples, TargetConfig
-from dekrpose.training.recipes import TrainConfig, tiny_recipe
-from dekrpose.training.run_state import changes
-from dekrpose.training.targets import (
+from dekrpose.architectures.dekr.targets import (
     drop_small_centers,
     heatmap_targets,
     official_areas,
@@ -27,6 +18,15 @@ from dekrpose.training.targets import (
     offset_targets,
     person_centers,
 )
+from dekrpose.commands import train as command
+from dekrpose.data.dataset import Person, Photo
+from dekrpose.errors import DekrPoseError
+from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
+from dekrpose.training.affine import training_affine
+from dekrpose.training.augment import AugmentConfig
+from dekrpose.training.loader import Batch, Samples, TargetConfig
+from dekrpose.training.recipes import TrainConfig, tiny_recipe
+from dekrpose.training.run_state import changes
 
 SIZE, WIDTH, HEIGHT = 128, 200, 160
 STILL = AugmentConfig(size=SIZE, rotation=0, scale=(0.7, 0.7), translation=0, flip=0)

@@ -15,15 +15,15 @@ from evaluation_people import dataset, human, standing, unlabelled
 from numpy.typing import NDArray
 
 from dekrpose import PoseEstimator
+from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features
 from dekrpose.checkpoints import read_checkpoint, write_checkpoint
+from dekrpose.commands import train_scoring as scoring_command
+from dekrpose.commands.train_scoring import compare, matching_threshold, with_scoring_net
+from dekrpose.data.dataset import KeypointDataset
 from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation.dataset import KeypointDataset
 from dekrpose.evaluation.predictions import Prediction, Predictions
-from dekrpose.models.oks_score import OKSScoreNet, pose_features
 from dekrpose.skeletons import COCO_17, Skeleton
-from dekrpose.training import scoring_command
 from dekrpose.training.scoring import Epoch, ScoringConfig, hold_out, train_scoring_net
-from dekrpose.training.scoring_command import compare, matching_threshold, with_scoring_net
 from dekrpose.training.scoring_examples import collect_examples, examples_of
 from tests.small_model import write_small_model
 from tests.training_photos import write_dataset

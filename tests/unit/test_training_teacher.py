@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from dekrpose.architectures.dekr.losses import probability_loss
+from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.cli import main
+from dekrpose.commands.train import _dataset
 from dekrpose.errors import DekrPoseError
-from dekrpose.models.dekr import DEKR
 from dekrpose.training import memory, precision
-from dekrpose.training.command import _dataset
 from dekrpose.training.loader import Batch, CachedPhotos, Samples, TargetConfig, collate
 from dekrpose.training.loop import Trainer
-from dekrpose.training.losses import probability_loss
 from dekrpose.training.memory import keep_freed_memory
 from dekrpose.training.teacher import LEAST_WEIGHT, PIXELS, Teacher
 from tests.movenet_files import OWN

@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from dekrpose import PoseEstimator
+from dekrpose.architectures.dekr.temporal import TemporalDEKR
 from dekrpose.cli import main
 from dekrpose.config import TemporalConfig
+from dekrpose.data.clips.clip import ClipShape
+from dekrpose.data.clips.drawn import DrawnClips
 from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation.video.clips import ClipShape
 from dekrpose.evaluation.video.compare import PER_FRAME, RESET, Bootstrap, Interval, compare
-from dekrpose.evaluation.video.drawn import DrawnClips
 from dekrpose.evaluation.video.runs import run_model
-from dekrpose.models.temporal import TemporalDEKR
 from dekrpose.training.clips import ClipRecipe, ClipSamples, MixedClips
 from dekrpose.training.loader import TargetConfig
 from dekrpose.training.recipes import TrainConfig

@@ -15,7 +15,7 @@ import pytest
 
 from dekrpose import PoseEstimator
 from dekrpose.cli import main
-from dekrpose.evaluation.dataset import KeypointDataset
+from dekrpose.data.dataset import KeypointDataset
 from dekrpose.training.curves import curves_svg
 from dekrpose.training.loader import CachedPhotos
 from dekrpose.training.loop import Trainer

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dekrpose.commands.eval_video import ALL_CONDITIONS, DATA_SETS
+from dekrpose.data.clips.bodies import CYCLES, MOTIONS, body
+from dekrpose.data.clips.clip import SPLITS, Clip, ClipShape, camera_path, through_camera
+from dekrpose.data.clips.corruption import BURST, CORRUPTIONS, corrupt
+from dekrpose.data.clips.drawn import DrawnClips
+from dekrpose.data.clips.figures import Looks, draw_figure
+from dekrpose.data.clips.photos import PhotoClips
+from dekrpose.data.clips.scenery import BACKGROUNDS, CLOTH, PATCH
+from dekrpose.data.clips.sequences import FORMATS
 from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation.video.bodies import CYCLES, MOTIONS, body
-from dekrpose.evaluation.video.clips import SPLITS, Clip, ClipShape, camera_path, through_camera
-from dekrpose.evaluation.video.command import ALL_CONDITIONS, DATA_SETS
-from dekrpose.evaluation.video.corruption import BURST, CORRUPTIONS, corrupt
-from dekrpose.evaluation.video.drawn import DrawnClips
-from dekrpose.evaluation.video.figures import Looks, draw_figure
-from dekrpose.evaluation.video.formats import FORMATS
-from dekrpose.evaluation.video.photos import PhotoClips
-from dekrpose.evaluation.video.scenery import BACKGROUNDS, CLOTH, PATCH
 from dekrpose.skeletons import COCO_17
 from dekrpose.training.clips_cutouts import CutoutClips
 from tests.training_photos import made_up_dataset

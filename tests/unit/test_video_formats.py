@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from dekrpose.data.clips.clip import ClipShape
+from dekrpose.data.clips.sequences import SequenceClips, read_sequences
 from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation.video.clips import ClipShape
-from dekrpose.evaluation.video.formats import SequenceClips, read_sequences
 from dekrpose.skeletons import COCO_17
 
 POSETRACK = [

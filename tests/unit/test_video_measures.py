@@ -7,8 +7,8 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
+from dekrpose.data.clips.clip import Clip
 from dekrpose.evaluation.predictions import Prediction
-from dekrpose.evaluation.video.clips import Clip
 from dekrpose.evaluation.video.compare import (
     ONE_EURO,
     PER_FRAME,

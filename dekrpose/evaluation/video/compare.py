@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from dekrpose.data.clips.clip import ClipShape, ClipSource, Floats
+from dekrpose.data.clips.corruption import corrupt
 from dekrpose.estimator import PoseEstimator
-from dekrpose.evaluation.video.clips import ClipShape, ClipSource, Floats
-from dekrpose.evaluation.video.corruption import corrupt
 from dekrpose.evaluation.video.measures import ClipMeasures, lag, mean_of, measure
 from dekrpose.evaluation.video.precision import AveragePrecision
 from dekrpose.evaluation.video.runs import has_memory, run_model, run_shuffled, smoothed

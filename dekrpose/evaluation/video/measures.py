@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from dekrpose.evaluation.oks import oks_matrix
+from dekrpose.data.clips.clip import Clip, Floats
+from dekrpose.data.oks import oks_matrix
 from dekrpose.evaluation.predictions import Prediction
-from dekrpose.evaluation.video.clips import Clip, Floats
 from dekrpose.evaluation.video.precision import Detections, areas_of, detections_of
 from dekrpose.skeletons import COCO_17
 

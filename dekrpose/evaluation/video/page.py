@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from dekrpose.data.clips.clip import Floats
 from dekrpose.evaluation.page_style import STYLE
-from dekrpose.evaluation.video.clips import Floats
 from dekrpose.evaluation.video.compare import PER_FRAME, TEMPORAL, Results
 from dekrpose.evaluation.video.report import Finding, conditions_of, methods_of, table, verdict
 

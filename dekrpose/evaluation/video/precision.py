@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dekrpose.evaluation.oks import oks_matrix
+from dekrpose.data.clips.clip import Clip, Floats
+from dekrpose.data.oks import oks_matrix
 from dekrpose.evaluation.predictions import Prediction
-from dekrpose.evaluation.video.clips import Clip, Floats
 from dekrpose.skeletons import COCO_17
-from dekrpose.tracks import person_areas
+from dekrpose.tracking.tracks import person_areas
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 DETECTIONS = 20

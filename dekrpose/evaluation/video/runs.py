@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from dekrpose import images
-from dekrpose.decode.dekr import decode, pose_map
+from dekrpose.architectures.dekr.decode import decode, pose_map
+from dekrpose.architectures.dekr.temporal import TemporalDEKR, TemporalState
+from dekrpose.data.clips.clip import Clip
 from dekrpose.estimator import MIN_CENTERS, PoseEstimator
 from dekrpose.evaluation.predictions import Prediction
-from dekrpose.evaluation.video.clips import Clip
 from dekrpose.images import Geometry
-from dekrpose.models.temporal import TemporalDEKR, TemporalState
 from dekrpose.results import Poses
-from dekrpose.smoothing import Smoother
-from dekrpose.tracking import Tracker
+from dekrpose.tracking.smoothing import Smoother
+from dekrpose.tracking.tracker import Tracker
 
 Memory = Literal["none", "kept", "reset"]
 """Frame by frame through the image model; through the network for video, with its memory or without any."""

@@ -1,0 +1,237 @@
+"""Adaptive convolution on CPUs: taps are read as weighted sums of table rows, which PyTorch does several times faster.
+
+A pixel's channels in one branch are one row of a table. A tap is the weighted sum of four rows, the pixels around it:
+what ``embedding_bag`` computes for word vectors, in one vectorised, parallel loop over contiguous memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dekrpose.architectures.dekr.adaptive_conv import TAPS, AdaptiveConv, regular_grid
+
+LANES = 8
+"""Branches are padded to a multiple of this many channels, so that rows of the table fill vector registers."""
+CHUNK_BYTES = 5 * 2**20
+"""Taps that are held at once: what fits the processor's nearest caches is written and read without going to memory."""
+CONVOLVED_CHUNKS = 8
+"""Chunks whose transforms are convolved at once, because convolutions of a few rows are slow."""
+MARGIN = 2
+"""Rows and columns of zeros around the map: where a position leaves the map its four pixels are among them."""
+
+
+def padded_channels(channels: int) -> int:
+    """Channels per branch with padding."""
+    return -(-channels // LANES) * LANES
+
+
+def frame(batch: int, height: int, width: int, channels: int) -> Tensor:
+    """Memory for maps (B, h + 4, w + 4, C) with a margin of zeros; see ``inside``."""
+    with torch.inference_mode(False):  # else it could not be written to outside of inference mode
+        maps = torch.empty(batch, height + 2 * MARGIN, width + 2 * MARGIN, channels, dtype=torch.float32)
+    for side in (maps[:, :MARGIN], maps[:, -MARGIN:], maps[:, :, :MARGIN], maps[:, :, -MARGIN:]):
+        side.zero_()
+    return maps
+
+
+def inside(maps: Tensor) -> Tensor:
+    """The part of framed maps within the margin, (B, h, w, C): a view."""
+    return maps[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+
+
+class GatheredBlock:
+    """A block of the offset head: adaptive convolution, batch norm, shortcut, ReLU.
+
+    Args:
+        conv: its weights are copied.
+        norm: its batch norm.
+    """
+
+    def __init__(self, conv: AdaptiveConv, norm: nn.BatchNorm2d) -> None:
+        assert conv.transform.bias is not None
+        branches, channels, padded = conv.branches, conv.channels, padded_channels(conv.channels)
+        more = padded - channels
+        scale, shift = scale_and_shift(norm)
+        kernel = (conv.weight * scale[:, None, None, None]).reshape(branches, channels, channels, TAPS)
+        kernel = F.pad(kernel.transpose(2, 3), (0, more, 0, 0, 0, more))  # (G, C out, 9, C in)
+        self.weight = kernel.reshape(branches * padded, TAPS * padded, 1, 1).contiguous()
+        self.bias = F.pad(shift.reshape(branches, channels), (0, more)).flatten()
+        transform = F.pad(conv.transform.weight, (0, 0, 0, 0, 0, more))
+        self.transform_weight = transform.contiguous(memory_format=torch.channels_last)
+        self.transform_bias = conv.transform.bias
+        self.branches, self.channels = branches, padded
+        self.spread = _spread()
+        shifts = transform.reshape(branches, 6, padded, TAPS).permute(0, 3, 2, 1).reshape(branches, TAPS * padded, 6)
+        self.shift_weight = (shifts @ self.spread).contiguous()  # to all 18 steps at once, for single pixels
+        self.shift_bias = self.transform_bias.reshape(branches, 1, 6) @ self.spread
+        self.kernel = kernel.reshape(branches, padded, TAPS * padded).transpose(1, 2).contiguous()
+
+    def __call__(self, x: Tensor, out: Tensor) -> None:
+        """Compute the block on framed maps (see ``frame``): from x (B, h + 4, w + 4, G * padded channels) into out."""
+        height, width = x.shape[1] - 2 * MARGIN, x.shape[2] - 2 * MARGIN
+        rows = min(height, max(1, CHUNK_BYTES // (4 * TAPS * x.shape[3] * width)))
+        layout = _layout(height, width, self.branches, rows)
+        for image, answer in zip(x, out, strict=True):
+            table = image.reshape(-1, self.channels)
+            for top, steps in zip(range(0, height, rows), self._transforms(image, height, rows), strict=True):
+                taps = self._taps(table, steps, layout, top)
+                product = F.conv2d(taps, self.weight, self.bias, groups=self.branches)[0].permute(1, 2, 0)
+                here = slice(top + MARGIN, top + len(steps) + MARGIN), slice(MARGIN, -MARGIN)
+                torch.clamp(product.add_(image[here]), min=0, out=answer[here])
+
+    def at(self, x: Tensor, pixels: Tensor) -> Tensor:
+        """The block at some pixels of framed maps only.
+
+        Args:
+            x: (B, h + 4, w + 4, G * padded channels).
+            pixels: (B, P, 2) integer xy, heatmap pixels; P is at least 1.
+
+        Returns:
+            (G, B * P, padded channels).
+        """
+        batch, rows, stride, width = x.shape
+        table = x.reshape(-1, width)
+        first = torch.arange(0, batch * rows * stride, rows * stride)[:, None]  # of each image
+        places = (first + (pixels[..., 1] + MARGIN) * stride + (pixels[..., 0] + MARGIN)).reshape(-1, 1)
+        patches = table.index_select(0, (places + _neighbours(stride)).flatten())
+        patches = patches.reshape(-1, TAPS, self.branches, self.channels).permute(2, 0, 1, 3).flatten(2)
+        shifts = torch.baddbmm(self.shift_bias, patches, self.shift_weight)  # (G, B * P, 18)
+        floors = shifts.floor()
+        shifts -= floors
+        corners = self._corners_at(floors.int(), pixels, (rows, stride))
+        ends = torch.arange(0, corners.numel() + 1, 4, dtype=torch.int32)
+        taps = _blended(table.view(-1, self.channels), corners, shifts, ends)
+        taps = taps.reshape(self.branches, -1, TAPS * self.channels)
+        own = patches[..., TAPS // 2 * self.channels : (TAPS // 2 + 1) * self.channels]
+        return torch.baddbmm(self.bias.reshape(self.branches, 1, -1), taps, self.kernel).add_(own).clamp_(min=0)
+
+    def _corners_at(self, steps: Tensor, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+        """``_corners`` of some pixels: (G, B * P, 9, 4) from whole steps (G, B * P, 18) and the size of the frame."""
+        rows, stride = size
+        batch, count, _ = pixels.shape
+        steps = steps.view(self.branches, batch, count, 2, TAPS).add_(pixels.flip(2).int().unsqueeze(3) + MARGIN)
+        y = steps[..., 0, :].clamp_(0, rows - 2)
+        x = steps[..., 1, :].clamp_(0, stride - 2)
+        pixel = torch.add(x, y, alpha=stride)
+        if batch > 1:
+            pixel += torch.arange(0, batch * rows * stride, rows * stride, dtype=torch.int32).reshape(-1, 1, 1)
+        numbers = torch.arange(self.branches, dtype=torch.int32).reshape(-1, 1, 1, 1)
+        upper_left = torch.add(numbers, pixel, alpha=self.branches)
+        around = torch.tensor([0, self.branches, stride * self.branches, (stride + 1) * self.branches])
+        return upper_left.unsqueeze(-1) + around.int()
+
+    def _transforms(self, image: Tensor, height: int, rows: int) -> Iterator[Tensor]:
+        """(rows, w, 6 * G) of a framed image, chunk by chunk."""
+        band = rows * CONVOLVED_CHUNKS
+        for top in range(0, height, band):
+            around = image[None, top + MARGIN - 1 : min(top + band, height) + MARGIN + 1].permute(0, 3, 1, 2)
+            steps = F.conv2d(around, self.transform_weight, self.transform_bias, groups=self.branches)
+            yield from torch.split(steps[0, :, :, 1:-1].permute(1, 2, 0), rows)
+
+    def _taps(self, table: Tensor, transforms: Tensor, layout: _Layout, top: int) -> Tensor:
+        """The taps (1, G * 9 * C, rows, w) of some rows from ``top`` on; transforms (rows, w, 6 * G)."""
+        rows, width, _ = transforms.shape
+        shifts = torch.mm(transforms.reshape(-1, 6), self.spread)
+        floors = shifts.floor()
+        shifts -= floors
+        corners = self._corners(floors.int(), layout, top)
+        taps = _blended(table, corners, shifts, layout.ends[: len(corners) + 1])
+        return taps.reshape(1, rows, width, -1).permute(0, 3, 1, 2)
+
+    def _corners(self, steps: Tensor, layout: _Layout, top: int) -> Tensor:
+        """Rows of the table that hold the four pixels around each tap: (N * G * 9, 4) from whole steps (N * G, 18)."""
+        rows = len(steps) // (layout.width * self.branches)
+        steps.view(rows, layout.width, self.branches, -1).add_(layout.pixels[top : top + rows])
+        torch.clamp(steps, layout.first, layout.last, out=steps)
+        stride = layout.width + 2 * MARGIN
+        pixel = torch.add(steps[:, TAPS:], steps[:, :TAPS], alpha=stride).view(-1, self.branches, TAPS)
+        upper_left = torch.add(layout.branches, pixel, alpha=self.branches).flatten()
+        lower_left = upper_left + stride * self.branches
+        around = [upper_left, upper_left + self.branches, lower_left, lower_left + self.branches]
+        return torch.stack(around, dim=-1)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What depends on the map's size alone, all int32.
+
+    Attributes:
+        width: of the map within its frame.
+        pixels: (h, w, 1, 18), each pixel's y nine times and its x nine times, in the frame.
+        first, last: (18,), the range of upper left corners.
+        branches: (G, 1), numbers from 0.
+        ends: where the corners of each tap begin in a chunk, and where the last ones end.
+    """
+
+    width: int
+    pixels: Tensor
+    first: Tensor
+    last: Tensor
+    branches: Tensor
+    ends: Tensor
+
+
+@lru_cache(maxsize=16)
+def _layout(height: int, width: int, branches: int, rows: int) -> _Layout:
+    with torch.inference_mode(False):
+        pixels = torch.empty(height, width, 1, 2 * TAPS, dtype=torch.int32)
+        pixels[..., :TAPS] = torch.arange(height).reshape(-1, 1, 1, 1) + MARGIN
+        pixels[..., TAPS:] = torch.arange(width).reshape(-1, 1, 1) + MARGIN
+        last = torch.tensor([height + MARGIN] * TAPS + [width + MARGIN] * TAPS, dtype=torch.int32)
+        ends = torch.arange(0, 4 * (rows * width * branches * TAPS + 1), 4, dtype=torch.int32)
+        numbers = torch.arange(branches, dtype=torch.int32)[:, None]
+        return _Layout(width, pixels, torch.zeros_like(last), last, numbers, ends)
+
+
+def _blended(table: Tensor, corners: Tensor, shifts: Tensor, ends: Tensor) -> Tensor:
+    """Taps (N, C): the table's rows (.., C) at the four corners (..., 4) of each, in the shares that its shift gives.
+
+    Args:
+        table, corners: see the module and ``GatheredBlock``.
+        shifts: (..., 18) down and right of the upper left corner, 0 to 1.
+        ends: (N + 1,) where the corners of each tap begin.
+    """
+    shares = _corner_shares(shifts[..., :TAPS], shifts[..., TAPS:])
+    return F.embedding_bag(
+        corners.flatten(), table, ends, mode="sum", per_sample_weights=shares.flatten(), include_last_offset=True
+    )
+
+
+def _corner_shares(down: Tensor, right: Tensor) -> Tensor:
+    """Bilinear weights (..., 4) of the pixels upper left, upper right, lower left, lower right."""
+    shares = torch.empty(*down.shape, 4, dtype=torch.float32)
+    both = torch.mul(down, right, out=shares[..., 3])
+    low = torch.sub(down, both, out=shares[..., 2])
+    torch.sub(right, both, out=shares[..., 1])
+    torch.sub(1.0 - right, low, out=shares[..., 0])
+    return shares
+
+
+@lru_cache(maxsize=16)
+def _neighbours(stride: int) -> Tensor:
+    """(9,): how far the 3x3 pixels around one are away in maps with rows of ``stride`` pixels."""
+    with torch.inference_mode(False):
+        return torch.tensor([dy * stride + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
+
+
+def _spread() -> Tensor:
+    """(6, 18): from A row by row and t to the taps' nine steps down and nine to the right."""
+    dy, dx = regular_grid()
+    zero, one = (torch.full((TAPS,), value, dtype=torch.float32) for value in (0.0, 1.0))
+    down = torch.stack([dy, dx, zero, zero, one, zero])
+    right = torch.stack([zero, zero, dy, dx, zero, one])
+    return torch.cat([down, right], dim=1)
+
+
+def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """What a batch norm multiplies by and adds in evaluation: two (C,)."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    return scale, norm.bias - norm.running_mean * scale

@@ -1,0 +1,358 @@
+"""Weights files: reading every known format into our tensors, writing our own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dekrpose.architectures.dekr.foreign_names import (
+    Shapes,
+    config_from_shapes,
+    describe,
+    detect_format,
+    mmpose_to_ours,
+    official_to_ours,
+    ours_to_official,
+    shapes_by_our_name,
+    shapes_in_file,
+    split_scoring_net,
+)
+from dekrpose.architectures.dekr.temporal import build_model
+from dekrpose.checkpoints.integers import with_integers
+from dekrpose.checkpoints.pickles import read_metadata, read_tensors
+from dekrpose.config import BackboneConfig, EfficientNetLiteConfig, HeadConfig, ModelConfig, TemporalConfig
+from dekrpose.errors import CheckpointError
+from dekrpose.skeletons import Skeleton
+
+__all__ = [
+    "Checkpoint",
+    "check_fits",
+    "expected_shapes",
+    "mmpose_to_ours",
+    "official_to_ours",
+    "ours_to_official",
+    "read_checkpoint",
+    "read_rescoring_net",
+    "read_stored_config",
+    "write_checkpoint",
+    "write_config",
+]
+
+_METADATA_KEY = "dekrpose"
+_RESCORING_PREFIX = "rescoring_net."
+_COUNTER = "num_batches_tracked"
+"""Of batch norm; inference does not need it, and some files leave it out."""
+_WHAT_TO_DO = "pass DEKR weights from dekrpose, the official code or mmpose; `dekrpose models` lists published ones"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a weights file holds, in our terms.
+
+    Args:
+        config: stored in our files, otherwise inferred from the tensors.
+        state_dict: our names; contiguous CPU tensors, float32, or float16 where the file stores that.
+        rescoring: the scoring net's tensors l1.weight ... l3.bias, if the file has one.
+        format: "dekrpose", "official", "mmpose-1.x" or "mmpose-0.x".
+    """
+
+    config: ModelConfig
+    state_dict: dict[str, Tensor]
+    rescoring: dict[str, Tensor] | None
+    format: str
+
+    def single(self) -> dict[str, Tensor]:
+        """``state_dict`` in single precision, to compute with."""
+        return {name: value.float() if value.is_floating_point() else value for name, value in self.state_dict.items()}
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read DEKR weights of any known format, which is recognised by the tensors; nothing in the file is run.
+
+    Raises:
+        CheckpointError: the file is missing, broken or foreign, would run code, or does not fit its own network. The
+            message names the first missing and unexpected tensors, what the file looks like, and what to do.
+    """
+    try:
+        tensors, metadata = read_tensors(Path(path))
+        return _checkpoint_from(tensors, metadata)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def read_stored_config(path: str | Path) -> ModelConfig | None:
+    """The configuration inside a safetensors file of ours; None when the file carries none.
+
+    Raises:
+        CheckpointError: the file is missing or broken, or its configuration cannot be read.
+    """
+    try:
+        return _stored_config(read_metadata(Path(path)))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _checkpoint_from(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> Checkpoint:
+    network, rescoring = split_scoring_net(tensors)
+    if rescoring and not network:
+        raise CheckpointError("this is a scoring net alone; pass a DEKR model, and this file as rescoring_net")
+    shapes = _shapes(network)
+    stored = _stored_config(metadata)
+    file_format = "dekrpose" if stored else detect_format(shapes)
+    if file_format is None:
+        expected = expected_shapes(ModelConfig())
+        if any(name.startswith("backbone.") for name in shapes):  # name what is missing as the file would
+            raise CheckpointError(_misfit(shapes, shapes_in_file(expected, "mmpose-1.x", shapes)))
+        raise CheckpointError(_misfit(shapes, shapes_in_file(expected, "official", shapes)))
+    config = stored or config_from_shapes(shapes_by_our_name(shapes))
+    expected = shapes_in_file(expected_shapes(config), _family(file_format), shapes)
+    network = {**{name: torch.zeros((), dtype=torch.int64) for name in expected if name.endswith(_COUNTER)}, **network}
+    check_fits(network, expected)
+    _check_finite({**network, **rescoring})
+    if rescoring:
+        _check_rescoring_net(rescoring, config.skeleton)
+    state_dict = {name: _plain(tensor) for name, tensor in _to_ours(network, file_format).items()}
+    return Checkpoint(config, state_dict, {n: _plain(t) for n, t in rescoring.items()} or None, file_format)
+
+
+def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are no numbers: a network with a single one finds nobody, anywhere."""
+    floating = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()}
+    # the smallest and the largest are enough: a NaN among the values is both
+    wrong = [name for name, tensor in floating.items() if not bool(torch.stack(tensor.aminmax()).isfinite().all())]
+    if wrong:
+        raise CheckpointError(
+            f"{len(wrong)} of its tensors hold values that are not finite (first: {wrong[0]}); has its training "
+            "diverged, or was the file damaged? Take another checkpoint"
+        )
+
+
+def _family(file_format: str) -> str:
+    return "official" if file_format == "super-gradients" else file_format
+
+
+def _to_ours(network: Mapping[str, Tensor], file_format: str) -> dict[str, Tensor]:
+    if file_format == "official":
+        return official_to_ours(network)
+    if file_format.startswith("mmpose"):
+        return mmpose_to_ours(network, "0.x" if file_format == "mmpose-0.x" else "1.x")
+    return dict(network)
+
+
+def _stored_config(metadata: Mapping[str, str]) -> ModelConfig | None:
+    if _METADATA_KEY not in metadata:
+        return None
+    try:
+        return ModelConfig.from_dict(json.loads(metadata[_METADATA_KEY]))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"its configuration cannot be read ({error}); it may need a newer dekrpose") from error
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    if tensor.is_floating_point() and tensor.dtype != torch.float16:
+        tensor = tensor.to(torch.float32)
+    return tensor.detach().contiguous()
+
+
+def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Our names and shapes of the network that a configuration describes; no memory is taken for it."""
+    return dict(_network_shapes(config.backbone, config.head, config.skeleton, config.temporal))
+
+
+@lru_cache(maxsize=8)
+def _network_shapes(
+    backbone: BackboneConfig | EfficientNetLiteConfig,
+    head: HeadConfig,
+    skeleton: Skeleton,
+    temporal: TemporalConfig | None,
+) -> Shapes:
+    config = ModelConfig(backbone=backbone, head=head, skeleton=skeleton, temporal=temporal)
+    with torch.device("meta"):
+        return _shapes(build_model(config).state_dict())
+
+
+def check_fits(state_dict: Mapping[str, Tensor], expected_shapes: Shapes) -> None:
+    """Compare tensors with what a network needs, before any is copied.
+
+    Raises:
+        CheckpointError: names the first missing, unexpected and mis-shaped tensor with counts, says what the file looks
+            like and what to do.
+    """
+    message = _misfit(_shapes(state_dict), expected_shapes)
+    if message:
+        raise CheckpointError(message)
+
+
+def _misfit(shapes: Shapes, expected: Shapes) -> str:
+    missing = [name for name in expected if name not in shapes]
+    unexpected = [name for name in shapes if name not in expected]
+    other = [name for name in expected if name in shapes and shapes[name] != expected[name]]
+    problems = []
+    if missing:
+        problems.append(f"{len(missing)} tensors missing (first: {missing[0]})")
+    if unexpected:
+        problems.append(f"{len(unexpected)} unexpected (first: {unexpected[0]})")
+    if other:
+        first = other[0]
+        problems.append(
+            f"{len(other)} of another shape (first: {first} is {shapes[first]}, expected {expected[first]})"
+        )
+    if not problems:
+        return ""
+    return f"the tensors do not fit: {', '.join(problems)}. It looks like {describe(shapes)}; {_WHAT_TO_DO}"
+
+
+def read_rescoring_net(path: str | Path, skeleton: Skeleton | None = None) -> dict[str, Tensor]:
+    """Read a scoring net: ``final_rescore_coco_kpt.pth``, mmpose's ``kpt_rescore_*.pth``, or a model file that has one.
+
+    Args:
+        path: the file.
+        skeleton: when given, the net must have been made for its keypoints and edges.
+
+    Returns:
+        l1.weight (256, F), l1.bias, l2.weight (256, 256), l2.bias, l3.weight (1, 256), l3.bias (1,);
+        F = 3 * edges + keypoints (COCO 74, CrowdPose 59).
+
+    Raises:
+        CheckpointError: the file is missing, broken, something else, or made for another skeleton.
+    """
+    try:
+        network, rescoring = split_scoring_net(read_tensors(Path(path))[0])
+        if not rescoring:
+            raise CheckpointError(
+                f"it has no scoring net (l1.weight ... l3.bias); it looks like {describe(_shapes(network))}"
+            )
+        _check_rescoring_net(rescoring, skeleton)
+        _check_finite(rescoring)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return {name: _plain(tensor) for name, tensor in rescoring.items()}
+
+
+def _check_rescoring_net(rescoring: Mapping[str, Tensor], skeleton: Skeleton | None) -> None:
+    shapes = _shapes(rescoring)
+    features, hidden = shapes.get("l1.weight", (0, 0))[-1], shapes.get("l1.bias", (0,))[0]
+    if skeleton is not None:
+        needed = 3 * len(skeleton.edges) + len(skeleton)
+        if features != needed:
+            raise CheckpointError(
+                f"its scoring net reads {features} features, but {skeleton.name} gives {needed} "
+                "(3 per edge, 1 per keypoint); COCO's has 74 and CrowdPose's 59"
+            )
+    expected = {
+        "l1.weight": (hidden, features), "l1.bias": (hidden,), "l2.weight": (hidden, hidden), "l2.bias": (hidden,),
+        "l3.weight": (1, hidden), "l3.bias": (1,),
+    }  # fmt: skip
+    if shapes != expected:
+        raise CheckpointError(f"its scoring net has other layers than expected: {_misfit(shapes, expected)}")
+
+
+def write_checkpoint(
+    path: str | Path,
+    config: ModelConfig,
+    state_dict: Mapping[str, Tensor],
+    rescoring: Mapping[str, Tensor] | None = None,
+    half: bool = False,
+    int8: bool = False,
+) -> None:
+    """Write our format: safetensors that carry the whole configuration. The file appears complete or not at all.
+
+    Args:
+        path: ends in ``.safetensors``; missing folders are made, an existing file is replaced.
+        config: stored as JSON in the metadata.
+        state_dict: our names.
+        rescoring: the scoring net's tensors l1.weight ... l3.bias.
+        half: store float16, half the size.
+        int8: store weights as integers with a step for each output channel, and the rest as float16: a quarter of the
+            size. They are rounded by up to 1/126 of their channel's largest; ``read_checkpoint`` gives float32.
+
+    Raises:
+        CheckpointError: the tensors do not fit the configuration, or do not fit into float16 or integers.
+        ValueError: another file ending.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"weights are written as .safetensors, got {path.name!r}")
+    check_fits(state_dict, expected_shapes(config))
+    if rescoring is not None:
+        _check_rescoring_net(rescoring, config.skeleton)
+    named = {**state_dict, **{f"{_RESCORING_PREFIX}{name}": tensor for name, tensor in (rescoring or {}).items()}}
+    tensors = {name: _stored(name, tensor, half or int8) for name, tensor in named.items()}
+    _write(path, with_integers(tensors) if int8 else tensors, {_METADATA_KEY: json.dumps(config.to_dict())})
+
+
+def write_config(path: str | Path, config: ModelConfig, *, source: str | Path) -> None:
+    """Write a file of ours with another configuration: whole or not at all, its tensors exactly as they are stored.
+
+    Args:
+        path: ends in ``.safetensors``; an existing file is replaced.
+        config: of the same network.
+        source: the file to copy, which may be ``path``.
+    """
+    # copies, because tensors of an open file would keep it from being replaced on Windows
+    tensors = {name: tensor.clone() for name, tensor in load_file(source).items()}
+    _write(Path(path), tensors, {_METADATA_KEY: json.dumps(config.to_dict())})
+
+
+def write_rescoring_net(path: str | Path, rescoring: Mapping[str, Tensor]) -> None:
+    """Write a scoring net alone, as ``read_rescoring_net`` reads it: whole or not at all.
+
+    Raises:
+        CheckpointError: these are not the tensors of a scoring net.
+    """
+    _check_rescoring_net(rescoring, None)
+    write_tensors(path, rescoring)
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors alone, such as a backbone's: whole or not at all."""
+    _write(Path(path), {name: _stored(name, tensor, half=False) for name, tensor in tensors.items()}, {})
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # not the tempfile module, whose files only their owner may read
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        partial.touch()
+        mode = partial.stat().st_mode & 0o777  # what the user's umask allows; safetensors writes 0600
+        _save(tensors, partial, {"format": "pt", **metadata})
+        partial.chmod(mode)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:  # a full disk, say: the number is in the text alone
+        number = re.search(r"\b(?:code: |os error )(\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+
+def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
+    tensor = tensor.detach().cpu()
+    if half and tensor.is_floating_point():
+        small = tensor.to(torch.float16)
+        if bool((small.isinf() & tensor.isfinite()).any()):
+            raise CheckpointError(f"{name} has values beyond float16's range; write it without half")
+        tensor = small
+    return tensor.clone(memory_format=torch.contiguous_format)  # safetensors refuses tensors that share memory

@@ -1,0 +1,51 @@
+"""``dekrpose export``: a model as a file for ONNX Runtime, OpenVINO or plain torch."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from dekrpose.engines.file import FORMATS, Format, Offsets
+from dekrpose.errors import DekrPoseError
+from dekrpose.estimator import PoseEstimator
+from dekrpose.export.network import Sampling
+from dekrpose.export.writers import OPSET
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``dekrpose export``."""
+    parser.add_argument("model", metavar="MODEL", help="name, folder or weights file")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the new file: .onnx, .xml (OpenVINO) or .pt2 (torch)")
+    parser.add_argument("--format", choices=get_args(Format), help="default: as OUT ends")
+    parser.add_argument("--max-people", type=int, default=30, metavar="N", help="places in the answer (default: 30)")
+    parser.add_argument(
+        "--offsets", choices=get_args(Offsets), default="map",
+        help="people: compute offsets at people's centers alone, faster; for one scale and no flip test (default: map)",
+    )  # fmt: skip
+    parser.add_argument("--half", action="store_true", help="OpenVINO: store weights as float16, half the size")
+    parser.add_argument("--opset", type=int, default=OPSET, metavar="N", help=f"of ONNX (default: {OPSET})")
+    parser.add_argument(
+        "--sampling", choices=get_args(Sampling), help="ONNX: grid_sample is for runtimes without DeformConv"
+    )
+    parser.add_argument("--rescoring-net", metavar="FILE", help="put this scoring net inside")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Export as the options say, and tell what was written and how far it is from torch."""
+    file_format = options.format or FORMATS.get(options.out.suffix.lower())
+    if file_format is None:
+        raise DekrPoseError(f"{options.out.name} must end in {', '.join(FORMATS)}, or --format must say what it is")
+    estimator = PoseEstimator.from_pretrained(options.model, device="cpu", rescoring_net=options.rescoring_net)
+    exported = estimator.export(
+        file_format, options.out, max_people=options.max_people, half=options.half, opset=options.opset,
+        sampling=options.sampling, offsets=options.offsets,
+    )  # fmt: skip
+    for path in exported.files:
+        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+    differences = exported.differences
+    print(
+        f"run beside torch: keypoints differ by at most {differences.keypoints:.1g} input pixels, heatmaps by "
+        f"{differences.heatmaps:.1g}"
+    )
+    return 0

@@ -1,0 +1,188 @@
+"""COCO-format keypoint files and their photos, in folders, tar or zip files."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dekrpose.data.coco_file import Person, Photo, read_content, read_photos
+from dekrpose.errors import DekrPoseError, ImageError
+from dekrpose.skeletons import COCO_17, Skeleton
+
+__all__ = ["KeypointDataset", "Person", "Photo", "PhotoFiles", "read_content"]
+
+
+class KeypointDataset:
+    """Photos and people of a COCO keypoints file.
+
+    Args:
+        annotations: ``.json``, plain or compressed with gzip.
+        images: folders, ``.tar`` or ``.zip`` files that hold the photos; by default the folder of ``annotations``.
+        skeleton: what the channels mean; COCO's 17 keypoints by default.
+
+    Photos are looked for when they are read; ``missing`` says beforehand which are nowhere. Annotations of categories
+    without keypoints, and those that belong to no photo, are left out; a warning in the log counts them.
+
+    Raises:
+        DekrPoseError: the file is no COCO keypoints file, an entry cannot be read, no annotation belongs to a photo,
+            the file fits another skeleton, or ``images`` are nothing that holds photos.
+        OSError: the file cannot be read.
+    """
+
+    def __init__(
+        self, annotations: str | Path, images: Sequence[str | Path] | None = None, skeleton: Skeleton = COCO_17
+    ) -> None:
+        self.path = Path(annotations)
+        self.skeleton = skeleton
+        self.content = read_content(self.path)
+        self.photos = read_photos(self.path, self.content, skeleton)
+        self._files = PhotoFiles(images or [self.path.parent])
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The photo as (H, W, 3) uint8 RGB, without EXIF rotation, as the annotations expect.
+
+        Raises:
+            DekrPoseError: it is nowhere to be found; ``ImageError`` if it is no image.
+        """
+        return self._files.read(self.photos[index].file_name)
+
+    def missing(self) -> list[str]:
+        """Names of the photos that none of the given places has."""
+        return [photo.file_name for photo in self.photos if photo.file_name not in self._files]
+
+    def ignored_mask(self, index: int) -> NDArray[np.bool_]:
+        """(H, W) True inside crowds and unlabelled people: no heatmap loss there."""
+        return ignored_mask(self.photos[index])
+
+
+def ignored_mask(photo: Photo) -> NDArray[np.bool_]:
+    """(H, W) True inside a photo's crowds and unlabelled people."""
+    mask = np.zeros((photo.height, photo.width), np.uint8)
+    for person in photo.people:
+        if person.ignored:
+            _fill(mask, person)
+    return mask.astype(bool)
+
+
+class PhotoFiles:
+    """Reads photos by name from folders, tar and zip files; archives come before folders, earlier before later.
+
+    It holds names and positions only, never an open file, so that loader processes can be given a copy.
+
+    Raises:
+        DekrPoseError: a place is neither a folder nor a tar (uncompressed) or zip file.
+    """
+
+    def __init__(self, places: Iterable[str | Path]) -> None:
+        self._members: dict[str, _TarMember | _ZipMember] = {}
+        self._folders: list[Path] = []
+        for place in map(Path, places):
+            if place.is_dir():
+                self._folders.append(place)
+            elif place.is_file() and tarfile.is_tarfile(place):
+                self._add(_tar_members(place))
+            elif place.is_file() and zipfile.is_zipfile(place):
+                names = _open_zip(place, os.getpid()).namelist()
+                self._add({name: _ZipMember(place, name) for name in names if not name.endswith("/")})
+            else:
+                problem = "which is none of these" if place.exists() else "which does not exist"
+                raise DekrPoseError(f"images must be a folder, a .tar or a .zip file, got {place}, {problem}")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members or self._in_folders(name) is not None
+
+    def read(self, name: str) -> NDArray[np.uint8]:
+        """The photo called ``name`` as (H, W, 3) uint8 RGB, without EXIF rotation.
+
+        Raises:
+            DekrPoseError: no place has it; ``ImageError`` if it is no image.
+        """
+        member = self._members.get(name) or self._in_folders(name)
+        if member is None:
+            example = f"; the archives hold names such as {next(iter(self._members))!r}" if self._members else ""
+            raise DekrPoseError(f"photo {name!r} of the annotations is in none of the given places{example}")
+        data = np.frombuffer(member.read_bytes(), np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+        if image is None:
+            raise ImageError(f"{name} is not a readable image")
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+    def _add(self, members: Mapping[str, _TarMember | _ZipMember]) -> None:
+        for name, member in members.items():
+            self._members.setdefault(name.removeprefix("./"), member)
+
+    def _in_folders(self, name: str) -> Path | None:
+        return next((folder / name for folder in self._folders if _is_file(folder / name)), None)
+
+
+@dataclass(frozen=True)
+class _TarMember:
+    path: Path
+    offset: int
+    size: int
+
+    def read_bytes(self) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+@dataclass(frozen=True)
+class _ZipMember:
+    path: Path
+    name: str
+
+    def read_bytes(self) -> bytes:
+        return _open_zip(self.path, os.getpid()).read(self.name)
+
+
+@lru_cache(maxsize=16)
+def _open_zip(path: Path, process: int) -> zipfile.ZipFile:
+    """One open file per process: processes that share one would move each other's position."""
+    return zipfile.ZipFile(path)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have: too long, or with a null character
+        return False
+
+
+def _tar_members(path: Path) -> dict[str, _TarMember]:
+    try:
+        with tarfile.open(path, "r:") as archive:
+            return {
+                member.name: _TarMember(path, member.offset_data, member.size)
+                for member in archive.getmembers()
+                if member.isfile()
+            }
+    except tarfile.ReadError as error:
+        raise DekrPoseError(f"{path} is compressed; photos are read from an uncompressed tar") from error
+
+
+def _fill(mask: NDArray[np.uint8], person: Person) -> None:
+    """Set a person's region: its polygons, its uncompressed run lengths, else its box."""
+    shape = person.segmentation
+    if isinstance(shape, list) and shape:
+        polygons = [np.asarray(polygon, np.float32).reshape(-1, 2).round().astype(np.int32) for polygon in shape]
+        cv2.fillPoly(mask, polygons, 1)
+    elif isinstance(shape, dict) and isinstance(shape["counts"], list):
+        values = np.arange(len(shape["counts"])) % 2  # runs of zeros and ones in turn, column by column
+        mask[np.repeat(values, shape["counts"]).reshape(mask.shape[::-1]).T > 0] = 1
+    else:
+        x, y, width, height = person.box.tolist()
+        left, top, right, bottom = (max(int(side), 0) for side in (x, y, np.ceil(x + width), np.ceil(y + height)))
+        mask[top:bottom, left:right] = 1

@@ -1,0 +1,217 @@
+"""Exported files behind the API of the network: .onnx through onnxruntime, .xml through OpenVINO, .pt2 through torch.
+
+Such a file holds a graph with fixed weights, and as text the configuration and the scoring net. Runtimes get as many
+threads as torch has when the file is loaded.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from dekrpose.config import IMAGE_MEAN, IMAGE_STD, Color3, ModelConfig
+from dekrpose.engines.runtimes import (
+    CONFIG_KEY,
+    FORMATS,
+    LEAST_SIDE,
+    OFFSETS_KEY,
+    OUTPUTS,
+    RESCORING_KEY,
+    Format,
+    Offsets,
+    Pictures,
+    Runner,
+    offsets_of,
+    open_exported,
+)
+from dekrpose.errors import CheckpointError, DekrPoseError
+
+__all__ = [
+    "FORMATS",
+    "OUTPUTS",
+    "Differences",
+    "Exported",
+    "ExportedFile",
+    "ExportedModel",
+    "ExportedPeople",
+    "Format",
+    "Offsets",
+    "describe",
+    "exported_device",
+    "is_exported",
+    "offsets_of",
+    "open_exported",
+    "read_exported",
+    "to_bytes",
+]
+
+
+class ExportedModel(nn.Module):
+    """Stands in for ``DEKR``: normalised (B, 3, H, W) -> heatmaps (B, K+1, H/4, W/4), offsets (B, 2K, H/4, W/4).
+
+    The file takes pictures as bytes, so the input is rounded to the nearest of 256 values, which resized photos have.
+
+    Args:
+        config: as it stands in the file.
+        runner: runs the file.
+        path: the file, for messages.
+    """
+
+    def __init__(self, config: ModelConfig, runner: Runner, path: Path) -> None:
+        super().__init__()
+        self.config, self.runner, self.path = config, runner, path
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        heatmaps, offsets = self.runner(to_bytes(images, self.config.mean, self.config.std))
+        return torch.from_numpy(heatmaps), torch.from_numpy(offsets)
+
+    def refuse(self, what: str) -> DekrPoseError:
+        """The error of whoever wants what only weights can give."""
+        return DekrPoseError(
+            f"{self.path} is an exported file and cannot be {what}: its weights are merged into a graph; use the model "
+            "that it was exported from"
+        )
+
+
+class ExportedPeople(ExportedModel):
+    """A file that computes offsets at centers alone: normalised (B, 3, H, W) -> heatmaps, candidates (B, N, K, 3).
+
+    Candidates are x and y in pixels of the pictures and the center's value, the highest first, 0 for nobody.
+    """
+
+    def check(self, flip_test: bool, scales: Sequence[float], max_people: int) -> None:
+        """Refuse what wants the offset map.
+
+        Raises:
+            ValueError: options of ``estimate`` that this file cannot serve.
+        """
+        if flip_test or len(scales) > 1:
+            raise ValueError(
+                f"{self.path} gives people without their offset map, which flip test and several scales need; export "
+                "the model with `--offsets map`"
+            )
+        if max_people > self.places:
+            raise ValueError(
+                f"{self.path} has places for {self.places} people, got max_people={max_people}; export the model with "
+                f"`--max-people {max_people}`, or with `--offsets map`"
+            )
+
+    @cached_property
+    def places(self) -> int:
+        """N, as found out by running it once."""
+        return int(self.runner(np.zeros((1, 3, LEAST_SIDE, LEAST_SIDE), np.uint8))[1].shape[1])
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """What ``read_exported`` gives: the network's stand-in and the scoring net's tensors, if the file has one."""
+
+    model: ExportedModel
+    rescoring: dict[str, Tensor] | None
+
+
+@dataclass(frozen=True)
+class Differences:
+    """The largest differences between an exported file and torch.
+
+    Args:
+        keypoints: of the poses at the likeliest centers, input pixels.
+        heatmaps: of all heatmap values.
+        people: of the file's people from those that its own maps, or poses, give in torch, input pixels.
+    """
+
+    keypoints: float
+    heatmaps: float
+    people: float
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: the files, the main one first, and how far the file's answers are from torch's."""
+
+    files: tuple[Path, ...]
+    differences: Differences
+
+
+def to_bytes(images: Tensor, mean: Color3 = IMAGE_MEAN, std: Color3 = IMAGE_STD) -> Pictures:
+    """Undo ``images.to_tensor``: normalised (B, 3, H, W) -> uint8 RGB of the same shape."""
+    center, deviation = (255 * torch.tensor(values).reshape(3, 1, 1) for values in (mean, std))
+    pixels = torch.addcmul(center, images.float().cpu(), deviation)
+    return pixels.round_().clamp_(0, 255).to(torch.uint8).contiguous().numpy()
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether a file's ending is that of an exported file."""
+    return Path(path).suffix.lower() in FORMATS
+
+
+def exported_device(device: str | torch.device) -> str:
+    """Where exported files run: the CPU.
+
+    Raises:
+        ValueError: another device was asked for.
+    """
+    if device != "auto" and torch.device(device).type != "cpu":
+        raise ValueError(f'exported files run on the CPU, got device {str(device)!r}; pass "cpu", or load the weights')
+    return "cpu"
+
+
+def read_exported(path: str | Path, *, dtype: torch.dtype = torch.float32) -> ExportedFile:
+    """Load an exported file for the CPU, in place of the network.
+
+    Args:
+        path: .onnx, .xml with its .bin beside it, or .pt2.
+        dtype: float32; OpenVINO also runs backbone and heatmap head in bfloat16 or float16. Positions stay in float32.
+
+    Raises:
+        CheckpointError: the file is missing, broken, or was not written by ``PoseEstimator.export``.
+        ImportError: the runtime is missing.
+        ValueError: the format has no such dtype.
+    """
+    path = Path(path)
+    runner, texts = open_exported(path, dtype=dtype)
+    kind = ExportedPeople if offsets_of(texts) == "people" else ExportedModel
+    return ExportedFile(kind(_config(path, texts), runner, path), _rescoring(path, texts))
+
+
+def describe(config: ModelConfig, rescoring: dict[str, Tensor] | None, offsets: Offsets = "map") -> dict[str, str]:
+    """The texts that go into an exported file."""
+    texts = {CONFIG_KEY: json.dumps(config.to_dict()), OFFSETS_KEY: offsets}
+    if rescoring is not None:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in rescoring.items()}
+        texts[RESCORING_KEY] = base64.b64encode(safetensors.torch.save(tensors)).decode("ascii")
+    return texts
+
+
+def _config(path: Path, metadata: dict[str, str]) -> ModelConfig:
+    text = metadata.get(CONFIG_KEY)
+    if not text:
+        raise CheckpointError(
+            f"{path} was not exported by dekrpose: it carries no configuration; write one with `dekrpose export MODEL "
+            f"{path.name}`"
+        )
+    try:
+        return ModelConfig.from_dict(json.loads(text))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path}: its configuration cannot be read: {error}") from error
+
+
+def _rescoring(path: Path, metadata: dict[str, str]) -> dict[str, Tensor] | None:
+    text = metadata.get(RESCORING_KEY)
+    if not text:
+        return None
+    try:
+        return safetensors.torch.load(base64.b64decode(text, validate=True))
+    except (binascii.Error, SafetensorError) as error:
+        raise CheckpointError(f"{path}: its scoring net cannot be read: {error}") from error

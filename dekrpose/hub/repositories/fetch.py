@@ -1,0 +1,122 @@
+"""A model from a repository, or from the hub's cache."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from dekrpose.errors import DekrPoseError
+from dekrpose.hub.cache import file_sha256
+from dekrpose.hub.repositories.problems import client_errors, explain, names
+from dekrpose.hub.repositories.repository import WEIGHTS, Commit, Repository
+
+logger = logging.getLogger(__name__)
+
+
+def fetch_repository(
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+) -> Path:
+    """Fetch a model from Hugging Face once; afterwards it comes from the hub's own cache, also without a network.
+
+    Args:
+        repo_id: "organisation/repository".
+        revision: branch, tag or commit; None means main.
+        token: for private repositories; None means HF_TOKEN or the stored login.
+        cache_dir: instead of the hub's cache, which HF_HOME moves.
+        local_files_only: use the cache alone.
+        force_download: fetch again what the cache holds.
+
+    Returns:
+        A folder with model.safetensors and config.json, and README.md if there is one, of one commit.
+
+    Raises:
+        DekrPoseError: no such repository or revision, no access, no model of ours, host dead, offline and not cached,
+            download broken or not what the hub announced, disk full or not writable. The message says what to do.
+    """
+    from huggingface_hub import constants
+
+    cache = Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
+    repository = Repository(repo_id, revision or constants.DEFAULT_REVISION, token, cache)
+    cached = needed = None
+    try:
+        cached = repository.cached(repository.revision)
+        if local_files_only or constants.HF_HUB_OFFLINE:
+            return _without_network(repository, cached, force_download)
+        commit = repository.describe(repository.revision)
+        cached, needed = None, sum(size or 0 for size in commit.sizes.values())
+        return _fetch(repository, commit, force_download)
+    except client_errors() as error:
+        what, way_out = explain(error, repository, needed=needed)
+        if cached is None or force_download or isinstance(error, names().RevisionNotFoundError):
+            raise DekrPoseError(f"{what}; {way_out}") from error
+        logger.warning("%s; using the copy in %s", what, cached)
+        return cached
+
+
+def _without_network(repository: Repository, cached: Path | None, force_download: bool) -> Path:
+    from huggingface_hub import constants
+
+    switch, off = "local_files_only=True is set", "leave it out"
+    if constants.HF_HUB_OFFLINE:
+        switch, off = "HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set", "unset it (`unset HF_HUB_OFFLINE`)"
+    if force_download:
+        raise DekrPoseError(f"force_download=True needs the network, but {switch}; {off}, or drop force_download")
+    if cached is None:
+        raise DekrPoseError(
+            f"{switch} and {repository} is not in the cache {repository.cache}; {off} to fetch it once, pass the "
+            "cache_dir that holds it, or pass the path of a local file or folder"
+        )
+    return cached
+
+
+def _fetch(repository: Repository, commit: Commit, force: bool) -> Path:
+    files = tuple(commit.sizes)
+    cached = None if force else repository.cached(commit.sha, files)
+    if cached is not None and _wrong_size(cached, commit):
+        logger.warning("the copy in %s is broken; fetching %s again", cached, repository)
+        cached, force = None, True
+    if cached is not None and cached == repository.cached(repository.revision, files):
+        return cached
+    try:
+        folder = repository.download(commit, force)
+    except client_errors():
+        if cached is None:
+            raise
+        return cached  # the commit is there; only the branch's name could not be noted
+    if folder.name != commit.sha:  # the branch moved meanwhile
+        commit, cached = repository.describe(folder.name), None
+    if cached is None:
+        _verify(folder, commit, repository)
+    return folder
+
+
+def _wrong_size(folder: Path, commit: Commit) -> str | None:
+    """The first file that does not have the announced size."""
+    for name, size in commit.sizes.items():
+        if size is not None and (folder / name).stat().st_size != size:
+            return name
+    return None
+
+
+def _verify(folder: Path, commit: Commit, repository: Repository) -> None:
+    """Delete what is not as announced: the client compares a size that comes with the file, and no hash."""
+    name = _wrong_size(folder, commit)
+    if name is not None:
+        found = f"{(folder / name).stat().st_size:,} bytes instead of {commit.sizes[name]:,}"
+    elif commit.sha256 is not None and (sha256 := file_sha256(folder / WEIGHTS)) != commit.sha256:
+        name, found = WEIGHTS, f"its SHA-256 starts with {sha256[:8]}, not with {commit.sha256[:8]}"
+    else:
+        return
+    broken = folder / name
+    broken.resolve().unlink(missing_ok=True)
+    broken.unlink(missing_ok=True)
+    raise DekrPoseError(
+        f"what came for {name} of {repository} is not what the hub announced: {found}. It was deleted; try again, "
+        f"check the proxy or mirror in between, {repository.by_hand}"
+    )

@@ -1,0 +1,338 @@
+"""Photos in: reading, listing, and (from ``image_resize``) resizing and the only change of frame.
+
+*Image pixels* are those of the photo as it was read, upright by default. Sizes are (height, width).
+"""
+
+from __future__ import annotations
+
+import glob
+import http.client
+import os
+import re
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import PIL.ImageCms
+import torch
+
+from dekrpose.errors import ImageError
+from dekrpose.images.resampling import MAX_INPUT_PIXELS, Geometry, Pixels, resize, to_tensor
+
+__all__ = [
+    "MAX_INPUT_PIXELS",
+    "SUFFIXES",
+    "URL_LIMIT",
+    "URL_TIMEOUT",
+    "Color",
+    "Geometry",
+    "Pixels",
+    "find_images",
+    "load",
+    "resize",
+    "to_tensor",
+]
+
+Color = Literal["rgb", "bgr"]
+
+URL_TIMEOUT = 30.0
+"""Seconds that a server may stay silent."""
+URL_LIMIT = 100 * 2**20
+"""Bytes of the largest file that is fetched."""
+MAX_PIXELS = 256_000_000
+"""Pixels of the largest photo; of files below 1 MiB a quarter, because small files that claim many are traps."""
+_NAMES = "avif bmp dib gif heic heif jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
+SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
+"""File names that ``find_images`` takes for images in folders and globs."""
+
+# ANYDEPTH keeps 16 bits, so that they can be refused; the pixels of 8-bit files are those of IMREAD_COLOR alone.
+_READ_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+_TO_RGB = {
+    (1, "rgb"): cv2.COLOR_GRAY2RGB,
+    (1, "bgr"): cv2.COLOR_GRAY2RGB,
+    (3, "bgr"): cv2.COLOR_BGR2RGB,
+    (4, "rgb"): cv2.COLOR_RGBA2RGB,
+    (4, "bgr"): cv2.COLOR_BGRA2RGB,
+}
+# Pillow modes that RGB is not reached from in one step.
+_PIL_STEPS = {"P": ("RGBA", "RGB"), "PA": ("RGBA", "RGB"), "La": ("LA", "RGB"), "RGBa": ("RGBA", "RGB")}
+_KINDS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "HEIF")
+"""What is decoded at all, by Pillow's names: decoders that nobody needs are what hostile files look for."""
+_STARTS = (
+    rb"\xff\xd8\xff", rb"\x89PNG\r\n\x1a\n", rb"RIFF.{4}WEBP", rb"GIF8[79]a", rb"BM", rb"II[*+]\0", rb"MM\0[*+]",
+    rb"\0\0\0\x0cjP  \r\n\x87\n", rb"\xff\x4f\xff\x51", rb"P[1-6]\s", rb".{4}ftyp.{0,44}avi[fs]",
+)  # fmt: skip
+_KNOWN_START = re.compile(b"|".join(_STARTS), re.DOTALL)
+_HEIC_START = re.compile(rb".{4}ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL)
+_READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000 or PNM"
+
+
+def load(image: Any, *, color: Color = "rgb", exif: bool = True) -> tuple[Pixels, str | None]:
+    """Read one image, whatever it comes as.
+
+    Alpha is dropped, not blended: so do OpenCV and the official code, and what screen grabs leave in the
+    fourth channel is undefined. Grey images get three equal channels.
+
+    Args:
+        image: a path, an http(s) URL, the bytes of an encoded file, a Pillow image, a uint8 array
+            (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or a uint8 tensor (3, H, W) or (1, H, W) on any
+            device. Files are decoded by OpenCV, and by Pillow where OpenCV cannot.
+        color: channel order of arrays and tensors; everything else knows its own.
+        exif: turn files, bytes and Pillow images upright, as their EXIF orientation says. False reads
+            as the official evaluation does: ``cv2.imread`` that ignores the orientation.
+
+    Returns:
+        (H, W, 3) uint8 RGB, contiguous, never the caller's memory; and the path or URL as text, or None.
+
+    Raises:
+        ImageError: not an image, broken or cut off, more than 8 bits per channel, or an unsupported
+            type, shape or color. (A ValueError too.)
+        FileNotFoundError: there is no such file.
+    """
+    if color not in ("rgb", "bgr"):
+        raise ImageError(f'color must be "rgb" or "bgr", got {color!r}')
+    if isinstance(image, np.ndarray):
+        return _from_array(image, color), None
+    if isinstance(image, torch.Tensor):
+        return _from_tensor(image, color), None
+    if isinstance(image, PIL.Image.Image):
+        return _from_pillow(image, "the Pillow image", exif), None
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        data = bytes(image)
+        return _decode(data, f"the image of {len(data)} bytes", exif), None
+    if isinstance(image, (str, os.PathLike)):
+        source = os.fsdecode(image)
+        is_url = isinstance(image, str) and re.match(r"[a-z][a-z0-9+.-]+://", image, re.IGNORECASE)
+        return _decode(_fetch(source) if is_url else _read(source), source, exif), source
+    raise ImageError(
+        f"image must be a path, URL, encoded bytes, Pillow image, uint8 array or uint8 tensor, "
+        f"got {type(image).__name__}"
+    )
+
+
+def _read(source: str) -> bytes:
+    if "\0" in source:
+        raise ImageError(f"image must be a path without zero bytes, got {source!r}")
+    path = Path(source)
+    try:
+        if path.is_dir():
+            raise ImageError(
+                f"image must be a file, {source!r} is a folder; list its images with find_images({source!r})"
+            )
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no such image: {source!r}; relative paths start at {Path.cwd()}") from None
+
+
+def _fetch(url: str) -> bytes:
+    if not url.lower().startswith(("http://", "https://")):
+        raise ImageError(f"image must be a path or an http(s) URL, got {url!r}; fetch the file and pass its path")
+    quoted = urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]", errors="surrogateescape")
+    try:
+        request = urllib.request.Request(quoted, headers={"User-Agent": "dekrpose"})
+        with urllib.request.urlopen(request, timeout=URL_TIMEOUT) as response:
+            data: bytes = response.read(URL_LIMIT + 1)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise ImageError(f"cannot fetch {url}: {error}; check the address, or pass a local file") from error
+    if len(data) > URL_LIMIT:
+        raise ImageError(f"{url} is larger than {URL_LIMIT >> 20} MiB; fetch the file and pass its path")
+    return data
+
+
+def _decode(data: bytes, name: str, exif: bool) -> Pixels:
+    """Decode a file's bytes with OpenCV, the official decoder; Pillow reads the header and steps in."""
+    _check_kind(data, name)
+    try:
+        header: PIL.Image.Image | None = PIL.Image.open(BytesIO(data), formats=_pillow_kinds())
+    except PIL.Image.DecompressionBombError as error:
+        raise ImageError(f"{name} is too large: {error}; make it smaller first") from error
+    except Exception:  # decoders of broken files raise whatever comes to them
+        header = None
+    _check_claims(data, header, name)
+    kind = header.format if header is not None else None
+    # Without an end marker an OpenCV may hand out what is missing in grey; Pillow raises.
+    if header is not None and kind in ("JPEG", "MPO") and b"\xff\xd9" not in data[-32:]:
+        _check_whole(header, name)
+    pixels = None
+    if data and kind != "GIF":  # only recent OpenCVs read GIF: one decoder for all
+        try:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _READ_FLAGS)
+        except Exception:  # as above
+            pixels = None
+    if pixels is None:
+        if header is None:
+            raise ImageError(f"{name} is broken or cut off: neither OpenCV nor Pillow can read it; get the file again")
+        return _from_pillow(header, name, exif)
+    if pixels.dtype != np.uint8:
+        raise ImageError(f"image must have 8 bits per channel, {name} has {pixels.dtype} pixels; save it with 8 bits")
+    rgb: Any = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    if exif and header is not None and kind != "TIFF":  # the orientation of TIFF is part of its decoding
+        return _upright(rgb, header)
+    return np.asarray(rgb, np.uint8)
+
+
+def _check_kind(data: bytes, name: str) -> None:
+    """Refuse what is not on the list, before any decoder sees it."""
+    start = data[:64]
+    if _KNOWN_START.match(start):
+        return
+    if not _HEIC_START.match(start):
+        raise ImageError(f"{name} is not an image of a kind that is read; pass a {_READABLE} file")
+    if not _reads_heic():
+        raise ImageError(
+            f"{name} is a HEIC photo, as iPhones take them, which needs a package; run: pip install pillow-heif, or "
+            "save it as JPEG"
+        )
+
+
+def _check_claims(data: bytes, header: PIL.Image.Image | None, name: str) -> None:
+    """Refuse files that ask for more memory than their bytes can fill, before a decoder takes it."""
+    start = 8
+    while data.startswith(b"\x89PNG") and start + 8 <= len(data):  # a chunk: its length, kind, content, checksum
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        if end > len(data):
+            raise ImageError(f"{name} is broken or cut off: it ends within a chunk; get the file again")
+        start = end
+    width, height = (0, 0) if header is None else header.size
+    most = MAX_PIXELS if len(data) >= 2**20 else MAX_PIXELS // 4
+    if width * height > most:
+        raise ImageError(
+            f"{name} has {width} x {height} pixels in {len(data):,} bytes, more than the {most / 1e6:.0f} million that "
+            "a file of this size may have; make it smaller first"
+        )
+
+
+def _reads_heic() -> bool:
+    """Whether Pillow reads HEIC, perhaps by the package pillow-heif, which is asked to tell it how."""
+    if "HEIF" not in PIL.Image.OPEN:
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            return False
+        register_heif_opener()
+    return "HEIF" in PIL.Image.OPEN
+
+
+def _pillow_kinds() -> list[str]:
+    """Those of ``_KINDS`` that this Pillow has."""
+    PIL.Image.init()
+    return [kind for kind in _KINDS if kind in PIL.Image.OPEN]
+
+
+def _check_whole(image: PIL.Image.Image, name: str) -> None:
+    try:
+        image.load()
+    except Exception as error:  # decoders of broken files raise whatever comes to them
+        reason = str(error) or type(error).__name__
+        raise ImageError(f"{name} is broken or cut off ({reason}); get the file again") from error
+
+
+def _from_pillow(image: PIL.Image.Image, name: str, exif: bool) -> Pixels:
+    _check_whole(image, name)
+    try:
+        pixels = _from_array(np.asarray(_to_rgb(image, name)), "rgb")
+    except ImageError:
+        raise
+    except Exception as error:  # a broken palette or profile
+        raise ImageError(f"{name} cannot be turned into RGB ({error}); save it as an RGB image") from error
+    return _upright(pixels, image) if exif else pixels
+
+
+def _to_rgb(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
+    """Any Pillow mode as RGB. Modes of more than 8 bits are taken when their values fit into 8."""
+    if image.mode == "LAB":
+        profiles = PIL.ImageCms.createProfile("LAB"), PIL.ImageCms.createProfile("sRGB")
+        converted = PIL.ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+        assert converted is not None
+        return converted
+    if image.mode == "F" or image.mode.startswith("I"):
+        values = np.asarray(image)
+        low, high = (values.min(), values.max()) if values.size else (0, 0)
+        if not (low >= 0 and high <= 255) or (image.mode == "F" and 0 < high <= 1):
+            raise ImageError(
+                f"image must have 8 bits per channel, {name} has Pillow mode {image.mode} with values from {low:g} to "
+                f"{high:g}; scale it to 0..255 and convert it to RGB"
+            )
+        return PIL.Image.fromarray(values.astype(np.uint8)).convert("RGB")
+    for mode in _PIL_STEPS.get(image.mode, ("RGB",)):
+        image = image.convert(mode)
+    return image
+
+
+def _upright(pixels: Pixels, image: PIL.Image.Image) -> Pixels:
+    """Turn and mirror pixels as the EXIF orientation (1 to 8) of their Pillow image says."""
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # a damaged EXIF block does not make the photo unreadable
+        orientation = 1
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _from_array(array: npt.NDArray[Any], color: Color) -> Pixels:
+    expected = "image must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8"
+    if array.dtype != np.uint8:
+        hints = {"f": "np.clip(image * 255, 0, 255).astype(np.uint8) if its values are in [0, 1]"}
+        hints |= {"b": "image.astype(np.uint8) * 255", "u": "(image // 257).astype(np.uint8) if it has 16 bits"}
+        hint = hints.get(array.dtype.kind, "image.astype(np.uint8) if its values are in 0..255")
+        raise ImageError(f"{expected}, got {array.dtype} {array.shape}; try {hint}")
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4) or array.size == 0:
+        hint = "it is empty" if array.size == 0 else "pass images of a batch one by one"
+        if array.ndim == 3 and array.size:
+            hint = "put channels last with image.transpose(1, 2, 0)" if array.shape[0] in (1, 3, 4) else "choose three"
+        raise ImageError(f"{expected}, got {array.shape}; {hint}")
+    if (channels, color) == (3, "rgb"):
+        return np.array(array, order="C")
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(array), _TO_RGB[channels, color]), np.uint8)
+
+
+def _from_tensor(tensor: torch.Tensor, color: Color) -> Pixels:
+    if tensor.dtype != torch.uint8 or tensor.ndim != 3 or tensor.shape[0] not in (1, 3) or tensor.numel() == 0:
+        hint = "pass images of a batch one by one" if tensor.ndim == 4 else "scale to 0..255, .to(torch.uint8)"
+        if tensor.ndim == 3 and tensor.shape[0] not in (1, 3):
+            hint = "put channels first with image.permute(2, 0, 1)"
+        raise ImageError(
+            f"tensor must be (3, H, W) or (1, H, W) torch.uint8, got {tensor.dtype} {tuple(tensor.shape)}; {hint}"
+        )
+    return _from_array(tensor.permute(1, 2, 0).cpu().numpy(), color)
+
+
+def find_images(patterns: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """List the image files that paths, folders and globs name.
+
+    Args:
+        patterns: one or several. A file is taken as it is; of a folder (not its subfolders) and a glob,
+            where ``**`` stands for any subfolders, the files with an image's suffix that are not hidden.
+
+    Returns:
+        In the order of the patterns, sorted within each, none twice.
+
+    Raises:
+        FileNotFoundError: a pattern names no image.
+    """
+    found: dict[Path, None] = {}
+    for pattern in [patterns] if isinstance(patterns, (str, os.PathLike)) else patterns:
+        path = Path(pattern)
+        if path.is_file():
+            found[path] = None
+            continue
+        # glob, because the ** of pathlib skips files before Python 3.13
+        names = path.iterdir() if path.is_dir() else map(Path, glob.glob(os.fspath(pattern), recursive=True))  # noqa: PTH207
+        images = [name for name in names if name.suffix.lower() in SUFFIXES and name.name[0] != "." and name.is_file()]
+        if not images:
+            raise FileNotFoundError(f"no image found: {os.fspath(pattern)!r}; relative paths start at {Path.cwd()}")
+        found.update(dict.fromkeys(sorted(images)))
+    return list(found)
