@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
@@ -21,17 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dekrpose import images
-from dekrpose.architectures.dekr.decode import choose_poses, decode, pose_map
-from dekrpose.architectures.dekr.fast import FastPath
-from dekrpose.architectures.dekr.multiscale import flip_input, merge_flipped
 from dekrpose.architectures.dekr.network import DEKR
-from dekrpose.architectures.dekr.temporal import Maps, TemporalDEKR, build_model
+from dekrpose.architectures.dekr.temporal import TemporalDEKR, build_model
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet, rescore
 from dekrpose.checkpoints import read_checkpoint, read_rescoring_net
-from dekrpose.config import OUTPUT_STRIDE, MatchMode, ModelConfig
-from dekrpose.engines.cpu import find_candidates, reads_centers
-from dekrpose.engines.cuda import DevicePath
-from dekrpose.engines.file import Exported, ExportedModel, ExportedPeople, exported_device, is_exported, read_exported
+from dekrpose.config import MatchMode, ModelConfig
+from dekrpose.engines import EngineName, choose_engine
+from dekrpose.engines.base import Found, Stages
+from dekrpose.engines.file import Exported, ExportedModel, exported_device, is_exported, read_exported
 from dekrpose.errors import CheckpointError, DekrPoseError, ImageError
 from dekrpose.hub import models, repositories
 from dekrpose.images import Color, Geometry, Pixels
@@ -52,9 +48,6 @@ _DTYPES = {
     torch.bfloat16: torch.bfloat16,
     torch.float16: torch.float16,
 }
-
-MIN_CENTERS = 30
-"""Centers that are looked at per scale, however few people are asked for: several may belong to one person."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +74,8 @@ class PoseEstimator:
     """Finds the keypoints of everyone in a photo, in one bottom-up pass. Make one with ``from_pretrained``.
 
     Attributes:
-        model: the network: normalised (B, 3, H, W) -> heatmaps (B, K+1, H/4, W/4), offsets (B, 2K, H/4, W/4).
-        config: its shape, skeleton and thresholds.
+        engine: what runs the network, see ``engines``.
+        config: the network's shape, skeleton and thresholds.
         rescoring_net: the net that predicts how good a pose is, or None.
         device: where it runs.
         dtype: of backbone and heatmap head; positions are always computed in float32.
@@ -95,18 +88,23 @@ class PoseEstimator:
         rescoring_net: OKSScoreNet | None = None,
         device: str | torch.device = "cpu",
         dtype: str | torch.dtype = "auto",
+        engine: EngineName = "auto",
     ) -> None:
         _mind_forks()
         self.config: ModelConfig = model.config
         self.device = pick_device(device)
         self.dtype = _dtype(dtype)
-        self.model = model.eval().requires_grad_(False)
-        if self.device.type == "cpu":
-            self.model.to(self.device).fast_path = FastPath()  # has weights of its own, in the order that suits CPUs
-        else:
-            self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.engine = choose_engine(model.eval().requires_grad_(False), self.device, self.dtype, engine)
         self.rescoring_net = rescoring_net.eval().requires_grad_(False) if rescoring_net is not None else None
-        self._device_path = DevicePath(self.device) if self.device.type == "cuda" else None
+
+    @property
+    def model(self) -> DEKR:
+        """The network: normalised (B, 3, H, W) -> heatmaps (B, K+1, H/4, W/4), offsets (B, 2K, H/4, W/4)."""
+        return cast(DEKR, self.engine.model)
+
+    @model.setter
+    def model(self, model: DEKR) -> None:
+        self.engine.model = model
 
     @classmethod
     def from_pretrained(
@@ -121,6 +119,7 @@ class PoseEstimator:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         force_download: bool = False,
+        engine: EngineName = "auto",
     ) -> PoseEstimator:
         """Load a model.
 
@@ -140,12 +139,15 @@ class PoseEstimator:
                 weights, and the hub's own cache for repositories.
             local_files_only: download nothing.
             force_download: download again what the cache has.
+            engine: "auto" is the fast one on CPUs and the plain one elsewhere, or what DEKRPOSE_ENGINE says; "torch" is
+                the plain one; "cuda" has not been tried on a GPU yet: it compares its first answer with the plain
+                engine's, and leaves the rest to that if they differ.
 
         Raises:
             CheckpointError: the file is broken, foreign, or does not fit.
             DekrPoseError: nothing has this name, or it cannot be fetched.
             ImportError: what runs an exported file is missing.
-            ValueError: an unknown device or dtype, or one that the exported file does not run with.
+            ValueError: an unknown device, dtype or engine, or one that the model does not run with.
         """
         where: dict[str, Any] = {
             "cache_dir": cache_dir, "local_files_only": local_files_only, "force_download": force_download,
@@ -175,7 +177,7 @@ class PoseEstimator:
                     raise type(error)(f"{error}. To go without the scoring net, pass rescoring_net=False") from error
             elif rescoring_net:
                 raise CheckpointError(f"{path} holds no rescoring net; pass rescoring_net=PATH")
-        return cls(model, rescoring_net=_rescoring(rescoring), device=device, dtype=dtype)
+        return cls(model, rescoring_net=_rescoring(rescoring), device=device, dtype=dtype, engine=engine)
 
     def estimate(
         self,
@@ -478,138 +480,34 @@ class PoseEstimator:
                 Path(folder), repo, revision=revision, token=token, private=private, commit_message=commit_message
             )
 
-    def autocast(self) -> torch.autocast:
-        """A context in which the network runs in ``dtype``."""
-        half = torch.bfloat16 if self.dtype == torch.float32 else self.dtype
-        return torch.autocast(self.device.type, dtype=half, enabled=self.dtype != torch.float32)
-
     def _load(self, image: Any, options: Options) -> _Loaded:
-        timing: dict[str, float] = {}
-        with _timed(timing, "read"):
+        stages = Stages()
+        with stages("read"):
             pixels, source = images.load(image, color=options.color)
         height, width = pixels.shape[:2]
         pixels.flags.writeable = False
         multiple = self.config.backbone.size_multiple
         geometries = tuple(Geometry.fit(height, width, options.input_size, scale, multiple) for scale in options.scales)
-        return _Loaded(pixels, source, geometries, timing)
+        return _Loaded(pixels, source, geometries, stages.milliseconds)
 
     def _run(self, batch: list[_Loaded], options: Options, recall: Recall | None = None) -> list[_Raw]:
         """Everything after reading, for images of equal input size; frames of a stream come with its memory."""
-        if self._device_path is not None and recall is None:
-            return self._run_on_device(self._device_path, batch, options)
-        one_look = recall is None and options.scales == (1.0,) and not options.flip_test
-        if one_look and self.device.type == "cpu" and reads_centers(self.model):
-            return self._run_at_centers(batch, options)
-        timing: dict[str, float] = {}
-        maps: list[tuple[Tensor, Tensor]] = []
-        for index, scale in enumerate(options.scales):
-            with _timed(timing, "resize"):
-                inputs = self._inputs(batch, index)
-            with _timed(timing, "network"):
-                maps.append(self._maps(inputs, options.flip_test, self.model if recall is None else recall.at(scale)))
-        share = {stage: value / len(batch) for stage, value in timing.items()}
-        return [
-            self._decode(item, share, [(heat[index], positions[index]) for heat, positions in maps], options)
-            for index, item in enumerate(batch)
-        ]
-
-    def _inputs(self, batch: list[_Loaded], scale: int) -> Tensor:
-        """Images at one of their scales, for the network."""
-        resized = [images.resize(item.pixels, item.geometries[scale]) for item in batch]
-        return images.to_tensor(resized, self.config.mean, self.config.std).to(self.device)
-
-    @torch.inference_mode()
-    def _run_at_centers(self, batch: list[_Loaded], options: Options) -> list[_Raw]:
-        """``_run`` at one scale, with offsets at the centers alone."""
-        timing: dict[str, float] = {}
-        with _timed(timing, "resize"):
-            inputs = self._inputs(batch, 0).contiguous(memory_format=torch.channels_last)
-        with _timed(timing, "network"), self.autocast():
-            found, picking = find_candidates(self.model, inputs, max(MIN_CENTERS, options.max_people))
-        timing |= {"network": timing["network"] - picking, "decode": picking}
-        share = {stage: value / len(batch) for stage, value in timing.items()}
-        raws = []
-        for item, (heatmaps, candidates) in zip(batch, found, strict=True):
-            own = dict(share)
-            with _timed(own, "decode"):
-                height, width = heatmaps.shape[1:]
-                poses = choose_poses(
-                    candidates,
-                    [heatmaps[:-1]],
-                    (height * OUTPUT_STRIDE, width * OUTPUT_STRIDE),
-                    max_people=options.max_people,
-                    nms_threshold=options.nms_threshold,
-                    nms_min_keypoints=self.config.decode.nms_min_keypoints,
-                    match=options.match,
-                )
-            raws.append(self._raw(item, own, *poses, options))
-        return raws
-
-    def _run_on_device(self, path: DevicePath, batch: list[_Loaded], options: Options) -> list[_Raw]:
-        """``_run`` with one transfer to the device and one back."""
-        found, timing = path.run(
-            [item.pixels for item in batch],
-            [item.geometries for item in batch],
-            lambda inputs, flip_test: self._maps(inputs, flip_test, self.model),
-            options,
-            self.config,
-            max_centers=max(MIN_CENTERS, options.max_people),
-            key=(self.model, self.dtype),
+        found, timing = self.engine.find(
+            [item.pixels for item in batch], [item.geometries for item in batch], options, recall
         )
         share = {stage: value / len(batch) for stage, value in timing.items()}
-        return [self._raw(item, share, *poses, options) for item, poses in zip(batch, found, strict=True)]
+        return [self._raw(item, {**item.timing, **share}, own, options) for item, own in zip(batch, found, strict=True)]
 
     @torch.inference_mode()
-    def _maps(self, inputs: Tensor, flip_test: bool, network: Callable[[Tensor], Maps]) -> Maps:
-        """Heatmaps (B, K+1, h, w) and positions (B, 2K, h, w), heatmap pixels, averaged over the mirror image."""
-        count = len(inputs)
-        if flip_test:
-            inputs = torch.cat([inputs, flip_input(inputs)])
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with self.autocast():
-            heatmaps, offsets = network(inputs)
-        heatmaps, positions = heatmaps.float(), pose_map(offsets)
-        if flip_test:
-            flip_indices = self.config.skeleton.flip_indices
-            return merge_flipped(heatmaps[:count], heatmaps[count:], positions[:count], positions[count:], flip_indices)
-        return heatmaps, positions
-
-    @torch.inference_mode()
-    def _decode(
-        self, item: _Loaded, timing: dict[str, float], maps: list[tuple[Tensor, Tensor]], options: Options
-    ) -> _Raw:
-        timing = dict(timing)
-        with _timed(timing, "decode"):
-            keypoints, keypoint_scores, scores = decode(
-                [(heatmaps.cpu(), positions.cpu()) for heatmaps, positions in maps],
-                options.scales,
-                max_people=options.max_people,
-                max_centers=max(MIN_CENTERS, options.max_people),
-                nms_threshold=options.nms_threshold,
-                nms_min_keypoints=self.config.decode.nms_min_keypoints,
-                other_scale_factor=self.config.decode.other_scale_factor,
-                match=options.match,
-            )
-        return self._raw(item, timing, keypoints, keypoint_scores, scores, options)
-
-    @torch.inference_mode()
-    def _raw(
-        self,
-        item: _Loaded,
-        timing: dict[str, float],
-        keypoints: Tensor,
-        keypoint_scores: Tensor,
-        scores: Tensor,
-        options: Options,
-    ) -> _Raw:
-        """Decoded poses, input pixels, as image pixels and with the scoring net's scores."""
-        timing = {**item.timing, **timing}
-        with _timed(timing, "decode"):
-            points = item.geometries[0].to_image(keypoints.numpy())
-            if options.rescore and self.rescoring_net is not None:
-                edges = self.config.skeleton.edges
-                scores = rescore(self.rescoring_net, torch.from_numpy(points), keypoint_scores, scores, edges)
-        return _Raw(points, keypoint_scores.numpy(), scores.numpy(), timing)
+    def _raw(self, item: _Loaded, timing: dict[str, float], found: Found, options: Options) -> _Raw:
+        """Poses in input pixels as image pixels, and with the scoring net's scores."""
+        start, scores = time.perf_counter(), found.scores
+        points = item.geometries[0].to_image(found.keypoints.numpy())
+        if options.rescore and self.rescoring_net is not None:
+            edges = self.config.skeleton.edges
+            scores = rescore(self.rescoring_net, torch.from_numpy(points), found.keypoint_scores, scores, edges)
+        timing["decode"] += 1000 * (time.perf_counter() - start)
+        return _Raw(points, found.keypoint_scores.numpy(), scores.numpy(), timing)
 
     def _poses(self, item: _Loaded, raw: _Raw, score_threshold: float) -> Poses:
         order = _shown(raw.scores, score_threshold)
@@ -626,8 +524,7 @@ class PoseEstimator:
     def _options(self, **options: Any) -> Options:
         has_net = self.rescoring_net is not None
         checked = resolve_options(self.config.decode, self.config.input_size, has_net, **options)
-        if isinstance(self.model, ExportedPeople):
-            self.model.check(checked.flip_test, checked.scales, checked.max_people)
+        self.engine.check(checked)
         return checked
 
     def __repr__(self) -> str:
@@ -643,14 +540,6 @@ def _shown(scores: NDArray[np.float32], threshold: float) -> NDArray[np.intp]:
         return np.arange(len(scores))
     order = np.argsort(-scores, kind="stable")
     return order[scores[order] >= threshold]
-
-
-@contextmanager
-def _timed(timing: dict[str, float], stage: str) -> Iterator[None]:
-    """Add the milliseconds of a block to a stage."""
-    start = time.perf_counter()
-    yield
-    timing[stage] = timing.get(stage, 0.0) + 1000 * (time.perf_counter() - start)
 
 
 def _rescoring(tensors: dict[str, Tensor] | None) -> OKSScoreNet | None:

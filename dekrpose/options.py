@@ -10,6 +10,9 @@ from typing import get_args
 from dekrpose.config import DecodeConfig, MatchMode
 from dekrpose.images import Color
 
+MIN_CENTERS = 30
+"""Centers that are looked at, however few people are asked for: several may belong to one person."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -24,6 +27,11 @@ class Options:
     match: MatchMode | None
     rescore: bool
     color: Color
+
+    @property
+    def max_centers(self) -> int:
+        """Centers that are looked at per scale."""
+        return max(MIN_CENTERS, self.max_people)
 
 
 def resolve_options(

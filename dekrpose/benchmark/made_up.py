@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dekrpose.architectures.dekr.adaptive_conv import gather_pixels
+from dekrpose.architectures.dekr.at_centers import takes_pick
 from dekrpose.architectures.dekr.network import Pick
-from dekrpose.engines.cpu import reads_centers, takes_pick
+from dekrpose.engines.file import ExportedPeople
 from dekrpose.images import Pixels
 
 _QUALITY = 90
@@ -117,7 +118,7 @@ class PlantedNetwork(nn.Module):
     @property
     def picks(self) -> bool:
         """Whether the other network computes offsets at centers alone, and so this one takes picked pixels."""
-        return reads_centers(self.network)
+        return isinstance(self.network, ExportedPeople) or takes_pick(self.network)
 
     def forward(self, images: Tensor, *, pick: Pick | None = None) -> tuple[Tensor, Tensor]:
         heatmaps, offsets = self._planted(images)

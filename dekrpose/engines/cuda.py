@@ -1,110 +1,133 @@
-"""Photos to poses on a CUDA device: one transfer there, one back, and nothing in between waits for the CPU.
+"""The engine for CUDA devices: one transfer there, one back, and nothing in between waits for the CPU.
 
-Everything here runs on any device, so that it can be tested on one that is at hand; the estimator uses it on CUDA.
+It has not run on a GPU yet. So it is used where it is asked for (``engine="cuda"``, or DEKRPOSE_ENGINE=cuda), and its
+first answer is compared with the plain engine's. All of it runs on any device, so that it can be tested without a GPU.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dekrpose.architectures.dekr.candidates import Layout, answer, finish, layout_of
-from dekrpose.config import ModelConfig
+from dekrpose.architectures.dekr.packed import Layout, answer, finish, layout_of
+from dekrpose.engines.base import Found, Memory, Stages
 from dekrpose.engines.cuda_graphs import Recordings
+from dekrpose.engines.torch import TorchEngine
 from dekrpose.images import Geometry, Pixels
 from dekrpose.images.on_device import normalise, pack, resize_shipment
 from dekrpose.options import Options
 
+logger = logging.getLogger(__name__)
+
 _LAYOUTS = 64
 """Kinds of input whose layouts are kept."""
-
-Maps = Callable[[Tensor, bool], tuple[Tensor, Tensor]]
-"""Normalised (B, 3, H, W) and whether to average with the mirrored image -> heatmaps and positions."""
+TOLERANCE = 2.0
+"""Input pixels that keypoints may lie apart from the plain engine's: devices round otherwise, wrong code is far off."""
 
 GRAPHS = "DEKRPOSE_CUDA_GRAPHS"
 """Environment variable; "1" records and replays what the device is asked to do."""
 
 
-class DevicePath:
-    """What an estimator does between reading photos and their poses in input pixels.
+class CUDAEngine(TorchEngine):
+    """Photos are resized, looked at and decoded on the device; suppression alone takes place on the CPU.
 
     Args:
-        device: where.
+        model, device, dtype: see ``Engine``.
         recordings: of the calls; None: those of CUDA graphs.
     """
 
-    def __init__(self, device: torch.device, recordings: Recordings | None = None) -> None:
-        self.device = device
+    name = "cuda"
+
+    def __init__(
+        self, model: nn.Module, device: torch.device, dtype: torch.dtype, recordings: Recordings | None = None
+    ) -> None:
+        super().__init__(model, device, dtype)
         self.recordings = Recordings() if recordings is None else recordings
         self._layouts: dict[object, Layout] = {}
+        self._trusted: bool | None = None  # None: not compared yet
 
     @torch.inference_mode()
-    def run(
+    def find(
         self,
         photos: Sequence[Pixels],
         geometries: Sequence[Sequence[Geometry]],
-        maps: Maps,
         options: Options,
-        model: ModelConfig,
-        *,
-        max_centers: int,
-        key: object = None,
-    ) -> tuple[list[tuple[Tensor, Tensor, Tensor]], dict[str, float]]:
-        """The poses of photos of equal input size.
+        memory: Memory | None = None,
+    ) -> tuple[list[Found], dict[str, float]]:
+        """As ``Engine.find``. A device works while the CPU goes on: "network" is the time until its answer is here."""
+        if memory is not None or self._trusted is False:
+            return super().find(photos, geometries, options, memory)
+        if self._trusted:
+            return self.find_on_device(photos, geometries, options)
+        plain = super().find(photos, geometries, options)
+        difference = self._difference(photos, geometries, options, plain[0])
+        self._trusted = difference is None
+        if difference is not None:
+            logger.warning("the plain engine goes on in place of the CUDA engine, which %s", difference)
+        return plain
 
-        Args:
-            photos: (H, W, 3) uint8 each, of any sizes.
-            geometries: of each photo, one per scale of the options.
-            maps: the network.
-            options: what was asked for.
-            model: what its input is like, and its thresholds.
-            max_centers: centers that are looked at per scale.
-            key: changes when ``maps`` becomes another function, for recordings.
+    def _difference(
+        self, photos: Sequence[Pixels], geometries: Sequence[Sequence[Geometry]], options: Options, plain: list[Found]
+    ) -> str | None:
+        """How this engine's answer differs from the plain one's, in words; None when it does not."""
+        try:
+            found = self.find_on_device(photos, geometries, options)[0]
+        except Exception as error:  # whatever it is, the plain engine has an answer
+            return f"failed: {type(error).__name__}: {error}"
+        for own, other in zip(found, plain, strict=True):
+            if own.keypoints.shape != other.keypoints.shape:
+                return f"found {len(own.keypoints)} people instead of {len(other.keypoints)}"
+            apart = (own.keypoints - other.keypoints).abs().amax() if len(own.keypoints) else torch.zeros(())
+            if not float(apart) <= TOLERANCE:
+                return f"has keypoints {float(apart):.1f} pixels away"
+        return None
 
-        Returns:
-            Per photo poses (N, K, 2) in input pixels of scale 1, keypoint scores (N, K) and scores (N,) on the CPU, as
-            from ``decode``; and milliseconds by stage. A device works while the CPU goes on, so "network" is the time
-            until its answer is here.
-        """
-        start = time.perf_counter()
-        shipment = pack(photos, geometries, pin=self.device.type == "cuda")
-        inputs = resize_shipment(shipment.to(self.device))
-        sent = time.perf_counter()
+    @torch.inference_mode()
+    def find_on_device(
+        self, photos: Sequence[Pixels], geometries: Sequence[Sequence[Geometry]], options: Options
+    ) -> tuple[list[Found], dict[str, float]]:
+        """``find`` without memory and without comparing."""
+        stages = Stages()
+        with stages("resize"):
+            shipment = pack(photos, geometries, pin=self.device.type == "cuda")
+            inputs = resize_shipment(shipment.to(self.device))
         matching = options.match is not None
-        kind = (key, options.flip_test, options.scales, matching, max_centers, shipment.input_sizes)
+        own = (self.model, options.flip_test, options.scales, matching, options.max_centers, shipment.input_sizes)
 
         def call(images: Sequence[Tensor]) -> Tensor:
-            found = [maps(normalise(image, model.mean, model.std), options.flip_test) for image in images]
-            heatmaps = [own for own, _ in found]
-            layout = layout_of(heatmaps, options.scales, max_centers=max_centers, with_heatmaps=matching)
-            self._layouts[kind] = layout
-            return answer(found, layout)
+            normalised = (normalise(image, self.config.mean, self.config.std) for image in images)
+            maps = [self.maps(image, options.flip_test, self.model) for image in normalised]
+            heatmaps = [heat for heat, _ in maps]
+            layout = layout_of(heatmaps, options.scales, max_centers=options.max_centers, with_heatmaps=matching)
+            self._layouts[own] = layout
+            return answer(maps, layout)
 
-        with single_precision(self.device):
-            values = _to_host(self.recordings(kind, call, inputs) if graphs_wanted(self.device) else call(inputs))
-        answered = time.perf_counter()
-        poses = [
-            finish(
-                own,
-                self._layouts[kind],
-                max_people=options.max_people,
-                nms_threshold=options.nms_threshold,
-                nms_min_keypoints=model.decode.nms_min_keypoints,
-                other_scale_factor=model.decode.other_scale_factor,
-                match=options.match,
-            )
-            for own in values
-        ]
+        with stages("network"), single_precision(self.device):
+            values = _to_host(self.recordings(own, call, inputs) if graphs_wanted(self.device) else call(inputs))
+        with stages("decode"):
+            found = [self._finish(row, self._layouts[own], options) for row in values]
         while len(self._layouts) > _LAYOUTS:
             self._layouts.pop(next(iter(self._layouts)))
-        moments = (start, sent, answered, time.perf_counter())
-        stages = zip(("resize", "network", "decode"), moments, moments[1:], strict=False)
-        return poses, {stage: 1000 * (end - begin) for stage, begin, end in stages}
+        return found, stages.milliseconds
+
+    def _finish(self, row: Tensor, layout: Layout, options: Options) -> Found:
+        own = self.config.decode
+        return Found(
+            *finish(
+                row,
+                layout,
+                max_people=options.max_people,
+                nms_threshold=options.nms_threshold,
+                nms_min_keypoints=own.nms_min_keypoints,
+                other_scale_factor=own.other_scale_factor,
+                match=options.match,
+            )
+        )
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +19,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from dekrpose.architectures.dekr.candidates import CENTER_THRESHOLD, Candidates
 from dekrpose.config import IMAGE_MEAN, IMAGE_STD, Color3, ModelConfig
+from dekrpose.engines.base import Stages
+from dekrpose.engines.cpu import CPUEngine
 from dekrpose.engines.runtimes import (
     CONFIG_KEY,
     FORMATS,
@@ -36,6 +38,7 @@ from dekrpose.engines.runtimes import (
     open_exported,
 )
 from dekrpose.errors import CheckpointError, DekrPoseError
+from dekrpose.options import Options
 
 __all__ = [
     "FORMATS",
@@ -90,27 +93,42 @@ class ExportedPeople(ExportedModel):
     Candidates are x and y in pixels of the pictures and the center's value, the highest first, 0 for nobody.
     """
 
-    def check(self, flip_test: bool, scales: Sequence[float], max_people: int) -> None:
-        """Refuse what wants the offset map.
-
-        Raises:
-            ValueError: options of ``estimate`` that this file cannot serve.
-        """
-        if flip_test or len(scales) > 1:
-            raise ValueError(
-                f"{self.path} gives people without their offset map, which flip test and several scales need; export "
-                "the model with `--offsets map`"
-            )
-        if max_people > self.places:
-            raise ValueError(
-                f"{self.path} has places for {self.places} people, got max_people={max_people}; export the model with "
-                f"`--max-people {max_people}`, or with `--offsets map`"
-            )
-
     @cached_property
     def places(self) -> int:
         """N, as found out by running it once."""
         return int(self.runner(np.zeros((1, 3, LEAST_SIDE, LEAST_SIDE), np.uint8))[1].shape[1])
+
+
+class FileEngine(CPUEngine):
+    """Runs an exported file; one without an offset map finds its candidates by itself."""
+
+    name = "file"
+
+    def check(self, options: Options) -> None:
+        model = self.model
+        if not isinstance(model, ExportedPeople):
+            return
+        if options.flip_test or len(options.scales) > 1:
+            raise ValueError(
+                f"{model.path} gives people without their offset map, which flip test and several scales need; export "
+                "the model with `--offsets map`"
+            )
+        if options.max_people > model.places:
+            raise ValueError(
+                f"{model.path} has places for {model.places} people, got max_people={options.max_people}; export the "
+                f"model with `--max-people {options.max_people}`, or with `--offsets map`"
+            )
+
+    @property
+    def gives_candidates(self) -> bool:
+        return isinstance(self.model, ExportedPeople) or super().gives_candidates
+
+    def candidates(self, inputs: Tensor, max_centers: int, stages: Stages) -> tuple[Tensor, Candidates]:
+        if not isinstance(self.model, ExportedPeople):
+            return super().candidates(inputs, max_centers, stages)
+        heatmaps, found = self.model(inputs)
+        values = found[:, :, 0, 2]
+        return heatmaps, Candidates(found[..., :2], values, values > CENTER_THRESHOLD)
 
 
 @dataclass(frozen=True)

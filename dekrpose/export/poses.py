@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dekrpose.architectures.dekr.decode import CENTER_THRESHOLD
+from dekrpose.architectures.dekr.candidates import CENTER_THRESHOLD, Centers, find_centers, points_of, read_at
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features
 from dekrpose.config import OUTPUT_STRIDE, ModelConfig
 from dekrpose.export.network import ExportedNetwork
@@ -34,16 +34,17 @@ class PoseOutputs(nn.Module):
         self.config, self.rescoring_net, self.max_people = config, rescoring_net, max_people
 
     def forward(self, heatmaps: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        xy, values = self.centers(heatmaps[:, -1])
-        width = heatmaps.shape[-1]
-        place = (xy[..., 1] * width + xy[..., 0]).unsqueeze(1)
-        read = offsets.flatten(2).gather(2, place.expand(-1, offsets.shape[1], -1))
-        return self.people(heatmaps, self.poses_at(xy, read), values)
+        centers = self.centers(heatmaps)
+        poses = self.poses_at(centers.xy, read_at(offsets, centers.xy))
+        return self.people(heatmaps, poses, centers.values)
+
+    def centers(self, heatmaps: Tensor) -> Centers:
+        """The N highest, from heatmaps (B, K+1, h, w)."""
+        return find_centers(heatmaps[:, -1], max_centers=self.max_people)
 
     def poses_at(self, xy: Tensor, offsets: Tensor) -> Tensor:
         """Poses (B, N, K, 2) in input pixels from offsets (B, 2K, N) at centers (B, N, 2), heatmap pixels."""
-        read = offsets.reshape(offsets.shape[0], -1, 2, self.max_people).permute(0, 3, 1, 2)
-        return (xy.unsqueeze(2) - read) * OUTPUT_STRIDE
+        return (xy.unsqueeze(2) - points_of(offsets)) * OUTPUT_STRIDE
 
     def people(self, heatmaps: Tensor, poses: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``forward`` from poses at centers, and the values of these (B, N), on."""
@@ -55,20 +56,6 @@ class PoseOutputs(nn.Module):
         keypoint_scores = keypoint_scores.gather(1, order.unsqueeze(2).expand_as(keypoint_scores))
         poses = poses.gather(1, order[..., None, None].expand_as(poses))
         return poses, keypoint_scores, scores
-
-    def centers(self, center_map: Tensor) -> tuple[Tensor, Tensor]:
-        """The highest peaks (B, h, w) -> xy (B, N, 2), heatmap pixels, and values (B, N), 0 where there is none."""
-        height, width = center_map.shape[-2:]
-        maps = center_map.unsqueeze(1)
-        small = F.max_pool2d(maps, 3, stride=1, padding=1)
-        medium = F.max_pool2d(small, 3, stride=1, padding=1)
-        large = F.max_pool2d(medium, 3, stride=1, padding=1)
-        sides = torch.full((1,), 1.0) * height + torch.full((1,), 1.0) * width
-        highest = torch.where(sides > 600, large, torch.where(sides > 400, medium, small))
-        peaks = torch.where(maps == highest, maps, 0.0).flatten(1)
-        values, places = peaks.topk(self.max_people, dim=1)
-        rows = torch.div(places, width, rounding_mode="floor")
-        return torch.stack([places - rows * width, rows], dim=2), values
 
     def _suppress(self, poses: Tensor, mean_heat: Tensor, valid: Tensor) -> Tensor:
         """The walk of ``decode.nms.pose_nms`` over all places at once: (B, N), 1 for whom it keeps, else 0."""
@@ -142,7 +129,7 @@ class ExportedCenters(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         heatmaps, maps = self.network.heatmaps(images)
-        xy, values = self.poses.centers(heatmaps[:, -1])
-        poses = self.poses.poses_at(xy, self.network.offsets_at(maps, xy))
-        candidates = torch.cat([poses, values[..., None, None].expand(-1, -1, poses.shape[2], 1)], dim=3)
-        return heatmaps, candidates, *self.poses.people(heatmaps, poses, values)
+        centers = self.poses.centers(heatmaps)
+        poses = self.poses.poses_at(centers.xy, self.network.offsets_at(maps, centers.xy))
+        candidates = torch.cat([poses, centers.values[..., None, None].expand(-1, -1, poses.shape[2], 1)], dim=3)
+        return heatmaps, candidates, *self.poses.people(heatmaps, poses, centers.values)

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dekrpose.architectures.dekr.decode import decode, decode_poses, find_centers
+from dekrpose.architectures.dekr.candidates import candidate_poses, find_centers
+from dekrpose.architectures.dekr.decode import decode
 from dekrpose.architectures.dekr.matching import find_peaks, move_to_peaks
 from dekrpose.architectures.dekr.multiscale import average_heatmaps
 from dekrpose.config import ARCHITECTURES, DecodeConfig
@@ -68,8 +69,9 @@ def _decode_rows(case: Case) -> Iterator[Row]:
     arguments = decode_options(case)
 
     for index, (pair, scale) in enumerate(zip(maps, scales, strict=True)):
-        limits = {"max_people": arguments["max_people"], "threshold": arguments["center_threshold"]}
-        candidates = decode_poses(*pair, **limits, scale=scale)
+        heatmaps, positions = pair
+        limits = {"max_centers": arguments["max_people"], "threshold": arguments["center_threshold"]}
+        candidates = candidate_poses(heatmaps[None], positions[None], **limits, scale=scale).of(0)
         expected = arrays[f"s{index}:candidates"]
         everything = np.ones(expected.shape[:2], bool)
         yield from pose_rows(case, f"candidates, scale {scale:g}", candidates, expected, everything, matched=False)
@@ -106,8 +108,9 @@ def _pool_rows(case: Case) -> Iterator[Row]:
     for index, key in enumerate(case.info["keys"]):
         height, width = map(int, key.split("x"))
         center_map = np.random.default_rng(50 + index).random((height, width), np.float32)
-        centers, scores = find_centers(torch.from_numpy(center_map))
-        places = centers[:, 1] * width + centers[:, 0]
+        centers = find_centers(torch.from_numpy(center_map)[None])
+        scores, (x, y) = centers.values[0], centers.xy[0].unbind(1)
+        places = y * width + x
         yield Row(case.name, f"{key} centers", largest(places, case.arrays[f"{key}:index"]), 0.0)
         yield Row(case.name, f"{key} values", largest(scores, case.arrays[f"{key}:score"]), 0.0)
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from dekrpose import PoseEstimator, Poses
-from dekrpose.architectures.dekr.decode import decode, decode_poses, pose_map
+from dekrpose.architectures.dekr.candidates import candidate_poses
+from dekrpose.architectures.dekr.decode import decode, pose_map
 from dekrpose.architectures.dekr.multiscale import average_heatmaps, merge_flipped
 from dekrpose.architectures.parts.scoring_net import rescore
 from dekrpose.images import Geometry
@@ -91,8 +92,8 @@ def _map_rows(case: Case, run: _Run, arguments: dict[str, Any]) -> Iterator[Row]
             start, step = recorded[f"{name}_offset"], recorded[f"{name}_stride"]
             sampled = actual[None, :, start::step, start::step]
             yield Row(case.name, f"{name}, scale {scale:g}", relative(sampled, arrays[f"s{index}:{name}"]), TOLERANCE)
-        limits = {"max_people": arguments["max_people"], "threshold": arguments["center_threshold"]}
-        candidates = decode_poses(heatmaps, positions, **limits, scale=scale).numpy()
+        limits = {"max_centers": arguments["max_people"], "threshold": arguments["center_threshold"]}
+        candidates = candidate_poses(heatmaps[None], positions[None], **limits, scale=scale).of(0).numpy()
         expected = arrays[f"s{index}:candidates"]
         if candidates.shape == expected.shape:
             candidates = candidates[_nearest(candidates, expected)]

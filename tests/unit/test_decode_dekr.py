@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from dekrpose.architectures.dekr.decode import decode, decode_poses, find_centers, pose_map, poses_at
+from dekrpose.architectures.dekr.candidates import candidate_poses, find_centers, points_of, read_at
+from dekrpose.architectures.dekr.decode import decode, pose_map
 from dekrpose.architectures.dekr.multiscale import average_heatmaps
 
 KEYPOINTS = 10
@@ -112,10 +115,16 @@ def test_a_keypoint_that_is_not_a_number_does_not_break_the_others() -> None:
     assert torch.allclose(poses[0], 4 * expected[0], atol=1e-4)
 
 
+def centers_of(center_map: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+    """Places (N, 2) and values (N,) of one map's centers."""
+    found = find_centers(center_map[None], **options)
+    return found.xy[found.present], found.values[found.present]
+
+
 def test_a_plateau_gives_several_centers() -> None:
     center_map = torch.zeros(8, 9)
     center_map[3, 4:7] = 0.5
-    centers, scores = find_centers(center_map)
+    centers, scores = centers_of(center_map)
     assert sorted(centers.tolist()) == [[4, 3], [5, 3], [6, 3]]
     assert scores.tolist() == [0.5] * 3
 
@@ -123,7 +132,7 @@ def test_a_plateau_gives_several_centers() -> None:
 def test_centers_come_highest_first_and_at_most_max_people() -> None:
     center_map = torch.zeros(9, 40)
     center_map[4, ::4] = torch.arange(1, 11) / 10
-    centers, scores = find_centers(center_map, max_people=3)
+    centers, scores = centers_of(center_map, max_centers=3)
     assert centers.tolist() == [[36, 4], [32, 4], [28, 4]]
     assert torch.allclose(scores, torch.tensor([1.0, 0.9, 0.8]))
 
@@ -131,7 +140,7 @@ def test_centers_come_highest_first_and_at_most_max_people() -> None:
 def test_a_map_with_fewer_than_30_pixels_works() -> None:
     center_map = torch.zeros(4, 5)
     center_map[1, 2] = 0.4
-    centers, scores = find_centers(center_map)
+    centers, scores = centers_of(center_map)
     assert centers.tolist() == [[2, 1]]
     assert torch.allclose(scores, torch.tensor([0.4]))
 
@@ -139,13 +148,13 @@ def test_a_map_with_fewer_than_30_pixels_works() -> None:
 def test_centers_must_exceed_the_threshold() -> None:
     center_map = torch.zeros(8, 8)
     center_map[2, 2], center_map[6, 6] = 0.5, 0.25
-    assert find_centers(center_map, threshold=0.25)[0].tolist() == [[2, 2]]
+    assert centers_of(center_map, threshold=0.25)[0].tolist() == [[2, 2]]
 
 
 def test_negative_maps_with_a_negative_threshold_still_give_peaks_only() -> None:
     center_map = torch.full((8, 8), -0.5)
     center_map[2, 2] = 0.25
-    centers, _ = find_centers(center_map, threshold=-0.1)
+    centers, _ = centers_of(center_map, threshold=-0.1)
     assert centers.tolist() == [[2, 2]]
 
 
@@ -154,7 +163,7 @@ def test_the_window_grows_with_the_map(side: int, reach: int) -> None:
     center_map = torch.zeros(side, side)
     center_map[50, 50], center_map[50, 50 + reach] = 0.5, 0.4
     center_map[90, 90], center_map[90, 91 + reach] = 0.5, 0.4
-    centers, _ = find_centers(center_map)
+    centers, _ = centers_of(center_map)
     assert sorted(centers.tolist()) == [[50, 50], [90, 90], [91 + reach, 90]]
 
 
@@ -162,7 +171,7 @@ def test_positions_are_pixel_minus_offset() -> None:
     offsets = torch.zeros(2, 4, 3, 5)
     offsets[1, 0, 2, 4], offsets[1, 1, 2, 4] = 1.5, -2.0
     positions = pose_map(offsets)
-    assert poses_at(positions[1], torch.tensor([[4, 2], [0, 1]])).tolist() == [
+    assert points_of(read_at(positions[1:], torch.tensor([[[4, 2], [0, 1]]])))[0].tolist() == [
         [[2.5, 4.0], [4.0, 2.0]],
         [[0.0, 1.0], [0.0, 1.0]],
     ]
@@ -170,7 +179,7 @@ def test_positions_are_pixel_minus_offset() -> None:
 
 def test_candidates_are_in_input_pixels_of_scale_1() -> None:
     heatmaps, positions, expected = draw([(12, 11, 8, 0.8)])
-    candidates = decode_poses(heatmaps, positions, scale=2)
+    candidates = candidate_poses(heatmaps[None], positions[None], scale=2).of(0)
     assert torch.allclose(candidates[..., :2], 2 * expected)
     assert torch.allclose(candidates[..., 2], torch.tensor(0.8))
 

@@ -176,7 +176,7 @@ def test_the_flip_test_sees_the_same_maps(exported: Path, tmp_path: Path) -> Non
     estimator, other = small(tmp_path), opened(exported)
     pictures = to_tensor(np.stack([photo(96, 160)]))
     # the maps and not the people: averaged with its mirror image, made-up heat is everywhere equally high
-    maps = (item._maps(pictures, True, item.model) for item in (estimator, other))
+    maps = (item.engine.maps(pictures, True, item.model) for item in (estimator, other))
     for own, theirs in zip(*maps, strict=True):
         torch.testing.assert_close(own, theirs, atol=2e-3, rtol=0)
 

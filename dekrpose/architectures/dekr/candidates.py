@@ -1,156 +1,149 @@
-"""Decoding on a device: what the poses of a batch can be, at fixed shapes and without waiting, in one small answer.
+"""Who can be in a photo: the peaks of the center map, and the pose that each of them regresses.
 
-The device finds centers, reads poses and their heat; one tensor goes to the CPU, where suppression, a walk over a few
-candidates, takes place. The poses are those of ``dekr.decode``.
+All functions take batches and give each photo the same number of places, M, the highest centers first; some hold
+nobody. So shapes are fixed, and nothing waits for a device. "Heatmap pixels" are cells of the network's output at one
+scale, "input pixels" are pixels of the network's input at scale 1. Points are xy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from dekrpose.architectures.dekr.decode import CENTER_THRESHOLD, center_peaks, choose_poses, crop_to
-from dekrpose.architectures.dekr.multiscale import heat_values, pool_scales
-from dekrpose.config import MatchMode
+from dekrpose.config import OUTPUT_STRIDE
+
+CENTER_THRESHOLD = 0.01
+"""Lower centers are nobody's."""
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How an image's answer lies in memory.
+@dataclass(frozen=True, eq=False)
+class Centers:
+    """The highest peaks of center maps.
 
     Args:
-        keypoints: K.
-        map_sizes: (height, width) of the heatmaps of each scale, heatmap pixels.
-        scales: of each, in their order.
-        max_centers: most candidates per scale.
-        with_heatmaps: the keypoints' heatmaps are in the answer, for matching.
-        stride: input pixels per heatmap pixel.
+        xy: (B, M, 2) integers, heatmap pixels.
+        values: (B, M), highest first.
+        present: (B, M), whether there is a peak above the threshold.
     """
 
-    keypoints: int
-    map_sizes: tuple[tuple[int, int], ...]
-    scales: tuple[float, ...]
-    max_centers: int
-    with_heatmaps: bool = False
-    stride: int = 4
-
-    @property
-    def counts(self) -> list[int]:
-        """Candidates of each scale."""
-        return [min(self.max_centers, height * width) for height, width in self.map_sizes]
-
-    @property
-    def width(self) -> int:
-        """Values of one candidate: whether it is one, its center's value, x and y of K keypoints, their heat."""
-        return 2 + 3 * self.keypoints
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the input at scale 1, input pixels."""
-        height, width = self.map_sizes[self.scales.index(1.0)]
-        return self.stride * height, self.stride * width
-
-    @property
-    def order(self) -> list[int]:
-        """The scales from large to small, as decoding takes them."""
-        return sorted(range(len(self.scales)), key=lambda index: -self.scales[index])
+    xy: Tensor
+    values: Tensor
+    present: Tensor
 
 
-def layout_of(
-    heatmaps: Sequence[Tensor], scales: Sequence[float], *, max_centers: int, with_heatmaps: bool = False
-) -> Layout:
-    """The layout for (B, K + 1, h, w) heatmaps of some scales, 1 among them."""
-    own = tuple(heatmaps[list(scales).index(1.0)].shape[-2:])
-    sizes = tuple((max(1, round(own[0] * scale)), max(1, round(own[1] * scale))) for scale in scales)
-    cut = tuple((min(a, m.shape[-2]), min(b, m.shape[-1])) for (a, b), m in zip(sizes, heatmaps, strict=True))
-    return Layout(heatmaps[0].shape[-3] - 1, cut, tuple(map(float, scales)), max_centers, with_heatmaps)
-
-
-def answer(
-    maps: Sequence[tuple[Tensor, Tensor]], layout: Layout, *, center_threshold: float = CENTER_THRESHOLD
-) -> Tensor:
-    """All that the CPU needs to know of a batch.
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The poses that the centers of a batch regress.
 
     Args:
-        maps: per scale heatmaps (B, K + 1, h, w), the center map last, and positions (B, 2K, h, w), heatmap pixels.
-        layout: of these maps.
-        center_threshold: candidates have centers above this.
-
-    Returns:
-        (B, n) float32, see ``Layout``; ``finish`` reads it. Nothing here waits for the device.
+        poses: (B, M, K, 2) xy, input pixels.
+        values: (B, M) of the center map.
+        present: (B, M), whether somebody can be there.
     """
-    pairs = [crop_to(*pair, size) for pair, size in zip(maps, layout.map_sizes, strict=True)]
-    keypoint_heatmaps = [heatmaps[:, :-1] for heatmaps, _ in pairs]
-    batch, count = keypoint_heatmaps[0].shape[:2]
-    # images side by side, as channels
-    channels = [keypoint_heatmaps[index].flatten(0, 1) for index in layout.order]
-    parts = []
-    for (heatmaps, positions), scale in zip(pairs, layout.scales, strict=True):
-        places, scores, keep = center_peaks(heatmaps[:, -1], max_people=layout.max_centers, threshold=center_threshold)
-        index = places[:, None].expand(-1, 2 * count, -1)
-        points = positions.flatten(2).gather(2, index).reshape(batch, count, 2, -1) * (layout.stride / scale)
-        heat = heat_values(channels, points.permute(3, 0, 1, 2).flatten(1, 2), layout.size)
-        heat = heat.reshape(-1, batch, count).transpose(0, 1)
-        values = [keep[..., None].float(), scores[..., None], points.permute(0, 3, 1, 2).flatten(2), heat]
-        parts.append(torch.cat(values, dim=2).flatten(1))
-    if layout.with_heatmaps:
-        parts += [heatmaps.flatten(1) for heatmaps in keypoint_heatmaps]
-    return torch.cat(parts, dim=1)
+
+    poses: Tensor
+    values: Tensor
+    present: Tensor
+
+    def of(self, index: int) -> Tensor:
+        """Those of one photo, (N, K, 3): x and y in input pixels, and the center's value; N may be 0."""
+        kept = self.present[index]
+        poses, values = self.poses[index][kept], self.values[index][kept]
+        return torch.cat([poses, values[:, None, None].expand(-1, poses.shape[1], 1)], dim=2)
 
 
-def finish(
-    own: Tensor,
-    layout: Layout,
-    *,
-    max_people: int = 30,
-    nms_threshold: float = 0.05,
-    nms_min_keypoints: int = 8,
-    other_scale_factor: float = 0.9,
-    match: MatchMode | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The poses of one image.
+def find_centers(center_maps: Tensor, *, max_centers: int = 30, threshold: float = CENTER_THRESHOLD) -> Centers:
+    """Find the peaks of center maps: pixels that equal the maximum of their window.
+
+    The window is 3x3; 5x5 when height and width average over 200, 7x7 over 300. All pixels of a plateau are peaks.
 
     Args:
-        own: (n,), its row of ``answer``, on the CPU.
-        layout: that it was made with; with heatmaps, if keypoints shall be matched.
-        max_people, nms_threshold, nms_min_keypoints, other_scale_factor, match: as in ``dekr.decode``.
-
-    Returns:
-        Poses (N, K, 2) in input pixels of scale 1, keypoint scores (N, K), scores (N,), as from ``dekr.decode``.
+        center_maps: (B, h, w) center heatmaps.
+        max_centers: M; maps of fewer pixels have as many places as pixels.
+        threshold: keep values above this.
 
     Raises:
-        ValueError: keypoints shall be matched, and the answer has no heatmaps.
+        ValueError: the maps are not (B, h, w).
     """
-    if match is not None and not layout.with_heatmaps:
-        raise ValueError("matching needs heatmaps in the answer; make its layout with with_heatmaps=True")
-    lengths = [count * layout.width for count in layout.counts]
-    parts = torch.split(own[: sum(lengths)], lengths)
-    candidates, heat = [], []
-    for index in layout.order:
-        rows = parts[index].reshape(-1, layout.width)
-        rows = rows[rows[:, 0] > 0]
-        points = rows[:, 2 : 2 + 2 * layout.keypoints].reshape(len(rows), layout.keypoints, 2)
-        centers = rows[:, 1, None, None].expand(-1, layout.keypoints, 1)
-        candidates.append(torch.cat([points, centers], dim=2))
-        heat.append(rows[:, 2 + 2 * layout.keypoints :])
-    scales = [layout.scales[index] for index in layout.order]
-    return choose_poses(
-        pool_scales(candidates, scales, other_scale_factor=other_scale_factor),
-        [] if match is None else _heatmaps(own[sum(lengths) :], layout),
-        layout.size,
-        max_people=max_people,
-        nms_threshold=nms_threshold,
-        nms_min_keypoints=nms_min_keypoints,
-        match=match,
-        heat=torch.cat(heat),
-    )
+    if center_maps.ndim != 3:
+        raise ValueError(f"center_maps must be (B, h, w), got {tuple(center_maps.shape)}")
+    width = center_maps.shape[2]
+    is_peak = center_maps == _highest_around(center_maps)
+    # The whole map goes through topk, as in the official code: its order among ties is what recordings hold.
+    peaks = torch.where(is_peak, center_maps, 0.0).flatten(1)
+    pixels = peaks.shape[1]
+    values, places = peaks.topk(min(max_centers, pixels) if isinstance(pixels, int) else max_centers)
+    present = values > threshold
+    if threshold < 0:
+        present = present & is_peak.flatten(1).gather(1, places)
+    rows = torch.div(places, width, rounding_mode="floor")
+    return Centers(torch.stack([places - rows * width, rows], dim=2), values, present)
 
 
-def _heatmaps(values: Tensor, layout: Layout) -> list[Tensor]:
-    """Heatmaps (K, h, w), from the largest scale to the smallest."""
-    shapes = [(layout.keypoints, *size) for size in layout.map_sizes]
-    maps = torch.split(values, [count * height * width for count, height, width in shapes])
-    return [maps[index].reshape(shapes[index]) for index in layout.order]
+def _highest_around(center_maps: Tensor) -> Tensor:
+    height, width = center_maps.shape[1:]
+    maps = center_maps[:, None]
+    if isinstance(height, int) and isinstance(width, int):
+        side = (height + width) / 2
+        window = 7 if side > 300 else 5 if side > 200 else 3
+        return F.max_pool2d(maps, window, stride=1, padding=window // 2)[:, 0]
+    # a graph for all sizes: windows within windows make larger ones
+    small = F.max_pool2d(maps, 3, stride=1, padding=1)
+    medium = F.max_pool2d(small, 3, stride=1, padding=1)
+    large = F.max_pool2d(medium, 3, stride=1, padding=1)
+    sides = torch.full((1,), 1.0) * height + torch.full((1,), 1.0) * width
+    return torch.where(sides > 600, large, torch.where(sides > 400, medium, small))[:, 0]
+
+
+def read_at(maps: Tensor, pixels: Tensor) -> Tensor:
+    """The values (B, C, M) of maps (B, C, h, w) at pixels (B, M, 2), integer xy."""
+    places = (pixels[..., 1] * maps.shape[-1] + pixels[..., 0]).unsqueeze(1)
+    return maps.flatten(2).gather(2, places.expand(-1, maps.shape[1], -1))
+
+
+def candidates_at(centers: Centers, positions: Tensor, *, scale: float = 1.0) -> Candidates:
+    """The poses at centers.
+
+    Args:
+        centers: of a batch at one scale.
+        positions: (B, 2K, M) there, heatmap pixels, channels x0, y0, x1, ...
+        scale: size of this scale's input relative to scale 1.
+    """
+    return Candidates(points_of(positions) * (OUTPUT_STRIDE / scale), centers.values, centers.present)
+
+
+def points_of(channels: Tensor) -> Tensor:
+    """(B, 2K, M) with channels x0, y0, x1, ... -> (B, M, K, 2)."""
+    return channels.reshape(channels.shape[0], -1, 2, channels.shape[2]).permute(0, 3, 1, 2)
+
+
+def candidate_poses(
+    heatmaps: Tensor,
+    positions: Tensor,
+    *,
+    max_centers: int = 30,
+    threshold: float = CENTER_THRESHOLD,
+    scale: float = 1.0,
+) -> Candidates:
+    """The possible people of a batch at one scale.
+
+    Args:
+        heatmaps: (B, K + 1, h, w), the center map last.
+        positions: (B, 2K, h, w), heatmap pixels (see ``decode.pose_map``).
+        max_centers, threshold: see ``find_centers``.
+        scale: size of this scale's input relative to scale 1.
+
+    Raises:
+        ValueError: the maps do not belong together.
+    """
+    batch, channels, *size = heatmaps.shape
+    if tuple(positions.shape) != (batch, 2 * (channels - 1), *size):
+        raise ValueError(
+            f"heatmaps (B, K + 1, h, w) and positions (B, 2K, h, w) do not belong together: "
+            f"{tuple(heatmaps.shape)} and {tuple(positions.shape)}"
+        )
+    centers = find_centers(heatmaps[:, -1], max_centers=max_centers, threshold=threshold)
+    return candidates_at(centers, read_at(positions, centers.xy), scale=scale)

@@ -10,64 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from dekrpose.architectures.dekr.candidates import CENTER_THRESHOLD, candidate_poses
 from dekrpose.architectures.dekr.matching import NearestMode, Peaks, move_by_weight, read_peaks
 from dekrpose.architectures.dekr.matching_at_stride import read_cell_peaks
 from dekrpose.architectures.dekr.multiscale import average_heatmaps, heat_values, pool_scales
 from dekrpose.architectures.parts.pose_nms import pose_nms
 from dekrpose.config import OUTPUT_STRIDE, MatchMode
-
-CENTER_THRESHOLD = 0.01
-"""Lower centers are nobody's."""
-
-
-def find_centers(
-    center_map: Tensor, *, max_people: int = 30, threshold: float = CENTER_THRESHOLD
-) -> tuple[Tensor, Tensor]:
-    """Find the peaks of a center map: pixels that equal the maximum of their window.
-
-    The window is 3x3; 5x5 when height and width average over 200, 7x7 over 300. All pixels of a plateau are peaks.
-
-    Args:
-        center_map: (h, w) center heatmap.
-        max_people: keep this many, the highest.
-        threshold: keep values above this.
-
-    Returns:
-        (N, 2) integer xy, heatmap pixels, and (N,) values, highest first; N may be 0.
-
-    Raises:
-        ValueError: the map is not (h, w).
-    """
-    if center_map.ndim != 2:
-        raise ValueError(f"center_map must be (h, w), got {tuple(center_map.shape)}")
-    places, scores, keep = center_peaks(center_map[None], max_people=max_people, threshold=threshold)
-    width = center_map.shape[1]
-    return torch.stack([places % width, places // width], dim=2)[keep], scores[keep]
-
-
-def center_peaks(center_maps: Tensor, *, max_people: int, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """``find_centers`` for a batch, at fixed shapes.
-
-    Args:
-        center_maps: (B, h, w) center heatmaps.
-        max_people, threshold: as in ``find_centers``.
-
-    Returns:
-        (B, M) pixels numbered row by row, their values, highest first, and whether each is a center; M is
-        ``max_people``, or the number of pixels if that is less.
-    """
-    height, width = center_maps.shape[1:]
-    side = (height + width) / 2
-    window = 7 if side > 300 else 5 if side > 200 else 3
-    highest = F.max_pool2d(center_maps[:, None], window, stride=1, padding=window // 2)[:, 0]
-    is_peak = (center_maps == highest).flatten(1)
-    # The whole map goes through topk, as in the official code: its order among ties is what recordings hold.
-    peaks = torch.where(is_peak, center_maps.flatten(1), 0.0)
-    scores, places = peaks.topk(min(max_people, height * width))
-    return places, scores, (scores > threshold) & is_peak.gather(1, places)
 
 
 def pose_map(offsets: Tensor) -> Tensor:
@@ -91,71 +41,6 @@ def pose_map(offsets: Tensor) -> Tensor:
     return torch.stack([xs, ys]).repeat(offsets.shape[-3] // 2, 1, 1) - offsets
 
 
-def poses_at(positions: Tensor, centers: Tensor) -> Tensor:
-    """Read one pose from the position map at each center.
-
-    Args:
-        positions: (2K, h, w), heatmap pixels, channels x0, y0, x1, ... (see ``pose_map``).
-        centers: (N, 2) integer xy, heatmap pixels.
-
-    Returns:
-        (N, K, 2) xy, heatmap pixels; N may be 0.
-
-    Raises:
-        ValueError: the channel count is odd.
-    """
-    _check_pairs(positions)
-    values = positions[:, centers[:, 1], centers[:, 0]]
-    return values.T.reshape(len(centers), positions.shape[0] // 2, 2)
-
-
-def decode_poses(
-    heatmaps: Tensor,
-    positions: Tensor,
-    *,
-    max_people: int = 30,
-    threshold: float = CENTER_THRESHOLD,
-    scale: float = 1.0,
-    stride: int = 4,
-) -> Tensor:
-    """Read the candidate poses of one image at one scale.
-
-    Args:
-        heatmaps: (K + 1, h, w), the center map last.
-        positions: (2K, h, w), heatmap pixels (see ``pose_map``).
-        max_people: keep this many centers, the highest.
-        threshold: keep centers above this.
-        scale: size of this scale's input relative to scale 1.
-        stride: input pixels per heatmap pixel.
-
-    Returns:
-        (N, K, 3): x and y in input pixels of scale 1, and the center's value; N may be 0.
-
-    Raises:
-        ValueError: the maps do not belong together.
-    """
-    _check_maps(heatmaps, positions)
-    centers, scores = find_centers(heatmaps[-1], max_people=max_people, threshold=threshold)
-    poses = poses_at(positions, centers) * (stride / scale)
-    return torch.cat([poses, scores[:, None, None].expand(-1, poses.shape[1], 1)], dim=2)
-
-
-def candidates_at(centers: Tensor, scores: Tensor, offsets: Tensor, *, stride: int = 4) -> Tensor:
-    """The candidate poses of one image at one scale, from offsets that were computed at the centers alone.
-
-    Args:
-        centers: (N, 2) integer xy, heatmap pixels.
-        scores: (N,) values of the center map.
-        offsets: (2K, N) at the centers, heatmap pixels, channels x0, y0, x1, ...
-        stride: input pixels per heatmap pixel.
-
-    Returns:
-        (N, K, 3): x and y in input pixels, and the center's value, as from ``decode_poses``; N may be 0.
-    """
-    poses = (centers[:, None] - offsets.T.reshape(len(centers), offsets.shape[0] // 2, 2)) * stride
-    return torch.cat([poses, scores[:, None, None].expand(-1, poses.shape[1], 1)], dim=2)
-
-
 def decode(
     maps: Sequence[tuple[Tensor, Tensor]],
     scales: Sequence[float] = (1.0,),
@@ -168,7 +53,6 @@ def decode(
     other_scale_factor: float = 0.9,
     match: MatchMode | None = None,
     valid_size: tuple[int, int] | None = None,
-    stride: int = 4,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Decode all scales of one image into poses, in the official order.
 
@@ -183,9 +67,8 @@ def decode(
         other_scale_factor: weight of the center values of scales other than 1.
         match: move keypoints to heatmap peaks: to the nearest one after suppression, with the official border quirk or
             as the paper says; or "weighted", before suppression, see ``matching.move_by_weight``; None is off.
-        valid_size: (height, width) in input pixels of scale 1, multiples of ``stride``, of an image that was padded
-            at the right and bottom: the maps are cropped to it, so the padding has no influence. None: all is valid.
-        stride: input pixels per heatmap pixel.
+        valid_size: (height, width) in input pixels of scale 1, multiples of 4, of an image that was padded at the right
+            and bottom: the maps are cropped to it, so the padding has no influence. None: all is valid.
 
     Returns:
         Poses (N, K, 2) in input pixels of scale 1, never clipped; keypoint scores (N, K), center value times heat, or
@@ -200,14 +83,14 @@ def decode(
     order = sorted(range(len(scales)), key=lambda index: -scales[index])
     scales = [float(scales[index]) for index in order]
     height, width = maps[order[scales.index(1.0)]][0].shape[-2:]
-    size = (height * stride, width * stride) if valid_size is None else valid_size
-    cells = [(max(1, round(size[0] * s / stride)), max(1, round(size[1] * s / stride))) for s in scales]
+    size = (height * OUTPUT_STRIDE, width * OUTPUT_STRIDE) if valid_size is None else valid_size
+    cells = [(max(1, round(size[0] * s / OUTPUT_STRIDE)), max(1, round(size[1] * s / OUTPUT_STRIDE))) for s in scales]
     pairs = [crop_to(*maps[index], cut) for index, cut in zip(order, cells, strict=True)]
     candidates = pool_scales(
         [
-            decode_poses(
-                heatmaps, positions, max_people=centers, threshold=center_threshold, scale=scale, stride=stride
-            )
+            candidate_poses(
+                heatmaps[None], positions[None], max_centers=centers, threshold=center_threshold, scale=scale
+            ).of(0)
             for (heatmaps, positions), scale in zip(pairs, scales, strict=True)
         ],
         scales,
@@ -239,7 +122,7 @@ def choose_poses(
     """From the candidates of one image to its poses: heat, suppression, matching, in the order that it wants.
 
     Args:
-        candidates: (N, K, 3), see ``decode_poses``.
+        candidates: (N, K, 3), see ``Candidates.of``.
         heatmaps: of the keypoints, per scale (K, h, w), from large to small.
         size: (height, width), input pixels of scale 1.
         heat: (N, K) at the candidates' keypoints, where it has been read already; heatmaps are then for matching only.
@@ -284,12 +167,3 @@ def crop_to(heatmaps: Tensor, positions: Tensor, size: tuple[int, int]) -> tuple
 def _check_pairs(channels: Tensor) -> None:
     if channels.ndim < 3 or channels.shape[-3] % 2:
         raise ValueError(f"expected (..., 2K, h, w) with x and y channels, got {tuple(channels.shape)}")
-
-
-def _check_maps(heatmaps: Tensor, positions: Tensor) -> None:
-    expected = (2 * (heatmaps.shape[0] - 1), *heatmaps.shape[1:])
-    if heatmaps.ndim != 3 or tuple(positions.shape) != expected:
-        raise ValueError(
-            f"heatmaps (K + 1, h, w) and positions (2K, h, w) do not belong together: "
-            f"{tuple(heatmaps.shape)} and {tuple(positions.shape)}"
-        )

@@ -13,9 +13,10 @@ from dekrpose import images
 from dekrpose.architectures.dekr.decode import decode, pose_map
 from dekrpose.architectures.dekr.temporal import TemporalDEKR, TemporalState
 from dekrpose.data.clips.clip import Clip
-from dekrpose.estimator import MIN_CENTERS, PoseEstimator
+from dekrpose.estimator import PoseEstimator
 from dekrpose.evaluation.predictions import Prediction
 from dekrpose.images import Geometry
+from dekrpose.options import MIN_CENTERS
 from dekrpose.results import Poses
 from dekrpose.tracking.smoothing import Smoother
 from dekrpose.tracking.tracker import Tracker

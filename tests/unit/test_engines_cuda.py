@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +14,12 @@ import torch
 from torch import Tensor
 
 from dekrpose import PoseEstimator, images
-from dekrpose.architectures.dekr.candidates import answer, finish, layout_of
 from dekrpose.architectures.dekr.decode import decode
-from dekrpose.engines.cuda import GRAPHS, DevicePath, graphs_wanted, single_precision
+from dekrpose.architectures.dekr.packed import answer, finish, layout_of
+from dekrpose.engines import VARIABLE, choose_engine
+from dekrpose.engines.base import Found
+from dekrpose.engines.cuda import GRAPHS, CUDAEngine, graphs_wanted, single_precision
 from dekrpose.engines.cuda_graphs import Recordings
-from dekrpose.estimator import MIN_CENTERS
 from dekrpose.images import Geometry, Pixels
 from dekrpose.images.on_device import normalise, pack, resize_shipment
 from tests.nothing_waits import NothingWaits
@@ -121,16 +124,16 @@ def test_nothing_between_photo_and_answer_waits_for_the_device() -> None:
         answer(maps, layout)
 
 
-def run(path: DevicePath, estimator: PoseEstimator, photos: Sequence[Pixels], **options: object) -> list[Tensor]:
+def engine(estimator: PoseEstimator, recordings: Recordings | None = None) -> CUDAEngine:
+    return CUDAEngine(estimator.model, torch.device("cpu"), torch.float32, recordings)
+
+
+def run(path: CUDAEngine, estimator: PoseEstimator, photos: Sequence[Pixels], **options: object) -> list[Tensor]:
     checked = estimator._options(**options)
     geometries = [[Geometry.fit(*own.shape[:2], checked.input_size, s) for s in checked.scales] for own in photos]
-
-    def maps(inputs: Tensor, flip_test: bool) -> tuple[Tensor, Tensor]:
-        return estimator._maps(inputs, flip_test, estimator.model)
-
-    found, timing = path.run(photos, geometries, maps, checked, estimator.config, max_centers=MIN_CENTERS)
+    found, timing = path.find_on_device(photos, geometries, checked)
     assert set(timing) == {"resize", "network", "decode"}
-    return [part for poses in found for part in poses]
+    return [part for own in found for part in (own.keypoints, own.keypoint_scores, own.scores)]
 
 
 def expected(estimator: PoseEstimator, photos: Sequence[Pixels], **options: object) -> list[Tensor]:
@@ -150,7 +153,7 @@ def expected(estimator: PoseEstimator, photos: Sequence[Pixels], **options: obje
 )
 def test_a_device_finds_the_same_people(estimator: PoseEstimator, options: dict[str, object]) -> None:
     photos = [photo(97, 97), photo(64, 64)]
-    ours = run(DevicePath(torch.device("cpu")), estimator, photos, **options)
+    ours = run(engine(estimator), estimator, photos, **options)
     others = expected(estimator, photos, **options)
     assert len(others[0])
     for own, other in zip(ours, others, strict=True):
@@ -227,7 +230,7 @@ def test_copies_of_recordings_record_anew() -> None:
 
 def test_recorded_calls_find_the_same_people(estimator: PoseEstimator, monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[str] = []
-    path = DevicePath(torch.device("cpu"), Recordings(recorder(log)))
+    path = engine(estimator, Recordings(recorder(log)))
     monkeypatch.setattr("dekrpose.engines.cuda.graphs_wanted", lambda _: True)
     for size in (64, 80, 90, 64):
         photos = [photo(size, size)]
@@ -258,10 +261,51 @@ def test_an_estimator_on_a_device_gives_the_same_poses(
 ) -> None:
     own = photo(97, 131)
     plain = estimator.estimate(own)
-    monkeypatch.setattr(estimator, "_device_path", DevicePath(torch.device("cpu")))
+    monkeypatch.setattr(estimator, "engine", engine(estimator))
+    estimator.estimate(own)  # the first answer is the plain engine's, and the other is compared with it
     ours = estimator.estimate(own)
+    assert estimator.engine._trusted  # type: ignore[attr-defined]
     np.testing.assert_allclose(ours.keypoints, plain.keypoints, rtol=0, atol=1e-2)
     np.testing.assert_allclose(ours.scores, plain.scores, rtol=0, atol=1e-5)
     assert set(ours.timing or {}) == set(plain.timing or {})
     many = list(estimator.estimate_many([own, photo(64, 64), own]))
     np.testing.assert_allclose(many[2].keypoints, plain.keypoints, rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"), [("shift", "pixels away"), ("lose", "0 people"), ("raise", "failed: Runt")]
+)
+def test_an_engine_that_answers_otherwise_steps_back_with_one_warning(
+    estimator: PoseEstimator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str, words: str
+) -> None:
+    own, wrong = photo(97, 131), engine(estimator)
+    right = wrong.find_on_device
+
+    def find(*arguments: Any) -> Any:
+        if fault == "raise":
+            raise RuntimeError("no kernel image is available")
+        found, timing = right(*arguments)
+        kept = found if fault == "shift" else [Found(*(part[:0] for part in vars(one).values())) for one in found]
+        return [replace(one, keypoints=one.keypoints + 5) for one in kept], timing
+
+    monkeypatch.setattr(wrong, "find_on_device", find)
+    plain = estimator.estimate(own)
+    monkeypatch.setattr(estimator, "engine", wrong)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            np.testing.assert_allclose(estimator.estimate(own).keypoints, plain.keypoints, rtol=0, atol=1e-2)
+    assert [words in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_which_engine_runs_where(estimator: PoseEstimator, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, model = torch.device("cpu"), estimator.model
+    assert choose_engine(model, cpu, torch.float32).name == "cpu"
+    assert choose_engine(model, cpu, torch.float32, "torch").name == "torch"
+    with pytest.raises(ValueError, match="runs on device 'cuda', got 'cpu'"):
+        choose_engine(model, cpu, torch.float32, "cuda")
+    with pytest.raises(ValueError, match="engine must be one of"):
+        choose_engine(model, cpu, torch.float32, "tensorrt")
+    monkeypatch.setenv(VARIABLE, "torch")
+    assert choose_engine(model, cpu, torch.float32).name == "torch"
+    monkeypatch.setenv(VARIABLE, "cuda")
+    assert choose_engine(model, cpu, torch.float32).name == "cpu"

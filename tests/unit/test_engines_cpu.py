@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from dekrpose import PoseEstimator, Poses
 from dekrpose.architectures.dekr.adaptive_conv import gather_pixels
+from dekrpose.architectures.dekr.at_centers import CenterPicker, takes_pick
 from dekrpose.architectures.dekr.fast import FastPath
 from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet
 from dekrpose.config import EfficientNetLiteConfig, HeadConfig, ModelConfig
-from dekrpose.engines.cpu import CenterPicker, takes_pick
 from tests.small_model import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -133,7 +133,8 @@ def test_somebody_beside_nobody_in_a_batch() -> None:
     pixels = picker(heatmaps)
     assert pixels.shape == (2, 1, 2)
     assert pixels[1, 0].tolist() == [5, 2]
-    nobody, somebody = picker.candidates(torch.ones(2, 4, 1))
+    candidates = picker.candidates(torch.ones(2, 4, 1))
+    nobody, somebody = candidates.of(0), candidates.of(1)
     assert nobody.shape == (0, 2, 3)
     np.testing.assert_allclose(somebody[0], [[16, 4, 0.7]] * 2)
 

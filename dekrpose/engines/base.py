@@ -1,0 +1,116 @@
+"""What an engine is: a way of running a network, from photos to poses in input pixels.
+
+An estimator chooses one when it is made (``engines.choose_engine``). A new runtime is one file beside this one, with a
+subclass of ``Engine``, and one entry in ``engines.ENGINES``.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from dekrpose.config import ModelConfig
+from dekrpose.images import Geometry, Pixels
+from dekrpose.options import Options
+
+Maps = tuple[Tensor, Tensor]
+"""What a network gives: for DEKR heatmaps (B, K+1, h, w) and offsets (B, 2K, h, w), heatmap pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Who is in a photo, everyone in the official order.
+
+    Args:
+        keypoints: (N, K, 2) xy, input pixels of scale 1, never clipped; N may be 0.
+        keypoint_scores: (N, K), as they come: they can be slightly negative.
+        scores: (N,), as they come.
+    """
+
+    keypoints: Tensor
+    keypoint_scores: Tensor
+    scores: Tensor
+
+
+class Memory(Protocol):
+    """What is remembered of a stream's earlier frames."""
+
+    def at(self, scale: float) -> Callable[[Tensor], Maps]:
+        """What runs in the network's place at a scale."""
+
+
+class Engine(ABC):
+    """Runs a network.
+
+    Args:
+        model: the network; its ``config`` says what its input is like and how its answer is read.
+        device: where it runs.
+        dtype: of backbone and heatmap head; positions are always computed in float32.
+    """
+
+    name: str
+
+    def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+        self.model, self.device, self.dtype = model, device, dtype
+
+    @property
+    def config(self) -> ModelConfig:
+        """Of the network."""
+        return cast(ModelConfig, self.model.config)
+
+    @abstractmethod
+    def find(
+        self,
+        photos: Sequence[Pixels],
+        geometries: Sequence[Sequence[Geometry]],
+        options: Options,
+        memory: Memory | None = None,
+    ) -> tuple[list[Found], dict[str, float]]:
+        """Find everyone in photos whose input sizes are equal.
+
+        Args:
+            photos: (H, W, 3) uint8 RGB each, of any sizes.
+            geometries: of each photo, one per scale of the options.
+            options: what was asked for.
+            memory: of the stream whose next frames the photos are.
+
+        Returns:
+            Who is in each photo, and the milliseconds of the stages "resize", "network" and "decode".
+        """
+
+    def check(self, options: Options) -> None:  # noqa: B027 - most engines serve everything
+        """Refuse what this engine cannot do.
+
+        Raises:
+            ValueError: an option that it cannot serve.
+        """
+
+    def autocast(self) -> torch.autocast:
+        """A context in which the network runs in ``dtype``."""
+        half = torch.bfloat16 if self.dtype == torch.float32 else self.dtype
+        return torch.autocast(self.device.type, dtype=half, enabled=self.dtype != torch.float32)
+
+
+class Stages:
+    """Milliseconds by stage.
+
+    Attributes:
+        milliseconds: of each stage so far.
+    """
+
+    def __init__(self) -> None:
+        self.milliseconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Add the time of a block to a stage."""
+        start = time.perf_counter()
+        yield
+        self.milliseconds[stage] = self.milliseconds.get(stage, 0.0) + 1000 * (time.perf_counter() - start)
