@@ -85,6 +85,7 @@ class DeviceBatches:
             size,
             sigma=config.sigma,
             center_sigma=config.center_sigma,
+            background_weight=config.background_weight,
             ignored=ignored[:, half::OUTPUT_STRIDE, half::OUTPUT_STRIDE],
             minimum_keypoints=self.augmentation.minimum_keypoints,
         )

@@ -32,6 +32,8 @@ class TargetConfig:
     Args:
         mode: "paper", or "official" for those of the released training code, quirks included.
         sigma, center_sigma: of the keypoints' and centers' Gaussians.
+        background_weight: of heatmap pixels outside the Gaussians. The paper's 0.1 teaches a network to see somebody
+            rather than nobody where it is unsure.
         radius: of the disc ("official": half the side of the square) around a center that regresses offsets.
         offset_pixels: regress offsets at this many pixels per crop (all weighted ones, filled up at random) instead
             of everywhere; 0 means everywhere. Fewer cost less and, as only weighted pixels count, teach the same.
@@ -40,6 +42,7 @@ class TargetConfig:
     mode: TargetMode = "paper"
     sigma: float = 2.0
     center_sigma: float = 4.0
+    background_weight: float = 0.1
     radius: int = 4
     offset_pixels: int = 0
 
@@ -168,7 +171,13 @@ def make_sample(image: NDArray[np.uint8], people: CropPeople, targets: TargetCon
         count = people.keypoints.shape[1]
         center_sigma = official_center_sigma(count, sigma=targets.sigma, center_sigma=center_sigma)
     heatmaps, heatmap_weights = heatmap_targets(
-        people.keypoints, people.centers, size, sigma=targets.sigma, center_sigma=center_sigma, ignored=people.ignored
+        people.keypoints,
+        people.centers,
+        size,
+        sigma=targets.sigma,
+        center_sigma=center_sigma,
+        background_weight=targets.background_weight,
+        ignored=people.ignored,
     )
     offsets, offset_weights = offset_targets(
         people.keypoints, people.centers, size, radius=targets.radius, mode=targets.mode, areas=people.areas

@@ -102,7 +102,8 @@ class Trainer:
                 part.compile()
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.optimizer = make_optimizer(self.model, config, pretrained)
-        self.teacher = None if teacher is None else Teacher(teacher, config.teacher_share, self.device)
+        background = config.targets.background_weight
+        self.teacher = None if teacher is None else Teacher(teacher, config.teacher_share, self.device, background)
         self.loader = self._make_loader(photos)
         self._begin()
         half = self._precision() == "bfloat16"

@@ -117,7 +117,7 @@ def movenet_recipe(on_device: bool = False) -> TrainConfig:
         pretrained_rate=0.5,
         clip_norm=0.0,  # the norm is that of the smallest weights, and says nothing of the others
         augment=replace(config.augment, size=192, scale=(0.6, 1.5)),
-        targets=replace(config.targets, sigma=1.3, center_sigma=1.5, offset_pixels=96),
+        targets=replace(config.targets, sigma=1.3, center_sigma=1.5, background_weight=1.0, offset_pixels=96),
     )
 
 

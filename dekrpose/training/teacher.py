@@ -19,8 +19,6 @@ LEAST_HEAT = 0.1
 """Lower centers of the teacher's are nobody's."""
 CHUNK = 4
 """Crops that it sees at once: more leave a processor's caches."""
-LEAST_WEIGHT = 0.1
-"""Of a heatmap's pixel at which the teacher speaks alone and sees nothing, as the background has."""
 
 
 class Teacher:
@@ -33,9 +31,11 @@ class Teacher:
         model: the network, with the skeleton that is taught.
         share: its weight against the labels, 0 to 1.
         device: where it runs.
+        background_weight: of heatmap pixels at which the labels, and so the teacher, see nothing.
     """
 
-    def __init__(self, model: DEKR, share: float, device: torch.device) -> None:
+    def __init__(self, model: DEKR, share: float, device: torch.device, background_weight: float = 0.1) -> None:
+        self.background_weight = background_weight
         self.model, self.share = model.eval().requires_grad_(False).to(device), share
         if device.type == "cpu":
             self.model.fast_path = FastPath()
@@ -74,7 +74,7 @@ class Teacher:
     def _with_heatmaps(self, batch: Batch, own: Tensor) -> Batch:
         labelled = batch.heatmap_weights > 0
         heatmaps = torch.where(labelled, torch.lerp(batch.heatmaps, own, self.share), own)
-        weights = torch.maximum(batch.heatmap_weights, self.share * own.clamp(min=LEAST_WEIGHT))
+        weights = torch.maximum(batch.heatmap_weights, self.share * own.clamp(min=self.background_weight))
         return replace(batch, heatmaps=heatmaps, heatmap_weights=weights)
 
     def _with_offsets(self, batch: Batch, pixels: Tensor, offsets: Tensor, weights: Tensor) -> Batch:

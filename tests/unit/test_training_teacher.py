@@ -18,7 +18,7 @@ from dekrpose.training import memory, precision
 from dekrpose.training.loader import Batch, CachedPhotos, Samples, TargetConfig, collate
 from dekrpose.training.loop import Trainer
 from dekrpose.training.memory import keep_freed_memory
-from dekrpose.training.teacher import LEAST_WEIGHT, PIXELS, Teacher
+from dekrpose.training.teacher import PIXELS, Teacher
 from tests.movenet_files import OWN
 from tests.training_photos import SMALL, made_up_dataset
 from tests.unit.test_training import CONFIG
@@ -60,7 +60,7 @@ def test_labels_and_the_teacher_are_mixed_and_masked_places_are_the_teachers(pho
     taught = Teacher(Says(), 0.25, CPU).taught(batch)
     torch.testing.assert_close(taught.heatmaps[:, -1, 4, 5], torch.full((3,), 0.8))
     torch.testing.assert_close(taught.heatmap_weights[:, -1, 4, 5], torch.full((3,), 0.25 * 0.8))
-    torch.testing.assert_close(taught.heatmap_weights[:, 0, 15, 0], torch.full((3,), 0.25 * LEAST_WEIGHT))
+    torch.testing.assert_close(taught.heatmap_weights[:, 0, 15, 0], torch.full((3,), 0.25 * 0.1))
     torch.testing.assert_close(taught.heatmaps[:, 0, 4, 8], 0.75 * batch.heatmaps[:, 0, 4, 8] + 0.25)
     torch.testing.assert_close(taught.heatmaps[:, 0, 12, 12], 0.75 * batch.heatmaps[:, 0, 12, 12])
     assert torch.equal(taught.heatmap_weights[:, 0, 12, 12], batch.heatmap_weights[:, 0, 12, 12])
