@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dekrpose import images
+from dekrpose.architectures.contract import Found, architecture_of
 from dekrpose.architectures.dekr.network import DEKR
-from dekrpose.architectures.dekr.temporal import TemporalDEKR, build_model
+from dekrpose.architectures.dekr.temporal import TemporalDEKR
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet, rescore
 from dekrpose.checkpoints import read_checkpoint, read_rescoring_net
 from dekrpose.config import MatchMode, ModelConfig
 from dekrpose.engines import EngineName, choose_engine
-from dekrpose.engines.base import Found, Stages
+from dekrpose.engines.base import Stages
 from dekrpose.engines.file import Exported, ExportedModel, exported_device, is_exported, read_exported
 from dekrpose.errors import CheckpointError, DekrPoseError, ImageError
 from dekrpose.hub import models, repositories
@@ -160,7 +161,7 @@ class PoseEstimator:
         else:
             checkpoint = read_checkpoint(path)
             with torch.device("meta"):
-                model = build_model(checkpoint.config)
+                model = cast(DEKR, architecture_of(checkpoint.config).build(checkpoint.config))
             model.load_state_dict(checkpoint.single(), assign=True)
             rescoring = checkpoint.rescoring
         config = model.config

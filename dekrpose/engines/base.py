@@ -10,33 +10,15 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from dekrpose.architectures.contract import Architecture, Found, Maps, architecture_of
 from dekrpose.config import ModelConfig
 from dekrpose.images import Geometry, Pixels
 from dekrpose.options import Options
-
-Maps = tuple[Tensor, Tensor]
-"""What a network gives: for DEKR heatmaps (B, K+1, h, w) and offsets (B, 2K, h, w), heatmap pixels."""
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """Who is in a photo, everyone in the official order.
-
-    Args:
-        keypoints: (N, K, 2) xy, input pixels of scale 1, never clipped; N may be 0.
-        keypoint_scores: (N, K), as they come: they can be slightly negative.
-        scores: (N,), as they come.
-    """
-
-    keypoints: Tensor
-    keypoint_scores: Tensor
-    scores: Tensor
 
 
 class Memory(Protocol):
@@ -59,6 +41,7 @@ class Engine(ABC):
 
     def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         self.model, self.device, self.dtype = model, device, dtype
+        self.architecture: Architecture = architecture_of(self.config)
 
     @property
     def config(self) -> ModelConfig:

@@ -10,12 +10,13 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dekrpose.architectures.dekr.packed import Layout, answer, finish, layout_of
-from dekrpose.engines.base import Found, Memory, Stages
+from dekrpose.architectures.contract import Found
+from dekrpose.engines.base import Memory, Stages
 from dekrpose.engines.cuda_graphs import Recordings
 from dekrpose.engines.torch import TorchEngine
 from dekrpose.images import Geometry, Pixels
@@ -48,7 +49,7 @@ class CUDAEngine(TorchEngine):
     ) -> None:
         super().__init__(model, device, dtype)
         self.recordings = Recordings() if recordings is None else recordings
-        self._layouts: dict[object, Layout] = {}
+        self._layouts: dict[object, Any] = {}
         self._trusted: bool | None = None  # None: not compared yet
 
     @torch.inference_mode()
@@ -96,38 +97,23 @@ class CUDAEngine(TorchEngine):
         with stages("resize"):
             shipment = pack(photos, geometries, pin=self.device.type == "cuda")
             inputs = resize_shipment(shipment.to(self.device))
-        matching = options.match is not None
-        own = (self.model, options.flip_test, options.scales, matching, options.max_centers, shipment.input_sizes)
+        asked = (options.flip_test, options.scales, options.match is not None, options.max_centers)
+        own = (self.model, *asked, shipment.input_sizes)
 
         def call(images: Sequence[Tensor]) -> Tensor:
             normalised = (normalise(image, self.config.mean, self.config.std) for image in images)
-            maps = [self.maps(image, options.flip_test, self.model) for image in normalised]
-            heatmaps = [heat for heat, _ in maps]
-            layout = layout_of(heatmaps, options.scales, max_centers=options.max_centers, with_heatmaps=matching)
-            self._layouts[own] = layout
-            return answer(maps, layout)
+            seen = [self.maps(image, options.flip_test, self.model) for image in normalised]
+            self._layouts[own], values = self.architecture.packed(seen, options)
+            return values
 
         with stages("network"), single_precision(self.device):
             values = _to_host(self.recordings(own, call, inputs) if graphs_wanted(self.device) else call(inputs))
         with stages("decode"):
-            found = [self._finish(row, self._layouts[own], options) for row in values]
+            layout = self._layouts[own]
+            found = [self.architecture.unpacked(row, layout, self.config, options) for row in values]
         while len(self._layouts) > _LAYOUTS:
             self._layouts.pop(next(iter(self._layouts)))
         return found, stages.milliseconds
-
-    def _finish(self, row: Tensor, layout: Layout, options: Options) -> Found:
-        own = self.config.decode
-        return Found(
-            *finish(
-                row,
-                layout,
-                max_people=options.max_people,
-                nms_threshold=options.nms_threshold,
-                nms_min_keypoints=own.nms_min_keypoints,
-                other_scale_factor=own.other_scale_factor,
-                match=options.match,
-            )
-        )
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -123,9 +124,9 @@ class FileEngine(CPUEngine):
     def gives_candidates(self) -> bool:
         return isinstance(self.model, ExportedPeople) or super().gives_candidates
 
-    def candidates(self, inputs: Tensor, max_centers: int, stages: Stages) -> tuple[Tensor, Candidates]:
+    def candidates(self, inputs: Tensor, options: Options, stages: Stages) -> Any:
         if not isinstance(self.model, ExportedPeople):
-            return super().candidates(inputs, max_centers, stages)
+            return super().candidates(inputs, options, stages)
         heatmaps, found = self.model(inputs)
         values = found[:, :, 0, 2]
         return heatmaps, Candidates(found[..., :2], values, values > CENTER_THRESHOLD)

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from dekrpose import images
-from dekrpose.architectures.dekr.decode import decode, pose_map
-from dekrpose.architectures.dekr.multiscale import flip_input, merge_flipped
-from dekrpose.engines.base import Engine, Found, Maps, Memory, Stages
+from dekrpose.architectures.contract import Found, Maps
+from dekrpose.engines.base import Engine, Memory, Stages
 from dekrpose.images import Geometry, Pixels
 from dekrpose.options import Options
 
@@ -42,8 +41,11 @@ class TorchEngine(Engine):
             with stages("network"):
                 looks.append(self.maps(inputs, options.flip_test, self.model if memory is None else memory.at(scale)))
         with stages("decode"):
-            looks = [(heatmaps.cpu(), positions.cpu()) for heatmaps, positions in looks]
-            found = [self._decode([(heat[i], own[i]) for heat, own in looks], options) for i in range(len(photos))]
+            looks = [tuple(part.cpu() for part in look) for look in looks]
+            found = [
+                self.architecture.poses([tuple(part[index] for part in look) for look in looks], self.config, options)
+                for index in range(len(photos))
+            ]
         return found, stages.milliseconds
 
     def inputs(self, photos: Sequence[Pixels], geometries: Sequence[Geometry]) -> Tensor:
@@ -54,29 +56,12 @@ class TorchEngine(Engine):
 
     @torch.inference_mode()
     def maps(self, inputs: Tensor, flip_test: bool, network: Callable[[Tensor], Maps]) -> Maps:
-        """Heatmaps (B, K+1, h, w) and positions (B, 2K, h, w), heatmap pixels, averaged over the mirror image."""
+        """What is seen of a batch at one scale, averaged over the mirror image if that is wanted."""
         count = len(inputs)
         if flip_test:
-            inputs = torch.cat([inputs, flip_input(inputs)]).contiguous(memory_format=torch.channels_last)
+            both = torch.cat([inputs, self.architecture.mirrored(inputs)])
+            inputs = both.contiguous(memory_format=torch.channels_last)
         with self.autocast():
-            heatmaps, offsets = network(inputs)
-        heatmaps, positions = heatmaps.float(), pose_map(offsets)
-        if flip_test:
-            flip_indices = self.config.skeleton.flip_indices
-            return merge_flipped(heatmaps[:count], heatmaps[count:], positions[:count], positions[count:], flip_indices)
-        return heatmaps, positions
-
-    def _decode(self, maps: Sequence[Maps], options: Options) -> Found:
-        own = self.config.decode
-        return Found(
-            *decode(
-                maps,
-                options.scales,
-                max_people=options.max_people,
-                max_centers=options.max_centers,
-                nms_threshold=options.nms_threshold,
-                nms_min_keypoints=own.nms_min_keypoints,
-                other_scale_factor=own.other_scale_factor,
-                match=options.match,
-            )
-        )
+            maps = network(inputs)
+        mirrored = tuple(part[count:] for part in maps) if flip_test else None
+        return self.architecture.seen(tuple(part[:count] for part in maps), mirrored, self.config)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from dekrpose import PoseEstimator, images
+from dekrpose.architectures.contract import Found
 from dekrpose.architectures.dekr.decode import decode
 from dekrpose.architectures.dekr.packed import answer, finish, layout_of
 from dekrpose.engines import VARIABLE, choose_engine
-from dekrpose.engines.base import Found
 from dekrpose.engines.cuda import GRAPHS, CUDAEngine, graphs_wanted, single_precision
 from dekrpose.engines.cuda_graphs import Recordings
 from dekrpose.images import Geometry, Pixels

@@ -1,0 +1,101 @@
+"""DEKR (disentangled keypoint regression): network, decoding, targets and losses; ``Architecture`` says what is asked.
+
+A network answers with heatmaps (B, K+1, h, w), the center map last, and offsets (B, 2K, h, w); h and w are a quarter of
+the input's. What is "seen" are heatmaps and positions, heatmap pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from dekrpose.architectures.contract import Found, Maps, Stage
+from dekrpose.architectures.dekr import packed as packing
+from dekrpose.architectures.dekr.at_centers import CenterPicker, takes_pick
+from dekrpose.architectures.dekr.candidates import Candidates
+from dekrpose.architectures.dekr.decode import choose_poses, decode, pose_map
+from dekrpose.architectures.dekr.fast import FastPath
+from dekrpose.architectures.dekr.multiscale import flip_input, merge_flipped
+from dekrpose.architectures.dekr.network import DEKR
+from dekrpose.architectures.dekr.temporal import build_model
+from dekrpose.config import OUTPUT_STRIDE, ModelConfig
+from dekrpose.options import Options
+
+Pair = tuple[Tensor, Tensor]
+build = build_model
+gives_candidates = takes_pick
+mirrored = flip_input
+
+
+def hasten(network: nn.Module) -> None:
+    """See ``Architecture``: folded layers, with weights of their own."""
+    if isinstance(network, DEKR):
+        network.fast_path = FastPath()
+
+
+def seen(maps: Maps, mirrored: Maps | None, config: ModelConfig) -> Pair:
+    """Heatmaps and positions."""
+    heatmaps, positions = maps[0].float(), pose_map(maps[1])
+    if mirrored is None:
+        return heatmaps, positions
+    flipped_heatmaps, flipped_positions = mirrored[0].float(), pose_map(mirrored[1])
+    return merge_flipped(heatmaps, flipped_heatmaps, positions, flipped_positions, config.skeleton.flip_indices)
+
+
+def poses(seen: Sequence[Maps], config: ModelConfig, options: Options) -> Found:
+    """See ``decode``."""
+    limits: dict[str, Any] = {
+        "max_centers": options.max_centers,
+        "other_scale_factor": config.decode.other_scale_factor,
+    }
+    return Found(*decode(cast(Sequence[Pair], seen), options.scales, **limits, **_choice(config, options)))
+
+
+def candidates(
+    network: Callable[..., Any], images: Tensor, options: Options, stage: Stage
+) -> tuple[Tensor, Candidates]:
+    """Heatmaps, and the poses at their centers; offsets are computed there alone."""
+    picker = CenterPicker(options.max_centers)
+
+    def pick(heatmaps: Tensor) -> Tensor:
+        with stage("decode"):
+            return picker(heatmaps)
+
+    heatmaps, offsets = network(images, pick=pick)
+    return heatmaps.float(), picker.candidates(offsets)
+
+
+def chosen(candidates: tuple[Tensor, Candidates], config: ModelConfig, options: Options) -> list[Found]:
+    """See ``choose_poses``."""
+    heatmaps, found = candidates
+    size = OUTPUT_STRIDE * heatmaps.shape[2], OUTPUT_STRIDE * heatmaps.shape[3]
+    choice = _choice(config, options)
+    return [Found(*choose_poses(found.of(index), [own[:-1]], size, **choice)) for index, own in enumerate(heatmaps)]
+
+
+def packed(seen: Sequence[Maps], options: Options) -> tuple[packing.Layout, Tensor]:
+    """Candidates and their heat; heatmaps too where keypoints are matched to them."""
+    layout = packing.layout_of(
+        [maps[0] for maps in seen],
+        options.scales,
+        max_centers=options.max_centers,
+        with_heatmaps=options.match is not None,
+    )
+    return layout, packing.answer(cast(Sequence[Pair], seen), layout)
+
+
+def unpacked(row: Tensor, layout: packing.Layout, config: ModelConfig, options: Options) -> Found:
+    """See ``packing.finish``."""
+    factor = config.decode.other_scale_factor
+    return Found(*packing.finish(row, layout, other_scale_factor=factor, **_choice(config, options)))
+
+
+def _choice(config: ModelConfig, options: Options) -> dict[str, Any]:
+    return {
+        "max_people": options.max_people,
+        "nms_threshold": options.nms_threshold,
+        "nms_min_keypoints": config.decode.nms_min_keypoints,
+        "match": options.match,
+    }
