@@ -19,7 +19,7 @@ from dekrpose.export.network import ExportedNetwork
 from dekrpose.export.poses import ExportedCenters, ExportedPoses, PoseOutputs
 from tests.movenet_files import OWN
 from tests.small_model import SMALL
-from tests.unit.test_center_path import network
+from tests.unit.test_engines_cpu import network
 from tests.unit.test_export import FEW_BRANCHES, Files, opened, photo, small, written_once
 
 CHANGES: dict[str, dict[str, Any]] = {

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from dekrpose.architectures.dekr.candidates import CENTER_THRESHOLD, candidate_poses
-from dekrpose.architectures.dekr.matching import NearestMode, Peaks, move_by_weight, read_peaks
-from dekrpose.architectures.dekr.matching_at_stride import read_cell_peaks
+from dekrpose.architectures.dekr.matching import match as match_nearest
+from dekrpose.architectures.dekr.matching import read_peaks
 from dekrpose.architectures.dekr.multiscale import average_heatmaps, heat_values, pool_scales
+from dekrpose.architectures.dekr.peaks import Peaks, move_by_weight, read_cell_peaks, refine
 from dekrpose.architectures.parts.pose_nms import pose_nms
 from dekrpose.config import OUTPUT_STRIDE, MatchMode
 
@@ -142,8 +143,10 @@ def choose_poses(
         min_keypoints=nms_min_keypoints,
         max_people=max_people,
     )
-    if peaks is not None:
-        poses = (peaks.refine if match == "weighted" else peaks.match)(poses, keypoint_scores)
+    if peaks is not None and match == "weighted":
+        poses = refine(poses, keypoint_scores, peaks)
+    elif peaks is not None and match is not None:
+        poses = match_nearest(poses, keypoint_scores, peaks, "official" if match == "official" else "paper")
     return poses, keypoint_scores, scores
 
 
@@ -154,8 +157,7 @@ def _peaks(heatmaps: Sequence[Tensor], size: tuple[int, int], match: MatchMode) 
         peaks = read_cell_peaks(heatmaps[0])
         if peaks is not None:
             return peaks
-    nearest: NearestMode = "official" if match == "official" else "paper"
-    return read_peaks(average_heatmaps(heatmaps, size), nearest)
+    return read_peaks(average_heatmaps(heatmaps, size))
 
 
 def crop_to(heatmaps: Tensor, positions: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,10 @@
-"""Match to heatmap: move regressed keypoints onto the peaks of the keypoint heatmaps."""
+"""Match to heatmap: move regressed keypoints onto the nearest peaks of the keypoint heatmaps, as the paper does."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,18 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dekrpose.architectures.dekr.gaussian_fit import fit_gaussians
+from dekrpose.architectures.dekr.peaks import PEAKS_PER_KEYPOINT, Peaks
 from dekrpose.config import OUTPUT_STRIDE
 
 PEAK_WINDOW = 5
-PEAKS_PER_KEYPOINT = 30
 REACH = 75.0
 """Input pixels: peaks farther away belong to somebody else."""
-SPREAD = 0.15
-"""How far off regressed keypoints are expected to be, as a share of the diagonal of their pose's box."""
-WEIGHT_REACH = 2.5
-"""Peaks farther away than this many spreads are not taken by weight."""
 FIT_RADIUS = 6
 """Input pixels on each side of the peak that the Gaussian is fitted to."""
+_SPAN = np.arange(5)
+"""Heatmap pixels that a window of 13 input pixels lies on."""
 FIT_MIN_SCORE = 0.05
 START_SIGMA = 8.0
 """Input pixels: two heatmap pixels, the width that the heatmaps are trained with."""
@@ -41,58 +38,7 @@ NearestMode = Literal["official", "paper"]
 """Matching that moves to the nearest peak, with the released code's quirk near borders or without it."""
 
 
-@dataclass(frozen=True)
-class Peaks:
-    """The peaks of one image's heatmaps, and how their exact places are found.
-
-    Args:
-        places: (K, P, 2) xy, input pixels.
-        heat: (K, P); 0 is no peak.
-        heatmaps: (K, h, w) that they are in.
-        spacing: input pixels per heatmap pixel.
-        fits: fits Gaussians around places.
-    """
-
-    places: NDArray[np.float32]
-    heat: NDArray[np.float32]
-    heatmaps: NDArray[np.float32]
-    spacing: int
-    fits: Fits
-
-    def match(self, poses: Tensor, keypoint_scores: Tensor) -> Tensor:
-        """``match_to_heatmaps`` with these peaks."""
-        moved = move_to_peaks(poses.cpu().numpy(), self.places, self.heat)
-        size = (self.spacing * self.heatmaps.shape[1], self.spacing * self.heatmaps.shape[2])
-        return torch.from_numpy(fit_all(moved, keypoint_scores.cpu().numpy(), size, self.fits)).to(poses)
-
-    def refine(self, poses: Tensor, weights: Tensor) -> Tensor:
-        """Keypoints (N, K, 2) xy, input pixels, moved from peaks to the exact place.
-
-        It is where a parabola through three logarithms is highest, those of the sums over rows, and over columns, of
-        the peak's 3x3 surroundings at stride 4: exact for a Gaussian, and a small part of the work of a fit.
-        Keypoints of weight 0 stay.
-        """
-        points = poses.cpu().numpy().copy()
-        people, keypoints = np.nonzero(weights.cpu().numpy() > 0)
-        _, height, width = self.heatmaps.shape
-        step = OUTPUT_STRIDE // self.spacing
-        steps = (np.arange(-1, 2) * step)[None]
-        cells = np.rint(points[people, keypoints] / self.spacing).astype(np.int64)
-        cells = np.minimum(cells, (width - step, height - step))  # from there on enlarging repeats the border
-        rows = (cells[:, 1:] + steps).clip(0, height - 1)[:, :, None]
-        columns = (cells[:, :1] + steps).clip(0, width - 1)[:, None]
-        around = np.maximum(self.heatmaps[keypoints[:, None, None], rows, columns], 0)
-        sums = np.log(np.maximum(np.stack([around.sum(1), around.sum(2)]), 1e-3))
-        before, top, after = np.moveaxis(sums, 2, 0)
-        bend = np.maximum(2 * top - before - after, 1e-6)
-        shifts = OUTPUT_STRIDE * np.clip((after - before) / (2 * bend), -0.75, 0.75)
-        points[people, keypoints] = self.spacing * cells + shifts.T
-        return torch.from_numpy(points).to(poses)
-
-
-def match_to_heatmaps(
-    poses: Tensor, keypoint_scores: Tensor, heatmaps: Tensor, *, mode: NearestMode = "official"
-) -> Tensor:
+def match(poses: Tensor, keypoint_scores: Tensor, peaks: Peaks, mode: NearestMode = "official") -> Tensor:
     """Move each keypoint to the nearest peak of its heatmap, then to the center of a Gaussian fitted there.
 
     Scores stay what they were before. In the official code a window that the image border cuts is read with rows
@@ -102,27 +48,22 @@ def match_to_heatmaps(
     Args:
         poses: (N, K, 2) xy, input pixels.
         keypoint_scores: (N, K); keypoints up to 0.05 are moved but not fitted.
-        heatmaps: (K, H, W) at input resolution (see ``average_heatmaps``).
+        peaks: of the image; for "official" from heatmaps at input resolution.
         mode: "official" or "paper".
 
     Returns:
         (N, K, 2) xy, input pixels, a new tensor.
-
-    Raises:
-        ValueError: unknown mode.
     """
-    if mode not in get_args(NearestMode):
-        raise ValueError(f"mode must be one of {get_args(NearestMode)}, got {mode!r}")
-    if len(poses) == 0:
-        return poses.clone()
-    return read_peaks(heatmaps, mode).match(poses, keypoint_scores).to(poses)
+    heat = peaks.heatmaps
+    fit = _official_fits if mode == "official" else _fits if peaks.spacing == 1 else _cell_fits
+    moved = move_to_peaks(poses.cpu().numpy(), peaks.places, peaks.heat)
+    size = (peaks.spacing * heat.shape[1], peaks.spacing * heat.shape[2])
+    return torch.from_numpy(fit_all(moved, keypoint_scores.cpu().numpy(), size, partial(fit, heat))).to(poses)
 
 
-def read_peaks(heatmaps: Tensor, mode: NearestMode = "paper") -> Peaks:
+def read_peaks(heatmaps: Tensor) -> Peaks:
     """The peaks of heatmaps (K, H, W) at input resolution."""
-    heat = heatmaps.cpu().numpy()
-    fits = partial(_official_fits if mode == "official" else _fits, heat)
-    return Peaks(*find_peaks(heatmaps), heat, 1, fits)
+    return Peaks(*find_peaks(heatmaps), heatmaps.cpu().numpy(), 1)
 
 
 def find_peaks(heatmaps: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -159,31 +100,6 @@ def move_to_peaks(
     index = distances.argmin(2)
     nearest = np.take_along_axis(distances, index[..., None], 2)
     return np.where(nearest < REACH, peaks[np.arange(len(peaks)), index], poses)
-
-
-def move_by_weight(poses: Tensor, peaks: Peaks) -> tuple[Tensor, Tensor]:
-    """Move each keypoint to the peak of the highest weight: its heat times a Gaussian of the way there.
-
-    The Gaussian is as wide as regressed keypoints are uncertain, ``SPREAD`` of the pose's box, so a clear peak is
-    taken before a faint one that is nearer. A keypoint with no peak in reach stays.
-
-    Args:
-        poses: (N, K, 2) xy, input pixels.
-        peaks: of the image.
-
-    Returns:
-        (N, K, 2) xy, input pixels, a new tensor; and (N, K) the weights, 0 where a keypoint stays.
-    """
-    points = poses.cpu().numpy()
-    diagonals = np.linalg.norm(np.ptp(points, axis=1), axis=1)
-    x = points[:, :, None, 0] - peaks.places[:, :, 0]
-    y = points[:, :, None, 1] - peaks.places[:, :, 1]
-    squared = (x * x + y * y) / np.maximum(np.square(SPREAD * diagonals), 1e-9)[:, None, None]
-    weights = np.where(squared < WEIGHT_REACH**2, peaks.heat * np.exp(-0.5 * squared), 0.0)
-    index = weights.argmax(2)
-    best = np.take_along_axis(weights, index[..., None], 2)
-    moved = np.where(best > 0, peaks.places[np.arange(points.shape[1]), index], points)
-    return torch.from_numpy(moved).to(poses), torch.from_numpy(best[..., 0]).to(poses)
 
 
 def peak_values(heatmaps: Tensor) -> Tensor:
@@ -246,6 +162,34 @@ def _fits(heat: NDArray[np.float32], places: NDArray[np.int64]) -> NDArray[np.fl
     pixels, inside = window_pixels(places, (heat.shape[1], heat.shape[2]))
     rows, columns = pixels
     return fit_windows(heat[places[:, 0, None, None], rows[:, :, None], columns[:, None]], inside, places)
+
+
+def _cell_fits(heat: NDArray[np.float32], places: NDArray[np.int64]) -> NDArray[np.float64]:
+    pixels, inside = window_pixels(places, (OUTPUT_STRIDE * heat.shape[1], OUTPUT_STRIDE * heat.shape[2]))
+    return fit_windows(enlarged_at(heat, places[:, 0], *pixels), inside, places)
+
+
+def enlarged_at(
+    heat: NDArray[np.float32], keypoints: NDArray[np.int64], rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Windows of the enlarged heatmaps.
+
+    Args:
+        heat: (K, h, w).
+        keypoints: (N,).
+        rows, columns: (N, 13) of the windows, ascending, input pixels.
+
+    Returns:
+        (N, 13, 13).
+    """
+    cells, shares = [], []
+    for pixels, count in ((rows, heat.shape[1]), (columns, heat.shape[2])):
+        first = pixels[:, :1] // OUTPUT_STRIDE
+        places = np.minimum(pixels / OUTPUT_STRIDE, count - 1) - first
+        cells.append(np.minimum(first + _SPAN, count - 1))
+        shares.append(np.maximum(1 - np.abs(places[:, :, None] - _SPAN), 0))
+    around = heat[keypoints[:, None, None], cells[0][:, :, None], cells[1][:, None]]
+    return np.asarray(np.matmul(np.matmul(shares[0], around), shares[1].swapaxes(1, 2)))
 
 
 def fit_windows(

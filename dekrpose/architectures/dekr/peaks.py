@@ -1,26 +1,47 @@
-"""Matching to the heatmaps of one scale without enlarging them: the same answer for a part of the time.
+"""The peaks of keypoint heatmaps, and moving keypoints to the likeliest of them ("weighted").
 
-A bilinearly enlarged heatmap is highest where its cells were, so peaks are looked for among the cells alone, and only
-the pixels that a Gaussian is fitted to are computed. With so little to do NumPy is faster than torch.
+A bilinearly enlarged heatmap is highest where its cells were, so peaks are looked for among the cells alone: the answer
+is that of the enlarged map, for a part of the time. With so little to do NumPy is faster than torch.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dekrpose.architectures.dekr.matching import PEAKS_PER_KEYPOINT, Peaks, fit_windows, window_pixels
 from dekrpose.config import OUTPUT_STRIDE
 
+PEAKS_PER_KEYPOINT = 30
+SPREAD = 0.15
+"""How far off regressed keypoints are expected to be, as a share of the diagonal of their pose's box."""
+WEIGHT_REACH = 2.5
+"""Peaks farther away than this many spreads are not taken by weight."""
 _BACK = np.array([0.5, 0.25, 0, 0], np.float32)
 """How far windows around the last cell's pixels reach back towards the cell before."""
-_SPAN = np.arange(5)
-"""Cells that a window of 13 pixels lies on."""
 
 Maps = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """The peaks of one image's heatmaps.
+
+    Args:
+        places: (K, P, 2) xy, input pixels.
+        heat: (K, P); 0 is no peak.
+        heatmaps: (K, h, w) that they are in.
+        spacing: input pixels per heatmap pixel.
+    """
+
+    places: NDArray[np.float32]
+    heat: NDArray[np.float32]
+    heatmaps: NDArray[np.float32]
+    spacing: int
 
 
 def read_cell_peaks(heatmaps: Tensor) -> Peaks | None:
@@ -29,7 +50,7 @@ def read_cell_peaks(heatmaps: Tensor) -> Peaks | None:
     _, height, width = heat.shape
     if min(height, width) < 2:
         return None
-    return Peaks(*find_cell_peaks(heat), heat, OUTPUT_STRIDE, partial(_fits, heat))
+    return Peaks(*find_cell_peaks(heat), heat, OUTPUT_STRIDE)
 
 
 def find_cell_peaks(heat: Maps) -> tuple[Maps, Maps]:
@@ -135,29 +156,51 @@ def _corner_peaks(cells: Maps) -> NDArray[np.bool_]:
     return np.asarray(highest & (own > 0))
 
 
-def _fits(heat: Maps, places: NDArray[np.int64]) -> NDArray[np.float64]:
-    pixels, inside = window_pixels(places, (OUTPUT_STRIDE * heat.shape[1], OUTPUT_STRIDE * heat.shape[2]))
-    return fit_windows(enlarged_at(heat, places[:, 0], *pixels), inside, places)
+def move_by_weight(poses: Tensor, peaks: Peaks) -> tuple[Tensor, Tensor]:
+    """Move each keypoint to the peak of the highest weight: its heat times a Gaussian of the way there.
 
-
-def enlarged_at(
-    heat: Maps, keypoints: NDArray[np.int64], rows: NDArray[np.int64], columns: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Windows of the enlarged heatmaps.
+    The Gaussian is as wide as regressed keypoints are uncertain, ``SPREAD`` of the pose's box, so a clear peak is
+    taken before a faint one that is nearer. A keypoint with no peak in reach stays.
 
     Args:
-        heat: (K, h, w).
-        keypoints: (N,).
-        rows, columns: (N, 13) of the windows, ascending, input pixels.
+        poses: (N, K, 2) xy, input pixels.
+        peaks: of the image.
 
     Returns:
-        (N, 13, 13).
+        (N, K, 2) xy, input pixels, a new tensor; and (N, K) the weights, 0 where a keypoint stays.
     """
-    cells, shares = [], []
-    for pixels, count in ((rows, heat.shape[1]), (columns, heat.shape[2])):
-        first = pixels[:, :1] // OUTPUT_STRIDE
-        places = np.minimum(pixels / OUTPUT_STRIDE, count - 1) - first
-        cells.append(np.minimum(first + _SPAN, count - 1))
-        shares.append(np.maximum(1 - np.abs(places[:, :, None] - _SPAN), 0))
-    around = heat[keypoints[:, None, None], cells[0][:, :, None], cells[1][:, None]]
-    return np.asarray(np.matmul(np.matmul(shares[0], around), shares[1].swapaxes(1, 2)))
+    points = poses.cpu().numpy()
+    diagonals = np.linalg.norm(np.ptp(points, axis=1), axis=1)
+    x = points[:, :, None, 0] - peaks.places[:, :, 0]
+    y = points[:, :, None, 1] - peaks.places[:, :, 1]
+    squared = (x * x + y * y) / np.maximum(np.square(SPREAD * diagonals), 1e-9)[:, None, None]
+    weights = np.where(squared < WEIGHT_REACH**2, peaks.heat * np.exp(-0.5 * squared), 0.0)
+    index = weights.argmax(2)
+    best = np.take_along_axis(weights, index[..., None], 2)
+    moved = np.where(best > 0, peaks.places[np.arange(points.shape[1]), index], points)
+    return torch.from_numpy(moved).to(poses), torch.from_numpy(best[..., 0]).to(poses)
+
+
+def refine(poses: Tensor, weights: Tensor, peaks: Peaks) -> Tensor:
+    """Keypoints (N, K, 2) xy, input pixels, moved from peaks to the exact place.
+
+    It is where a parabola through three logarithms is highest, those of the sums over rows, and over columns, of
+    the peak's 3x3 surroundings at stride 4: exact for a Gaussian, and a small part of the work of a fit.
+    Keypoints of weight 0 stay.
+    """
+    points = poses.cpu().numpy().copy()
+    people, keypoints = np.nonzero(weights.cpu().numpy() > 0)
+    _, height, width = peaks.heatmaps.shape
+    step = OUTPUT_STRIDE // peaks.spacing
+    steps = (np.arange(-1, 2) * step)[None]
+    cells = np.rint(points[people, keypoints] / peaks.spacing).astype(np.int64)
+    cells = np.minimum(cells, (width - step, height - step))  # from there on enlarging repeats the border
+    rows = (cells[:, 1:] + steps).clip(0, height - 1)[:, :, None]
+    columns = (cells[:, :1] + steps).clip(0, width - 1)[:, None]
+    around = np.maximum(peaks.heatmaps[keypoints[:, None, None], rows, columns], 0)
+    sums = np.log(np.maximum(np.stack([around.sum(1), around.sum(2)]), 1e-3))
+    before, top, after = np.moveaxis(sums, 2, 0)
+    bend = np.maximum(2 * top - before - after, 1e-6)
+    shifts = OUTPUT_STRIDE * np.clip((after - before) / (2 * bend), -0.75, 0.75)
+    points[people, keypoints] = peaks.spacing * cells + shifts.T
+    return torch.from_numpy(points).to(poses)
