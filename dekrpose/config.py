@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
 
@@ -59,10 +59,8 @@ class BackboneConfig:
         """What the paper calls it."""
         return f"HRNet-W{self.width}"
 
-    @property
-    def size_multiple(self) -> int:
-        """Sides of network inputs are multiples of this many pixels, as in the official code."""
-        return SIZE_MULTIPLE
+    size_multiple: ClassVar[int] = SIZE_MULTIPLE
+    """Sides of network inputs are multiples of this many pixels."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BackboneConfig:
@@ -92,10 +90,8 @@ class EfficientNetLiteConfig:
         """Its name for people."""
         return "EfficientNet-Lite0"
 
-    @property
-    def size_multiple(self) -> int:
-        """Sides of network inputs are multiples of this many pixels."""
-        return SIZE_MULTIPLE
+    size_multiple: ClassVar[int] = SIZE_MULTIPLE
+    """Sides of network inputs are multiples of this many pixels."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EfficientNetLiteConfig:
@@ -125,10 +121,8 @@ class MobileNetConfig:
         """Its name for people."""
         return f"MobileNetV2 {self.width:g}"
 
-    @property
-    def size_multiple(self) -> int:
-        """Sides of network inputs are multiples of this many pixels."""
-        return 32
+    size_multiple: ClassVar[int] = 32
+    """Sides of network inputs are multiples of this many pixels."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MobileNetConfig:
@@ -245,10 +239,6 @@ class DecodeConfig:
     def __post_init__(self) -> None:
         if self.match_heatmap not in (None, *get_args(MatchMode)):
             raise ValueError(f"match_heatmap must be one of {get_args(MatchMode)} or null, got {self.match_heatmap!r}")
-
-    def threshold(self, rescored: bool) -> float:
-        """The score below which poses are not shown, with or without a scoring net."""
-        return self.rescored_threshold if rescored and self.rescored_threshold is not None else self.score_threshold
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DecodeConfig:

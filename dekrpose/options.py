@@ -79,7 +79,7 @@ def resolve_options(
         nms_threshold = own.nms_threshold if len(scales) == 1 else own.multi_scale_nms_threshold
     rescore = has_rescoring_net if rescore is None else bool(rescore)
     return Options(
-        score_threshold=own.threshold(rescore) if score_threshold is None else float(score_threshold),
+        score_threshold=default_threshold(own, rescore) if score_threshold is None else float(score_threshold),
         max_people=int(max_people),
         input_size=own_input_size if input_size is None else int(input_size),
         nms_threshold=float(nms_threshold),
@@ -89,6 +89,11 @@ def resolve_options(
         rescore=rescore,
         color=color,
     )
+
+
+def default_threshold(own: DecodeConfig, rescored: bool) -> float:
+    """The score below which a model's poses are not shown, with or without a scoring net."""
+    return own.rescored_threshold if rescored and own.rescored_threshold is not None else own.score_threshold
 
 
 def read_changes(words: Sequence[str], keys: Sequence[str], others: Sequence[str] = ()) -> dict[str, str]:

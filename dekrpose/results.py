@@ -122,7 +122,7 @@ class Poses:
 
     def __post_init__(self) -> None:
         height, width = self.image_size
-        count, channels = len(self.scores), len(self.skeleton)
+        count, channels = len(self.scores), len(self.skeleton.keypoints)
         arrays: dict[str, tuple[Any, tuple[int, ...]]] = {
             "keypoints": (np.float32, (count, channels, 2)),
             "keypoint_scores": (np.float32, (count, channels)),

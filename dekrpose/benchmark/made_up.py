@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dekrpose.architectures.dekr.adaptive_conv import gather_pixels
-from dekrpose.architectures.dekr.candidates import takes_pick
+from dekrpose.architectures.dekr.decode import takes_pick
 from dekrpose.architectures.dekr.network import Pick
 from dekrpose.engines.file import ExportedPeople
 from dekrpose.images import Pixels

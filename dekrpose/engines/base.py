@@ -41,12 +41,8 @@ class Engine(ABC):
 
     def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         self.model, self.device, self.dtype = model, device, dtype
+        self.config = cast(ModelConfig, model.config)
         self.architecture: Architecture = architecture_of(self.config)
-
-    @property
-    def config(self) -> ModelConfig:
-        """Of the network."""
-        return cast(ModelConfig, self.model.config)
 
     @abstractmethod
     def find(

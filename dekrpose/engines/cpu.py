@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dekrpose.architectures.contract import Found
 from dekrpose.engines.base import Memory, Stages
 from dekrpose.engines.torch import TorchEngine
-from dekrpose.images import Geometry, Pixels
+from dekrpose.images import Geometry, Pixels, network_input
 from dekrpose.options import Options
 
 
@@ -37,7 +37,7 @@ class CPUEngine(TorchEngine):
             return super().find(photos, geometries, options, memory)
         stages = Stages()
         with stages("resize"):
-            inputs = self.inputs(photos, [scales[0] for scales in geometries])
+            inputs = network_input(photos, [scales[0] for scales in geometries], self.config.mean, self.config.std)
         with stages("network"), self.autocast():
             candidates = self.candidates(inputs, options, stages)
         stages.milliseconds["network"] -= stages.milliseconds.get("decode", 0.0)

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from dekrpose.architectures.dekr.candidates import CENTER_THRESHOLD, Candidates
+from dekrpose.architectures.dekr.decode import CENTER_THRESHOLD, Candidates
 from dekrpose.config import IMAGE_MEAN, IMAGE_STD, Color3, ModelConfig
 from dekrpose.engines.base import Stages
 from dekrpose.engines.cpu import CPUEngine

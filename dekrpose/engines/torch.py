@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from dekrpose import images
 from dekrpose.architectures.contract import Found, Maps
 from dekrpose.engines.base import Engine, Memory, Stages
-from dekrpose.images import Geometry, Pixels
+from dekrpose.images import Geometry, Pixels, network_input
 from dekrpose.options import Options
 
 
@@ -37,7 +36,8 @@ class TorchEngine(Engine):
         stages, looks = Stages(), []
         for index, scale in enumerate(options.scales):
             with stages("resize"):
-                inputs = self.inputs(photos, [scales[index] for scales in geometries])
+                own = [scales[index] for scales in geometries]
+                inputs = network_input(photos, own, self.config.mean, self.config.std).to(self.device)
             with stages("network"):
                 looks.append(self.maps(inputs, options.flip_test, self.model if memory is None else memory.at(scale)))
         with stages("decode"):
@@ -47,12 +47,6 @@ class TorchEngine(Engine):
                 for index in range(len(photos))
             ]
         return found, stages.milliseconds
-
-    def inputs(self, photos: Sequence[Pixels], geometries: Sequence[Geometry]) -> Tensor:
-        """The network's input (B, 3, H, W) at one scale, on the device."""
-        resized = [images.resize(photo, geometry) for photo, geometry in zip(photos, geometries, strict=True)]
-        inputs = images.to_tensor(resized, self.config.mean, self.config.std).to(self.device)
-        return inputs.contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def maps(self, inputs: Tensor, flip_test: bool, network: Callable[[Tensor], Maps]) -> Maps:

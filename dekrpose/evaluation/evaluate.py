@@ -17,6 +17,7 @@ from dekrpose.evaluation.predictions import Predict, Predictions, collect, resul
 
 if TYPE_CHECKING:
     from dekrpose.estimator import PoseEstimator
+from dekrpose.options import default_threshold
 
 SWEEP = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7)
 """Score thresholds that a sweep tries."""
@@ -152,7 +153,7 @@ def evaluate_estimator(
 def own_threshold(estimator: PoseEstimator, rescore: bool | None = None) -> float:
     """The score threshold that a model's configuration names; ``rescore`` as in ``PoseEstimator.estimate``."""
     rescored = estimator.rescoring_net is not None if rescore is None else rescore
-    return float(estimator.config.decode.threshold(rescored))
+    return float(default_threshold(estimator.config.decode, rescored))
 
 
 def predictor(estimator: PoseEstimator, **options: Any) -> Predict:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dekrpose.architectures.dekr.candidates import CENTER_THRESHOLD, Centers, find_centers, points_of, read_at
+from dekrpose.architectures.dekr.decode import CENTER_THRESHOLD, Centers, find_centers, points_of, read_at
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features
 from dekrpose.config import OUTPUT_STRIDE, ModelConfig
 from dekrpose.export.network import ExportedNetwork

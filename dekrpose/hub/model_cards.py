@@ -11,6 +11,7 @@ import torch
 
 from dekrpose.architectures.dekr.temporal import build_model
 from dekrpose.config import ModelConfig
+from dekrpose.options import default_threshold
 
 _LICENSES = {
     "afl-3.0", "agpl-3.0", "apache-2.0", "artistic-2.0", "bsd-2-clause", "bsd-3-clause", "bsl-1.0", "cc0-1.0",
@@ -135,7 +136,7 @@ def _network(config: ModelConfig, has_rescoring_net: bool) -> str:
             "parameters": f"{parameters:,}",
             "input": f"short side of {config.input_size} pixels",
             "keypoints": f"{len(skeleton)} ({skeleton.name}): {', '.join(skeleton.keypoints)}",
-            "score threshold": f"{decode.threshold(has_rescoring_net):g}",
+            "score threshold": f"{default_threshold(decode, has_rescoring_net):g}",
             "NMS threshold": f"{decode.nms_threshold:g} at one scale, {decode.multi_scale_nms_threshold:g} at several",
             "keypoint positions": "as regressed"
             if decode.match_heatmap is None

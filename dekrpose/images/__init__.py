@@ -24,7 +24,7 @@ import PIL.ImageCms
 import torch
 
 from dekrpose.errors import ImageError
-from dekrpose.images.resampling import MAX_INPUT_PIXELS, Geometry, Pixels, resize, to_tensor
+from dekrpose.images.resampling import MAX_INPUT_PIXELS, Geometry, Pixels, network_input, resize, to_tensor
 
 __all__ = [
     "MAX_INPUT_PIXELS",
@@ -36,6 +36,7 @@ __all__ = [
     "Pixels",
     "find_images",
     "load",
+    "network_input",
     "resize",
     "to_tensor",
 ]

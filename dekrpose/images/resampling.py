@@ -227,6 +227,12 @@ def _axis(positions: npt.NDArray[np.float64], length: int) -> _Axis:
     return np.clip(first, 0, length - 1), np.clip(first + 1, 0, length - 1), first_weight, second_weight
 
 
+def network_input(photos: Sequence[Pixels], geometries: Sequence[Geometry], mean: Color3, std: Color3) -> torch.Tensor:
+    """Photos, each resized by its geometry and normalised: (B, 3, h, w) float32, channels-last."""
+    resized = [resize(photo, geometry) for photo, geometry in zip(photos, geometries, strict=True)]
+    return to_tensor(resized, mean, std).contiguous(memory_format=torch.channels_last)
+
+
 def to_tensor(images: Pixels | Sequence[Pixels], mean: Color3 = IMAGE_MEAN, std: Color3 = IMAGE_STD) -> torch.Tensor:
     """Normalise resized photos for the network, as torchvision's ToTensor and Normalize do.
 

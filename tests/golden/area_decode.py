@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dekrpose.architectures.dekr.candidates import candidate_poses, find_centers
-from dekrpose.architectures.dekr.decode import decode
+from dekrpose.architectures.dekr.decode import candidate_poses, decode, find_centers
 from dekrpose.architectures.dekr.matching import find_peaks, move_to_peaks
 from dekrpose.architectures.dekr.multiscale import average_heatmaps
 from dekrpose.config import ARCHITECTURES, DecodeConfig

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from dekrpose import PoseEstimator, Poses
-from dekrpose.architectures.dekr.candidates import candidate_poses
-from dekrpose.architectures.dekr.decode import decode, pose_map
+from dekrpose.architectures.dekr.decode import candidate_poses, decode, pose_map
 from dekrpose.architectures.dekr.multiscale import average_heatmaps, merge_flipped
 from dekrpose.architectures.parts.scoring_net import rescore
 from dekrpose.images import Geometry

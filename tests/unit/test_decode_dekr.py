@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dekrpose.architectures.dekr.candidates import candidate_poses, find_centers, points_of, read_at
-from dekrpose.architectures.dekr.decode import decode, pose_map
+from dekrpose.architectures.dekr.decode import candidate_poses, decode, find_centers, points_of, pose_map, read_at
 from dekrpose.architectures.dekr.multiscale import average_heatmaps
 
 KEYPOINTS = 10

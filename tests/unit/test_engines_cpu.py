@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dekrpose import PoseEstimator, Poses
 from dekrpose.architectures.dekr.adaptive_conv import gather_pixels
-from dekrpose.architectures.dekr.candidates import CenterPicker, takes_pick
+from dekrpose.architectures.dekr.decode import CenterPicker, takes_pick
 from dekrpose.architectures.dekr.fast import FastPath
 from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet

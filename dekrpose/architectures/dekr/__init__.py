@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from dekrpose.architectures.contract import Found, Maps, Stage
 from dekrpose.architectures.dekr import packed as packing
-from dekrpose.architectures.dekr.candidates import Candidates, CenterPicker, takes_pick
-from dekrpose.architectures.dekr.decode import choose_poses, decode, pose_map
+from dekrpose.architectures.dekr.decode import Candidates, CenterPicker, choose_poses, decode, pose_map, takes_pick
 from dekrpose.architectures.dekr.fast import FastPath
 from dekrpose.architectures.dekr.multiscale import flip_input, merge_flipped
 from dekrpose.architectures.dekr.network import DEKR

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dekrpose.architectures.dekr.candidates import CENTER_THRESHOLD, candidate_poses
-from dekrpose.architectures.dekr.decode import choose_poses, crop_to
+from dekrpose.architectures.dekr.decode import CENTER_THRESHOLD, candidate_poses, choose_poses, crop_to
 from dekrpose.architectures.dekr.multiscale import heat_values, pool_scales
 from dekrpose.config import OUTPUT_STRIDE, MatchMode
 
