@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
 
@@ -27,15 +27,21 @@ SIZE_MULTIPLE = 64
 """Inputs of the published networks are multiples of this many pixels."""
 
 
-def _check_keys(cls: type, values: Mapping[str, Any]) -> None:
-    known = {item.name for item in fields(cls)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ValueError(f"unknown {cls.__name__} key {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+class _Stored:
+    """A dataclass that is stored as JSON."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from JSON values; unknown keys raise ValueError."""
+        known = {item.name for item in fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown {cls.__name__} key {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+        return cls(**values)
 
 
 @dataclass(frozen=True)
-class BackboneConfig:
+class BackboneConfig(_Stored):
     """An HRNet: stem, layer1, and three stages of parallel branches.
 
     Args:
@@ -63,16 +69,13 @@ class BackboneConfig:
     """Sides of network inputs are multiples of this many pixels."""
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> BackboneConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from JSON values; unknown keys raise ValueError."""
-        _check_keys(cls, values)
-        if "modules" in values:
-            values = {**values, "modules": tuple(values["modules"])}
-        return cls(**values)
+        return super().from_dict({**values, "modules": tuple(values["modules"])} if "modules" in values else values)
 
 
 @dataclass(frozen=True)
-class EfficientNetLiteConfig:
+class EfficientNetLiteConfig(_Stored):
     """An EfficientNet-Lite0 without its last two blocks, and a top-down path from stride 32 to stride 4.
 
     Args:
@@ -93,15 +96,9 @@ class EfficientNetLiteConfig:
     size_multiple: ClassVar[int] = SIZE_MULTIPLE
     """Sides of network inputs are multiples of this many pixels."""
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> EfficientNetLiteConfig:
-        """Build from JSON values; unknown keys raise ValueError."""
-        _check_keys(cls, values)
-        return cls(**values)
-
 
 @dataclass(frozen=True)
-class MobileNetConfig:
+class MobileNetConfig(_Stored):
     """A MobileNetV2 with MoveNet's feature pyramid, and a top-down path of the network's own beside it.
 
     Args:
@@ -124,12 +121,6 @@ class MobileNetConfig:
     size_multiple: ClassVar[int] = 32
     """Sides of network inputs are multiples of this many pixels."""
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> MobileNetConfig:
-        """Build from JSON values; unknown keys raise ValueError."""
-        _check_keys(cls, values)
-        return cls(**values)
-
 
 Backbone = BackboneConfig | EfficientNetLiteConfig | MobileNetConfig
 _FAMILIES: dict[str, type[EfficientNetLiteConfig | MobileNetConfig]] = {
@@ -147,7 +138,7 @@ def _backbone_from_dict(values: Mapping[str, Any]) -> Backbone:
 
 
 @dataclass(frozen=True)
-class HeadConfig:
+class HeadConfig(_Stored):
     """DEKR's heatmap head and offset head.
 
     Args:
@@ -178,15 +169,9 @@ class HeadConfig:
         if self.heatmaps not in get_args(Heatmaps):
             raise ValueError(f"heatmaps must be one of {get_args(Heatmaps)}, got {self.heatmaps!r}")
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> HeadConfig:
-        """Build from JSON values; unknown keys raise ValueError."""
-        _check_keys(cls, values)
-        return cls(**values)
-
 
 @dataclass(frozen=True)
-class TemporalConfig:
+class TemporalConfig(_Stored):
     """What a network for video remembers of earlier frames.
 
     Args:
@@ -206,15 +191,9 @@ class TemporalConfig:
         if self.hidden < 1 or self.chunk < 1:
             raise ValueError(f"hidden and chunk must be at least 1, got {self.hidden} and {self.chunk}")
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TemporalConfig:
-        """Build from JSON values; unknown keys raise ValueError."""
-        _check_keys(cls, values)
-        return cls(**values)
-
 
 @dataclass(frozen=True)
-class DecodeConfig:
+class DecodeConfig(_Stored):
     """Thresholds that belong to a model.
 
     Args:
@@ -240,15 +219,9 @@ class DecodeConfig:
         if self.match_heatmap not in (None, *get_args(MatchMode)):
             raise ValueError(f"match_heatmap must be one of {get_args(MatchMode)} or null, got {self.match_heatmap!r}")
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> DecodeConfig:
-        """Build from JSON values; unknown keys raise ValueError."""
-        _check_keys(cls, values)
-        return cls(**values)
-
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(_Stored):
     """Everything that a weights file says about its network.
 
     Args:
@@ -303,9 +276,8 @@ class ModelConfig:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of ``to_dict``; unknown keys raise ValueError, missing ones keep their defaults."""
-        _check_keys(cls, values)
         parts: dict[str, Any] = dict(values)
         for key, read in (
             ("skeleton", Skeleton.from_dict),
@@ -326,7 +298,7 @@ class ModelConfig:
             if isinstance(parts["datasets"], str):
                 raise ValueError(f"datasets must be a list of names, got {parts['datasets']!r}")
             parts["datasets"] = tuple(str(name) for name in parts["datasets"])
-        return cls(**parts)
+        return super().from_dict(parts)
 
 
 _W48 = {"backbone": BackboneConfig(width=48), "head": HeadConfig(heatmap_channels=48), "input_size": 640}

@@ -5,16 +5,15 @@ It takes pictures as bytes and answers with the network's maps; ``poses.py`` add
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dekrpose.architectures.dekr.adaptive_conv import TAPS, AdaptiveConv, regular_grid
 from dekrpose.architectures.dekr.network import DEKR, BranchGroup, RegressionBlock
+from dekrpose.architectures.parts.folding import fold_batch_norm
 from dekrpose.engines.file import Offsets
 
 Sampling = Literal["deform_conv", "grid_sample"]
@@ -36,12 +35,11 @@ class ExportedNetwork(nn.Module):
     def __init__(self, model: DEKR, sampling: Sampling, offsets: Offsets = "map") -> None:
         super().__init__()
         with torch.device("meta"):
-            self.network = DEKR(model.config)
-        state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-        self.network.load_state_dict(state, assign=True)
-        self.network.eval().requires_grad_(False)
-        _replace_adaptive(self.network, sampling, offsets)
-        fold_batch_norm(self.network)
+            network = DEKR(model.config)
+        state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+        network.load_state_dict(state, assign=True)
+        _replace_adaptive(network.requires_grad_(False), sampling, offsets)
+        self.network = fold_batch_norm(network)
         self.widths = self.network.backbone.map_channels
         if len(self.widths) > 1:
             for head in (self.network.heatmap_head, self.network.offset_head):
@@ -66,15 +64,6 @@ class ExportedNetwork(nn.Module):
     def offsets_at(self, maps: Any, pixels: Tensor) -> Tensor:
         """Offsets (B, 2K, P) at (B, P, 2) integer xy, heatmap pixels: gathers, and grid sampling of few points."""
         return self.network.offset_head.at(maps, pixels)
-
-
-def fold_batch_norm(network: nn.Module) -> None:
-    """Multiply every batch norm into the convolution before it, in place; the network must be in evaluation."""
-    for parent in list(network.modules()):
-        for (name, conv), (bn_name, norm) in pairwise(list(parent.named_children())):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(parent, name, fuse_conv_bn_eval(conv, norm))
-                setattr(parent, bn_name, nn.Identity())
 
 
 def _replace_adaptive(network: DEKR, sampling: Sampling, offsets: Offsets) -> None:

@@ -7,14 +7,12 @@ from torch import Tensor, nn
 
 from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.config import ModelConfig
+from dekrpose.images.on_device import normalise
 
 
 def normalised(crops: Tensor, config: ModelConfig) -> Tensor:
     """(B, 3, H, W) uint8 RGB as a network takes them: float32, channels-last."""
-    mean, deviation = (
-        torch.tensor(values, device=crops.device).view(1, 3, 1, 1) * 255 for values in (config.mean, config.std)
-    )
-    return ((crops.float() - mean) / deviation).contiguous(memory_format=torch.channels_last)
+    return normalise(crops.permute(0, 2, 3, 1), config.mean, config.std)
 
 
 class TrainingForward(nn.Module):

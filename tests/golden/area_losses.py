@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from dekrpose.architectures.dekr.losses import DekrLoss
+from dekrpose.architectures.dekr.losses import OFFSET_FACTORS, heatmap_loss, offset_loss
 from tests.golden.support import Case, Row, cases, largest
 
 
@@ -16,8 +16,9 @@ def _loss_rows(case: Case, name: str) -> Iterator[Row]:
     tensors = {key: torch.from_numpy(value) for key, value in maps.items() if value.ndim == 4}
     heatmaps = tensors["pheatmap"].requires_grad_()
     offsets = tensors["poffset"].requires_grad_()
-    losses = DekrLoss.for_mode("official")(
-        (heatmaps, offsets), (tensors["heatmap"], tensors["mask"]), (tensors["offset"], tensors["offset_w"])
+    losses = (
+        heatmap_loss(heatmaps, tensors["heatmap"], tensors["mask"]),
+        OFFSET_FACTORS["official"] * offset_loss(offsets, tensors["offset"], tensors["offset_w"]),
     )
     torch.add(*losses).backward()
     for loss, key in zip(losses, ("heatmap_loss", "offset_loss"), strict=True):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dekrpose.architectures.dekr.foreign_names import official_to_ours, ours_to_official
-from dekrpose.architectures.dekr.losses import DekrLoss
+from dekrpose.architectures.dekr.losses import OFFSET_FACTORS, heatmap_loss, offset_loss
 from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.architectures.dekr.targets import heatmap_targets, official_center_sigma, offset_targets
 from dekrpose.config import ARCHITECTURES, IMAGE_MEAN, IMAGE_STD, OUTPUT_STRIDE, ModelConfig
@@ -85,7 +85,10 @@ def _step_rows(case: Case, joints: Case) -> Iterator[Row]:
     seeded = {name: torch.from_numpy(value) for name, value in seeded_state_dict(shapes, case.info["seed"]).items()}
     model.load_state_dict(official_to_ours(seeded))
     predicted = model(images.double())
-    losses = DekrLoss.for_mode("official")(predicted, (heat, heat_weights), (offsets, weights))
+    losses = (
+        heatmap_loss(predicted[0], heat, heat_weights),
+        OFFSET_FACTORS["official"] * offset_loss(predicted[1], offsets, weights),
+    )
     torch.add(*losses).backward()
     for name, maps in zip(("heatmap", "offset"), predicted, strict=True):
         if name in arrays:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dekrpose.architectures.dekr.losses import DekrLoss, heatmap_loss, offset_loss
+from dekrpose.architectures.dekr.losses import heatmap_loss, offset_loss
 
 
 def test_heatmap_loss_averages_over_all_elements_also_unweighted_ones() -> None:
@@ -52,17 +52,3 @@ def test_half_precision_predictions_are_compared_in_single_precision() -> None:
     one = torch.ones((1, 1, 2, 2))
     assert heatmap_loss(predicted, one - 1, one).item() == pytest.approx(90000)
     assert offset_loss(predicted, one - 1, one).dtype == torch.float32
-
-
-def test_factors_belong_to_the_mode_of_the_targets() -> None:
-    predicted = torch.ones((1, 3, 2, 2)), torch.ones((1, 4, 2, 2))
-    targets = tuple((torch.zeros_like(maps), torch.ones_like(maps)) for maps in predicted)
-    for mode, factor in (("official", 0.03), ("paper", 0.002)):
-        heat, offset = DekrLoss.for_mode(mode)(predicted, *targets)  # type: ignore[arg-type]
-        assert heat.item() == pytest.approx(1.0)
-        assert offset.item() == pytest.approx(factor * (1 - 0.5 / 9))
-
-
-def test_unknown_mode_is_refused() -> None:
-    with pytest.raises(ValueError, match="mode must be"):
-        DekrLoss.for_mode("mixed")  # type: ignore[arg-type]

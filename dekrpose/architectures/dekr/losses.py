@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -66,41 +64,3 @@ def offset_loss(predicted: Tensor, target: Tensor, weights: Tensor, count: Tenso
     if count is None:
         count = (weights > 0).sum().clamp(min=1)
     return (errors * weights).sum() / count
-
-
-@dataclass(frozen=True)
-class DekrLoss:
-    """Both losses with their factors; the training loss is their sum.
-
-    Args:
-        offset_factor: lambda of the paper; must belong to the mode of the targets.
-        heatmap_factor: 1 in the paper.
-    """
-
-    offset_factor: float
-    heatmap_factor: float = 1.0
-
-    @classmethod
-    def for_mode(cls, mode: TargetMode) -> DekrLoss:
-        """The factors that belong to ``offset_targets(mode=...)``."""
-        if mode not in OFFSET_FACTORS:
-            raise ValueError(f"mode must be one of {tuple(OFFSET_FACTORS)}, got {mode!r}")
-        return cls(offset_factor=OFFSET_FACTORS[mode])
-
-    def __call__(
-        self, predicted: tuple[Tensor, Tensor], heatmaps: tuple[Tensor, Tensor], offsets: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """The two weighted losses, to be added.
-
-        Args:
-            predicted: heatmaps (B, K + 1, h, w) and offsets (B, 2K, h, w) of the network.
-            heatmaps: target and weights, both (B, K + 1, h, w).
-            offsets: target and weights, both (B, 2K, h, w).
-
-        Returns:
-            Heatmap loss and offset loss, scalars, each times its factor.
-        """
-        return (
-            self.heatmap_factor * heatmap_loss(predicted[0], *heatmaps),
-            self.offset_factor * offset_loss(predicted[1], *offsets),
-        )

@@ -7,13 +7,13 @@ flat GRU behind the offset head, can be built for comparison.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dekrpose.architectures.dekr.fast import FastDEKR, FastOffsetHead
 from dekrpose.architectures.dekr.network import DEKR, BranchGroup, SharedGroup
@@ -204,12 +204,6 @@ class TemporalDEKR(DEKR):
 
     def _branches(self) -> list[int]:
         return [cast(BranchGroup | SharedGroup, group).final.groups for group in self.offset_head.groups]
-
-    def memory_parameters(self) -> Iterable[nn.Parameter]:
-        """The parameters that the image model does not have."""
-        for name, value in self.named_parameters():
-            if name.startswith(_MEMORY):
-                yield value
 
     def _flat(self, gru: FlatGRU, offsets: Tensor, reset: Tensor) -> Tensor:
         """Disjoint chunks, cut at resets, too."""
