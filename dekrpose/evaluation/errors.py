@@ -7,20 +7,17 @@ paper uses it in its ablation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dekrpose.data.dataset import Person, Photo
-from dekrpose.data.oks import oks_matrix
-from dekrpose.evaluation.metrics import SMALL_AREA
+from dekrpose.evaluation.metrics import SMALL_AREA, matches
 from dekrpose.skeletons import Skeleton
 
 KINDS = ("good", "jitter", "inversion", "swap", "miss")
 GOOD, NEAR = 0.85, 0.5
 """Keypoint similarity of a good keypoint, and of one that is near something."""
-MATCH_OKS = 0.1
 
 
 def keypoint_errors(
@@ -44,43 +41,13 @@ def keypoint_errors(
     """
     counts = np.zeros(len(KINDS), np.int64)
     for photo, poses in zip(photos, predicted, strict=True):
-        people = [person for person in photo.people if not person.ignored]
+        people = photo.labelled
         for match in matches(poses, people, skeleton):
             if people[match.person].area >= SMALL_AREA:
                 kinds = keypoint_kinds(poses[match.pose], people, match.person, skeleton)
                 counts += np.bincount(kinds[kinds >= 0], minlength=len(KINDS))
     total = int(counts.sum())
     return {kind: count / total if total else float("nan") for kind, count in zip(KINDS, counts.tolist(), strict=True)}
-
-
-class Match(NamedTuple):
-    """Which pose belongs to which person, and how well it fits."""
-
-    pose: int
-    person: int
-    oks: float
-
-
-def matches(poses: NDArray[np.float32], people: Sequence[Person], skeleton: Skeleton) -> list[Match]:
-    """Poses claim, in their order, the free person of highest OKS, at least 0.1.
-
-    Args:
-        poses: (N, K, 2) xy, image pixels, best first.
-        people: with labelled keypoints.
-        skeleton: what the K channels mean.
-
-    Returns:
-        At most one match per pose and per person, in the order of the poses.
-    """
-    keypoints, areas = [person.keypoints for person in people], [person.area for person in people]
-    oks = oks_matrix(poses, keypoints, areas, skeleton.sigmas)
-    found = []
-    for pose, row in enumerate(oks):
-        if row.size and row.max() >= MATCH_OKS:
-            index = int(row.argmax())
-            found.append(Match(pose, index, float(row[index])))
-            oks[:, index] = 0  # each person is claimed once
-    return found
 
 
 def keypoint_kinds(

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dekrpose.data.dataset import Person, Photo
-from dekrpose.evaluation.errors import KINDS, keypoint_kinds, matches
-from dekrpose.evaluation.metrics import in_ignored_box
+from dekrpose.data.dataset import Photo
+from dekrpose.evaluation.errors import KINDS, keypoint_kinds
+from dekrpose.evaluation.metrics import in_ignored_box, matches
 from dekrpose.evaluation.predictions import Predictions
 from dekrpose.skeletons import Skeleton
 
@@ -66,13 +66,8 @@ def best_and_worst(marks: Sequence[Mark], count: int) -> tuple[list[Mark], list[
     return [mark for mark in ranked[:middle] if mark.oks][:count], worst[:count]
 
 
-def labelled_people(photo: Photo) -> list[Person]:
-    """Those who count."""
-    return [person for person in photo.people if not person.ignored]
-
-
 def _mark(index: int, photo: Photo, poses: NDArray[np.float32], skeleton: Skeleton) -> Mark:
-    people = labelled_people(photo)
+    people = photo.labelled
     oks = [0.0] * len(people)
     wrong: dict[str, Counter[str]] = {kind: Counter() for kind in ("inversion", "swap", "miss")}
     claimed = set()

@@ -10,8 +10,8 @@ data that the bundled model is measured on, and leave everybody of any other dat
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ BODY_KEYPOINTS = tuple(
 """The twelve keypoints that PCK is about."""
 TORSO_DIAGONALS = (("left_shoulder", "right_hip"), ("right_shoulder", "left_hip"))
 """PCK's unit of length: the first of these whose ends are both labelled."""
+
+MATCH_OKS = 0.1
+"""From which on a pose belongs to a person whose errors are told."""
 
 Keypoints = NDArray[np.float32]
 
@@ -60,19 +63,15 @@ def pck(
     correct = total = 0
     body = [skeleton.index(name) for name in BODY_KEYPOINTS if name in skeleton.keypoints]
     for photo, poses in zip(photos, predicted, strict=True):
-        people = [
-            person
-            for person in _people(photo, sources)
-            if not person.source or sources is None or photo.file_name.startswith(photo_prefix)
-        ]
-        for person in people:
+        for person in _people(photo, sources):
+            elsewhere = person.source and sources is not None and not photo.file_name.startswith(photo_prefix)
             torso = torso_length(person.keypoints, skeleton)
-            if np.isnan(torso):
+            if elsewhere or np.isnan(torso):
                 continue
             labelled = person.keypoints[body, 2] > 0
             total += int(labelled.sum())
             if len(poses):
-                best = poses[_oks(poses, [person], skeleton)[:, 0].argmax()]
+                best = poses[oks(poses, [person], skeleton)[:, 0].argmax()]
                 distances = np.linalg.norm(best[body] - person.keypoints[body, :2], axis=1)
                 correct += int((labelled & (distances < factor * torso)).sum())
     return _share(correct, total)
@@ -101,7 +100,7 @@ def recall(
     for photo, poses in zip(photos, predicted, strict=True):
         people = [person for person in _people(photo, sources) if areas[0] <= person.area < areas[1]]
         total += len(people)
-        best = _oks(poses, people, skeleton).max(axis=0, initial=0.0)
+        best = oks(poses, people, skeleton).max(axis=0, initial=0.0)
         found += int((best >= minimum_oks).sum())
     return _share(found, total)
 
@@ -123,14 +122,9 @@ def precision(
     """
     right = total = 0
     for photo, poses in zip(photos, predicted, strict=True):
-        oks = _oks(poses, list(_people(photo, None)), skeleton)
-        for pose, row in zip(poses, oks, strict=True):
-            if row.size and row.max() >= minimum_oks:
-                oks[:, row.argmax()] = 0
-                right += 1
-                total += 1
-            else:
-                total += not in_ignored_box(pose, photo)
+        claimed = {match.pose for match in matches(poses, photo.labelled, skeleton, minimum_oks)}
+        right += len(claimed)
+        total += sum(row in claimed or not in_ignored_box(pose, photo) for row, pose in enumerate(poses))
     return _share(right, total)
 
 
@@ -156,16 +150,58 @@ def torso_length(keypoints: NDArray[np.float32], skeleton: Skeleton) -> float:
     return float("nan")
 
 
-def _people(photo: Photo, sources: Collection[str] | None) -> Iterator[Person]:
+def _people(photo: Photo, sources: Collection[str] | None) -> list[Person]:
     """People with labelled keypoints that count."""
-    for person in photo.people:
-        if not person.ignored and (sources is None or not person.source or person.source in sources):
-            yield person
+    return [person for person in photo.labelled if sources is None or not person.source or person.source in sources]
 
 
-def _oks(poses: Keypoints, people: Sequence[Person], skeleton: Skeleton) -> NDArray[np.float64]:
-    keypoints = [person.keypoints for person in people]
-    return oks_matrix(poses, keypoints, [person.area for person in people], skeleton.sigmas)
+class Match(NamedTuple):
+    """Which pose belongs to which person, and how well it fits."""
+
+    pose: int
+    person: int
+    oks: float
+
+
+def matches(
+    poses: Keypoints, people: Sequence[Person], skeleton: Skeleton, minimum_oks: float = MATCH_OKS
+) -> list[Match]:
+    """Poses claim, in their order, the free person of highest OKS.
+
+    Args:
+        poses: (N, K, 2) xy, image pixels, best first.
+        people: with labelled keypoints.
+        skeleton: what the K channels mean.
+        minimum_oks: the least OKS of a claim.
+
+    Returns:
+        At most one match per pose and per person, in the order of the poses.
+    """
+    similarity = oks(poses, people, skeleton)
+    found = []
+    for pose, row in enumerate(similarity):
+        if row.size and row.max() >= minimum_oks:
+            index = int(row.argmax())
+            found.append(Match(pose, index, float(row[index])))
+            similarity[:, index] = 0  # each person is claimed once
+    return found
+
+
+def oks(poses: Keypoints, people: Sequence[Person], skeleton: Skeleton) -> NDArray[np.float64]:
+    """(N, P) OKS of poses (N, K, 2), image pixels, with annotated people."""
+    keypoints, areas = [person.keypoints for person in people], [person.area for person in people]
+    return oks_matrix(poses, keypoints, areas, skeleton.sigmas)
+
+
+def best_oks(poses: Keypoints, photo: Photo, skeleton: Skeleton) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(N,) each pose's highest OKS with somebody of its photo, 0 where nobody is; and (N,) which poses can be judged.
+
+    Nobody can say how good a pose is that fits nobody (OKS below 0.5) and has at least half of its keypoints in the box
+    of an ignored person: a crowd, or somebody unlabelled.
+    """
+    best = oks(poses, photo.labelled, skeleton).max(axis=1, initial=0.0)
+    judged = [value >= 0.5 or not in_ignored_box(pose, photo) for value, pose in zip(best, poses, strict=True)]
+    return best, np.array(judged, bool)
 
 
 def none_for_nan(value: Any) -> Any:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dekrpose.data.dataset import Photo
 from dekrpose.draw import draw_poses
-from dekrpose.evaluation.marks import Mark, labelled_people
+from dekrpose.evaluation.marks import Mark
 from dekrpose.evaluation.predictions import Prediction
 from dekrpose.results import Poses
 from dekrpose.skeletons import Skeleton
@@ -59,7 +59,7 @@ def annotated_picture(
         (h, w, 3) uint8 RGB.
     """
     small, scale = _shrunk(image, side)
-    people = labelled_people(photo)
+    people = photo.labelled
     triples = np.array([person.keypoints for person in people], np.float32).reshape(-1, len(skeleton), 3)
     keypoints, labelled = _scaled(triples[..., :2], scale), triples[..., 2] > 0
     picture = _drawn(small, keypoints, labelled.astype(np.float32), np.ones(len(people), np.float32), skeleton)

@@ -130,7 +130,7 @@ def _paste(crop: Crop, source: PhotoSource, index: int, person: Person, matrix: 
     mask = _mask(photo, person, ahead, skeleton, matrix, (bottom - top, right - left))
     if mask.max() < 128:  # a skeleton without edges
         return None
-    others = [p.keypoints for p in photo.people if p is not person and not p.ignored]
+    others = [other.keypoints for other in photo.labelled if other is not person]
     if others and _hidden(moved_keypoints(np.stack(others), matrix, mask.shape), mask > 127).sum() > _OTHERS:
         return None
     image, ignored = crop.image.copy(), crop.ignored.copy()

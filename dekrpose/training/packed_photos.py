@@ -40,7 +40,7 @@ class PackedPhotos:
     @classmethod
     def pack(cls, photos: CachedPhotos, device: torch.device) -> PackedPhotos:
         """Copy decoded photos and their people to a device: 4 bytes per pixel."""
-        people = [[p.keypoints for p in photo.people if not p.ignored] for photo in photos.photos]
+        people = [[person.keypoints for person in photo.labelled] for photo in photos.photos]
         count, most = len(photos.skeleton), max(1, *map(len, people))
         keypoints = torch.zeros(len(people), most, count, 3)
         parts, sizes = [], []
