@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +22,7 @@ from dekrpose.evaluation.coco_ap import load_evaluator
 from dekrpose.evaluation.evaluate import Report, own_threshold, percent, report
 from dekrpose.evaluation.predictions import Prediction, Predictions
 from dekrpose.evaluation.reliability import Reliability, reliability
+from dekrpose.formats import json_text, write_whole
 from dekrpose.hub import models
 from dekrpose.training.scoring import Epoch, ScoringConfig, hold_out, train_scoring_net
 from dekrpose.training.scoring_examples import collect_predictions, examples_of
@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
         )
     _write(options.out, estimator, dtypes, net, comparison)
     record = {"config": asdict(config), "history": [asdict(epoch) for epoch in history], **comparison.to_dict()}
-    (options.out / "scoring.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_whole(options.out / "scoring.json", json_text(record))
     print(f"wrote {options.out}, with score threshold {comparison.after.report.score_threshold:g}")
     return 0
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import uuid
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation.evaluate import predictor
 from dekrpose.evaluation.metrics import best_oks
 from dekrpose.evaluation.predictions import Prediction, Predictions, collect
+from dekrpose.formats import write_whole
 from dekrpose.skeletons import Skeleton
 
 if TYPE_CHECKING:
@@ -139,22 +140,18 @@ def _write_cache(path: Path, made_from: str, predictions: Predictions) -> None:
     people = predictions.people
     channels = len(predictions.dataset.skeleton)
     nobody = Prediction.of([], [], [], channels)
+    stored = io.BytesIO()
+    np.savez(
+        stored,
+        made_from=np.array(made_from),
+        seconds=np.array(predictions.seconds),
+        counts=np.array([len(found) for found in people], np.int64),
+        keypoints=np.concatenate([nobody.keypoints, *(found.keypoints for found in people)]),
+        keypoint_scores=np.concatenate([nobody.keypoint_scores, *(found.keypoint_scores for found in people)]),
+        scores=np.concatenate([nobody.scores, *(found.scores for found in people)]),
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with partial.open("wb") as file:
-            np.savez(
-                file,
-                made_from=np.array(made_from),
-                seconds=np.array(predictions.seconds),
-                counts=np.array([len(found) for found in people], np.int64),
-                keypoints=np.concatenate([nobody.keypoints, *(found.keypoints for found in people)]),
-                keypoint_scores=np.concatenate([nobody.keypoint_scores, *(found.keypoint_scores for found in people)]),
-                scores=np.concatenate([nobody.scores, *(found.scores for found in people)]),
-            )
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, stored.getvalue())
 
 
 def _read_cache(path: Path, made_from: str, dataset: KeypointDataset, limit: int | None) -> Predictions:

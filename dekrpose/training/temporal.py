@@ -19,6 +19,7 @@ from dekrpose.architectures.dekr.temporal import TemporalDEKR
 from dekrpose.config import ModelConfig
 from dekrpose.data.clips.clip import ClipSource
 from dekrpose.errors import DekrPoseError
+from dekrpose.formats import json_text, write_whole
 from dekrpose.training.clips import ClipBatch, ClipRecipe, ClipSamples, collate_clips
 from dekrpose.training.distributed import Processes
 from dekrpose.training.forward import normalised
@@ -153,9 +154,7 @@ class TemporalTrainer(Trainer):
         path = self.folder / CLIPS
         wanted = json.loads(json.dumps({"parts": self.parts, **asdict(self.recipe)}))
         if not path.exists():
-            temporary = path.with_name(f"{CLIPS}.tmp")
-            temporary.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
-            temporary.replace(path)
+            write_whole(path, json_text(wanted))
         elif json.loads(path.read_text(encoding="utf-8")) != wanted:
             raise DekrPoseError(f"{path} belongs to a run on other clips or of other parts; use another folder")
 

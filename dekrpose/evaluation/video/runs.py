@@ -1,4 +1,4 @@
-"""A model over a clip: frame by frame, smoothed, with its memory, and with the memory spoilt on purpose."""
+"""A model over a clip, as users run it: frame by frame, smoothed, with its memory, and with the memory spoilt."""
 
 from __future__ import annotations
 
@@ -6,23 +6,19 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from dekrpose import images
-from dekrpose.architectures.dekr.decode import decode, pose_map
-from dekrpose.architectures.dekr.temporal import TemporalDEKR, TemporalState
+from dekrpose.architectures.dekr.temporal import TemporalDEKR
 from dekrpose.data.clips.clip import Clip
-from dekrpose.estimator import MIN_CENTERS, PoseEstimator
+from dekrpose.errors import DekrPoseError
+from dekrpose.estimator import PoseEstimator
 from dekrpose.evaluation.predictions import Prediction
-from dekrpose.images import Geometry
 from dekrpose.results import Poses
 from dekrpose.tracking.smoothing import Smoother
 from dekrpose.tracking.tracker import Tracker
 
 Memory = Literal["none", "kept", "reset"]
 """Frame by frame through the image model; through the network for video, with its memory or without any."""
-MAX_PEOPLE = 30
 
 
 def has_memory(estimator: PoseEstimator) -> bool:
@@ -30,7 +26,6 @@ def has_memory(estimator: PoseEstimator) -> bool:
     return isinstance(estimator.model, TemporalDEKR) and estimator.model.heatmap_memory is not None
 
 
-@torch.inference_mode()
 def run_model(
     estimator: PoseEstimator, clip: Clip, memory: Memory = "none", *, input_size: int | None = None
 ) -> list[Prediction]:
@@ -42,45 +37,20 @@ def run_model(
         memory: see ``Memory``.
         input_size: short side of the network's input; None is the model's own.
     """
-    model, state = estimator.model, None
-    height, width = clip.frames.shape[1:3]
-    config = estimator.config
-    multiple = config.backbone.size_multiple
-    geometry = Geometry.fit(height, width, input_size or config.input_size, multiple=multiple)
-    found = []
-    for frame in clip.frames:
-        inputs = images.to_tensor([images.resize(frame, geometry)], config.mean, config.std).to(estimator.device)
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-        if memory == "none":
-            maps = model(inputs)
-        else:
-            maps, state = _step(model, inputs, state if memory == "kept" else None)
-        found.append(_decoded(estimator, maps, geometry))
-    return found
-
-
-def _step(
-    model: torch.nn.Module, inputs: torch.Tensor, state: TemporalState | None
-) -> tuple[tuple[torch.Tensor, torch.Tensor], TemporalState | None]:
-    if not isinstance(model, TemporalDEKR):
-        raise ValueError("this model has no memory; train one with dekrpose train-temporal")
-    return model.step(inputs, state)
-
-
-def _decoded(estimator: PoseEstimator, maps: tuple[torch.Tensor, torch.Tensor], geometry: Geometry) -> Prediction:
-    settings = estimator.config.decode
-    keypoints, keypoint_scores, scores = decode(
-        [(maps[0][0].float().cpu(), pose_map(maps[1])[0].float().cpu())],
-        (1.0,),
-        max_people=MAX_PEOPLE,
-        max_centers=MIN_CENTERS,
-        nms_threshold=settings.nms_threshold,
-        nms_min_keypoints=settings.nms_min_keypoints,
-        other_scale_factor=settings.other_scale_factor,
-        match=settings.match_heatmap,
-    )
-    points = geometry.to_image(keypoints.numpy())
-    return Prediction.of(points, keypoint_scores.numpy(), scores.numpy(), channels=len(estimator.config.skeleton))
+    channels = len(estimator.config.skeleton)
+    if memory == "none":
+        raw = (estimator.estimate_raw(frame, input_size=input_size, rescore=False) for frame in clip.frames)
+        return [Prediction.of(*found, channels=channels) for found in raw]
+    if not has_memory(estimator):
+        raise DekrPoseError("this model has no memory; train one with dekrpose train-temporal")
+    people, state = [], None
+    for frame, time in zip(clip.frames, clip.times.tolist(), strict=True):
+        (poses,), state = estimator.estimate_frames(
+            [frame], state if memory == "kept" else None, timestamps=[time],
+            score_threshold=0, input_size=input_size, rescore=False,
+        )  # fmt: skip
+        people.append(Prediction.of(poses.keypoints, poses.keypoint_scores, poses.scores, channels=channels))
+    return people
 
 
 def smoothed(estimator: PoseEstimator, clip: Clip, found: Sequence[Prediction]) -> list[Prediction]:
