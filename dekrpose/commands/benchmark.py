@@ -9,7 +9,6 @@ from typing import Any
 
 from dekrpose.benchmark import first_pose as startup
 from dekrpose.benchmark import made_up, memory
-from dekrpose.benchmark.chart import curve_svg
 from dekrpose.benchmark.curves import CURVES, PEOPLE, measure_curve
 from dekrpose.benchmark.report import Machine, Measured, comparison, ratios
 from dekrpose.benchmark.settings import BACKENDS, LOOP, Setting, compared, load
@@ -174,7 +173,7 @@ def _curve(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
     machine = Machine.here(pick_device(setting.device))
     print(f"{machine}\n\n{curve}")
     if options.svg:
-        _write(options.svg, curve_svg(curve))
+        _write(options.svg, curve.svg())
     return {"machine": vars(machine), **curve.to_dict()}
 
 

@@ -117,9 +117,7 @@ def series_chart(series: Mapping[str, NDArray[np.floating]], title: str, styles:
     top = max([10.0, *(float(values.max(initial=0)) for values in series.values())])
     plot = _Plot(max(frames - 1, 1), top, 228)
     legend = [(name, styles.get(name, "three")) for name in series]
-    lines = [
-        plot.polyline(np.arange(len(values)), values, styles.get(name, "three")) for name, values in series.items()
-    ]
+    lines = [plot.polyline(np.arange(float(frames)), series[name], css) for name, css in legend]
     return plot.chart(title, (f"frame of {title}", "score"), lines, legend, (0.0, 0.5, 1.0))
 
 
