@@ -1,4 +1,4 @@
-"""Object keypoint similarity: how well a predicted pose fits an annotated one, from 0 to 1."""
+"""Object keypoint similarity: how well a predicted pose fits an annotated one, from 0 to 1; and who is who by it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linear_sum_assignment
 
 
 def oks_matrix(predicted: ArrayLike, keypoints: ArrayLike, areas: ArrayLike, sigmas: ArrayLike) -> NDArray[np.float64]:
@@ -38,6 +39,16 @@ def oks_matrix(predicted: ArrayLike, keypoints: ArrayLike, areas: ArrayLike, sig
     labelled = keypoints[..., 2] > 0
     similarity = np.where(labelled, np.exp(-squared / falloff), 0.0).sum(axis=2)
     return np.asarray(similarity / np.maximum(labelled.sum(axis=1), 1), np.float64)
+
+
+def assigned(similarity: NDArray[np.floating], least: float) -> list[tuple[int, int]]:
+    """Rows and columns of (N, P) that belong together for the largest sum, of those pairs that reach ``least``."""
+    rows, columns = linear_sum_assignment(similarity, maximize=True)
+    return [
+        (row, column)
+        for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
+        if similarity[row, column] >= least
+    ]
 
 
 def _shaped(values: ArrayLike, tail: tuple[int, int], name: str) -> NDArray[Any]:

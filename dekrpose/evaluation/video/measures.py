@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from dekrpose.data.clips.clip import Clip, Floats
-from dekrpose.data.oks import oks_matrix
+from dekrpose.data.oks import assigned, oks_matrix
 from dekrpose.evaluation.predictions import Prediction
 from dekrpose.evaluation.video.precision import Detections, areas_of, detections_of
 from dekrpose.skeletons import COCO_17
@@ -86,12 +85,10 @@ def match(clip: Clip, shown: Sequence[Prediction]) -> tuple[Floats, Floats]:
         present = np.flatnonzero((clip.keypoints[time, ..., 2] > 0).any(axis=1))
         truth, points = clip.keypoints[time, present], shown[time].keypoints
         oks = oks_matrix(points, truth, areas_of(truth), COCO_17.sigmas)
-        rows, columns = linear_sum_assignment(-oks)
         best = np.zeros(len(present))
-        for row, column in zip(rows, columns, strict=True):
-            if oks[row, column] >= SAME:
-                best[column] = oks[row, column]
-                matched[time, present[column]] = points[row]
+        for row, column in assigned(oks, SAME):
+            best[column] = oks[row, column]
+            matched[time, present[column]] = points[row]
         similarities += best.tolist()
     return matched, np.array(similarities)
 
