@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dekrpose.data.dataset import Person, Photo
+from dekrpose.data.oks import keypoint_similarity
 from dekrpose.evaluation.metrics import SMALL_AREA, matches
 from dekrpose.skeletons import Skeleton
 
@@ -68,18 +69,9 @@ def keypoint_kinds(
     paired = np.array(mirror) != np.arange(len(mirror))
     keypoints = np.stack([person.keypoints for person in people])
     areas = np.array([person.area for person in people])
-    same = _similarity(pose, keypoints, areas, skeleton)
-    mirrored = _similarity(pose, keypoints[:, mirror], areas, skeleton) * paired
+    same = keypoint_similarity(pose, keypoints, areas, skeleton.sigmas)
+    mirrored = keypoint_similarity(pose, keypoints[:, mirror], areas, skeleton.sigmas) * paired
     others = np.delete(np.maximum(same, mirrored), own, axis=0).max(axis=0, initial=0.0)
     conditions = [same[own] >= GOOD, same[own] >= NEAR, mirrored[own] >= NEAR, others >= NEAR]
     kinds = np.select(conditions, range(len(conditions)), default=KINDS.index("miss"))
     return np.where(keypoints[own, :, 2] > 0, kinds, -1)
-
-
-def _similarity(
-    pose: NDArray[np.float32], keypoints: NDArray[np.float32], areas: NDArray[np.float64], skeleton: Skeleton
-) -> NDArray[np.float64]:
-    """(P, K) similarity of a pose's keypoints to those of P people; 0 where they are not labelled."""
-    squared = np.square(pose - keypoints[..., :2], dtype=np.float64).sum(axis=2)
-    falloff = 2 * (areas[:, None] + np.spacing(1)) * np.square(2 * np.array(skeleton.sigmas))
-    return np.asarray(np.where(keypoints[..., 2] > 0, np.exp(-squared / falloff), 0.0), np.float64)
