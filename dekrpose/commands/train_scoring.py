@@ -120,16 +120,12 @@ def _predictions(estimator: PoseEstimator, options: argparse.Namespace) -> tuple
     """What the model finds in the photos to learn from, and in those to validate on."""
     skeleton = estimator.config.skeleton
     settings = {"flip_test": options.flip, "input_size": options.input_size}
-    cache: Path | None = options.cache
+    caches = [options.cache and options.cache / name for name in ("train.npz", "val.npz")]
     data = KeypointDataset(options.data, options.images, skeleton)
     val = None if options.val is None else KeypointDataset(options.val, options.val_images, skeleton)
-    found = collect_predictions(
-        estimator, data, cache=None if cache is None else cache / "train.npz", limit=options.limit, **settings
-    )
+    found = collect_predictions(estimator, data, cache=caches[0], limit=options.limit, **settings)
     if val is not None:
-        return found, collect_predictions(
-            estimator, val, cache=None if cache is None else cache / "val.npz", **settings
-        )
+        return found, collect_predictions(estimator, val, cache=caches[1], **settings)
     aside = hold_out(np.arange(len(found.photos)), VALIDATION_SHARE, options.seed)
     return _subset(found, np.flatnonzero(~aside)), _subset(found, np.flatnonzero(aside))
 

@@ -69,11 +69,7 @@ class _Plot:
 
 
 def precision_recall_chart(curves: NDArray[np.float64]) -> str:
-    """Precision against recall.
-
-    Args:
-        curves: (10, 101), see ``precision_curves``; all NaN where there is nobody to find.
-    """
+    """Precision against recall, from (10, 101) ``precision_curves``; all NaN where there is nobody to find."""
     recall, plot = np.linspace(0, 1, curves.shape[1]), _Plot()
     lines = [
         ("OKS 0.50", "one", curves[0]),

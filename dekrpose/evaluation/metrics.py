@@ -1,7 +1,7 @@
 """What a model finds at one score threshold: PCK, recall, precision and people seen where nobody is.
 
 All functions take photos with their annotated people and, in the same order, the keypoints that are predicted for
-each photo. They are pure: no model, no files. A measure that has nothing to count is NaN.
+each photo. They are pure: no model, no files. Shares are in [0, 1]; NaN where there is nothing to count.
 
 A person counts when its ``source`` is among ``sources``, or when its file names no source: the defaults describe the
 data that the bundled model is measured on, and leave everybody of any other dataset in.
@@ -56,9 +56,6 @@ def pck(
         factor: share of the torso (left shoulder to right hip, else right shoulder to left hip).
         sources: which people count; None is everybody.
         photo_prefix: of people with a source, only those in photos whose name starts so.
-
-    Returns:
-        A share in [0, 1]; NaN when no person counts.
     """
     correct = total = 0
     body = [skeleton.index(name) for name in BODY_KEYPOINTS if name in skeleton.keypoints]
@@ -92,9 +89,6 @@ def recall(
         photos, predicted, skeleton, sources: as for ``pck``.
         areas: lower bound (inclusive) and upper bound (exclusive) of a person's area, square image pixels.
         minimum_oks: the least OKS of a hit.
-
-    Returns:
-        A share in [0, 1]; NaN when no person counts.
     """
     found = total = 0
     for photo, poses in zip(photos, predicted, strict=True):
@@ -116,9 +110,6 @@ def precision(
     Args:
         photos, predicted, skeleton: as for ``pck``.
         minimum_oks: the least OKS of a claim.
-
-    Returns:
-        A share in [0, 1]; NaN when nothing counts.
     """
     right = total = 0
     for photo, poses in zip(photos, predicted, strict=True):

@@ -8,9 +8,8 @@ from html import escape
 
 from dekrpose.evaluation.charts import precision_recall_chart, reliability_chart
 from dekrpose.evaluation.coco_ap import precision_curves
-from dekrpose.evaluation.errors import keypoint_errors
+from dekrpose.evaluation.errors import Mark, best_and_worst, keypoint_errors, mark_photos
 from dekrpose.evaluation.evaluate import SWEEP, Report, decimal, percent, sweep
-from dekrpose.evaluation.marks import Mark, best_and_worst, mark_photos
 from dekrpose.evaluation.page_frame import html_page, html_table, section
 from dekrpose.evaluation.pictures import annotated_picture, jpeg_uri, predicted_picture
 from dekrpose.evaluation.predictions import Predictions, results_json

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dekrpose.data.dataset import Photo
 from dekrpose.draw import draw_poses
-from dekrpose.evaluation.marks import Mark
+from dekrpose.evaluation.errors import Mark
 from dekrpose.evaluation.predictions import Prediction
 from dekrpose.results import Poses
 from dekrpose.skeletons import Skeleton

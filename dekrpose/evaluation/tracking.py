@@ -125,13 +125,7 @@ def _identified(
 
 
 def similarities_of(found: Sequence[Poses], keypoints: Array, sizes: Array) -> list[Array]:
-    """Per frame (N, P) OKS between found people and those of the truth.
-
-    Args:
-        found: F frames.
-        keypoints: (F, P, K, 2) the truth, image pixels.
-        sizes: (F, P) square roots of areas, image pixels.
-    """
+    """Per frame (N, P) OKS of found people with the truth: (F, P, K, 2) keypoints, (F, P) square roots of areas."""
     visible = np.ones((*keypoints.shape[:3], 1))
     truth = np.concatenate([keypoints, visible], axis=3)
     return [
@@ -141,13 +135,7 @@ def similarities_of(found: Sequence[Poses], keypoints: Array, sizes: Array) -> l
 
 
 def trajectories(found: Sequence[Poses], similarities: Sequence[Array], shape: tuple[int, ...]) -> Array:
-    """(F, P, K, 2) found keypoints of each person of the truth; NaN where nobody fits.
-
-    Args:
-        found: F frames; their people are in the order of ``similarities``.
-        similarities: per frame (N, P).
-        shape: of the result.
-    """
+    """Found keypoints of each person of the truth, in the truth's shape (F, P, K, 2); NaN where nobody fits."""
     result = np.full(shape, np.nan)
     for frame, (poses, likeness) in enumerate(zip(found, similarities, strict=True)):
         for row, person in assigned(likeness, SAME):
@@ -156,12 +144,7 @@ def trajectories(found: Sequence[Poses], similarities: Sequence[Array], shape: t
 
 
 def motion_metrics(found: Array, truth: Array, sizes: Array) -> MotionMetrics:
-    """Jitter, error and lag of found trajectories; the first and the last are those of clips, see ``video.measures``.
-
-    Args:
-        found: (F, P, K, 2) image pixels, NaN where nobody was found.
-        truth: (F, P, K, 2) image pixels.
-        sizes: (F, P) image pixels.
+    """Jitter, error and lag of ``trajectories``; the first and the last are those of clips, see ``video.measures``.
 
     Raises:
         ValueError: nobody was found for long enough.

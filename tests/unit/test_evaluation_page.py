@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dekrpose.evaluation.charts import precision_recall_chart, reliability_chart
+from dekrpose.evaluation.errors import Mark, best_and_worst, mark_photos
 from dekrpose.evaluation.evaluate import report
-from dekrpose.evaluation.marks import Mark, best_and_worst, mark_photos
 from dekrpose.evaluation.page import evaluation_page
 from dekrpose.evaluation.page_frame import STYLE
 from dekrpose.evaluation.predictions import Prediction, Predictions

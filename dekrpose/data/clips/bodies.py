@@ -83,16 +83,10 @@ _FACE = np.array([(0.06, 0, -0.01), (0.05, 0.022, 0.015), (0.05, -0.022, 0.015),
 
 
 def body(rng: np.random.Generator, times: Floats, motion: Motion, cycles: tuple[float, float]) -> Floats:
-    """One person's keypoints in shares of its height: to the image's right, down, towards the camera.
+    """(T, 17, 3) one person's keypoints in shares of its height: to the image's right, down, towards the camera.
 
-    Args:
-        rng: decides build, direction and how the motion is done.
-        times: (T,) seconds.
-        motion: see ``MOTIONS``.
-        cycles: slowest and fastest pace of the motion, cycles a second.
-
-    Returns:
-        (T, 17, 3), the middle of the hips near the origin.
+    The middle of the hips stays near the origin. ``rng`` decides build, direction and how the motion is done;
+    ``cycles`` are the slowest and fastest paces, cycles a second.
     """
     limbs = PROPORTIONS * rng.uniform(0.92, 1.08, len(PROPORTIONS))
     cycle = 2 * np.pi * (rng.uniform(*cycles) * times + rng.random())

@@ -19,13 +19,7 @@ _GAP = (2, 5)  # good frames between bursts
 def corrupt(clip: Clip, kind: str, rng: np.random.Generator) -> tuple[Clip, NDArray[np.bool_]]:
     """Spoil a clip's pictures in bursts of 1 to 5 frames with good ones between; its people stay what they are.
 
-    Args:
-        clip: not changed.
-        kind: one of ``CORRUPTIONS``, or "clean".
-        rng: decides when and how.
-
-    Returns:
-        The clip, and (T,) which frames were spoilt.
+    The kind is "clean" or one of ``CORRUPTIONS``; also says (T,) which frames were spoilt.
 
     Raises:
         ValueError: there is no such kind.

@@ -61,15 +61,7 @@ class PhotoClips:
 
 
 def framing(people: NDArray[np.floating[Any]], rng: np.random.Generator) -> tuple[Floats, float]:
-    """Where a camera looks: around somebody, and how wide to show it whole.
-
-    Args:
-        people: (P, 17, 3) x, y, visibility, image pixels; P at least 1.
-        rng: decides whom.
-
-    Returns:
-        (2,) center and a side, image pixels.
-    """
+    """Where a camera looks: the center (2,) and side, image pixels, of what shows one of (P, 17, 3) people whole."""
     person = people[rng.integers(len(people))]
     xy = person[person[:, 2] > 0, :2].astype(np.float64)
     low, high = xy.min(axis=0), xy.max(axis=0)

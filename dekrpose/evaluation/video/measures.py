@@ -46,13 +46,7 @@ class ClipMeasures:
 
 
 def measure(clip: Clip, found: Sequence[Prediction], threshold: float) -> ClipMeasures:
-    """Compare what was found with a clip's people.
-
-    Args:
-        clip: the truth.
-        found: for each frame, frame pixels.
-        threshold: score from which a pose is shown; for all but AP.
-    """
+    """Compare what was found in each frame, frame pixels, with a clip's people; the threshold holds for all but AP."""
     if len(found) != len(clip):
         raise ValueError(f"expected what was found in each of {len(clip)} frames, got {len(found)}")
     shown = [prediction.shown(threshold) for prediction in found]
@@ -142,13 +136,8 @@ def motion_products(found: Floats, truth: Floats, sizes: Floats) -> Floats:
 def lag(products: Floats) -> float:
     """Frames by which found motion comes later than the true one: where their correlation is highest.
 
-    Between frames by the parabola through the peak and its neighbours. Negative is ahead of the truth.
-
-    Args:
-        products: (9, 3), sums of ``motion_products``.
-
-    Returns:
-        NaN where nothing moves.
+    From (9, 3) sums of ``motion_products``; between frames by the parabola through the peak and its neighbours.
+    Negative is ahead of the truth, NaN where nothing moves.
     """
     energy = np.sqrt(products[:, 1] * products[:, 2])
     if not (energy > 0).all():

@@ -16,14 +16,7 @@ _STYLES = {PER_FRAME: "two", TEMPORAL: "one"}  # smoothing changes no score
 
 
 def comparison_page(results: Results, findings: Sequence[Finding], *, model: str, data: str, command: str) -> str:
-    """The page as text.
-
-    Args:
-        results: see ``compare``.
-        findings: criterion and controls; may be empty.
-        model, data: names, for the heading.
-        command: the command that gives the same numbers.
-    """
+    """The page as text; without findings it has no verdict. Model, data and command are as in ``evaluation_page``."""
     head, _, *rows = (line.strip("| ").split(" | ") for line in table(results).splitlines())
     sections = [html_table(head, rows, "numbers")]
     sections += [section("Verdict", f"<pre>{escape(verdict(findings))}</pre>")] if findings else []
