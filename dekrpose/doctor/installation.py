@@ -215,9 +215,9 @@ def check_extras(distributions: Distributions) -> list[Finding]:
     return [Finding("extras", "ok", message)]
 
 
-def import_in_a_new_process(module: str, executable: str = sys.executable) -> str:
+def import_in_a_new_process(module: str) -> str:
     """Import a package where its crash harms nobody; return the last line of what it complained about, or nothing."""
-    words = [executable, "-c", f"import {module}"]
+    words = [sys.executable, "-c", f"import {module}"]
     try:
         result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     except subprocess.TimeoutExpired:

@@ -115,9 +115,9 @@ def check_cached_weights(folder: Path, repair: str) -> list[Finding]:
     return [Finding("weights", "ok", f"whole in the cache: {names}" if names else "none downloaded yet")]
 
 
-def check_hub_downloads(folder: Path, now: float | None = None) -> list[Finding]:
+def check_hub_downloads(folder: Path) -> list[Finding]:
     """Whether downloads of repositories into the hub's cache broke off and were never taken up again."""
-    border = (time.time() if now is None else now) - DAY
+    border = time.time() - DAY
     stats = [path.stat() for path in folder.glob("*/blobs/*.incomplete")]
     sizes = [stat.st_size for stat in stats if stat.st_mtime < border]
     if not sizes:

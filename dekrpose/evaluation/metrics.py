@@ -3,8 +3,8 @@
 All functions take photos with their annotated people and, in the same order, the keypoints that are predicted for
 each photo. They are pure: no model, no files. Shares are in [0, 1]; NaN where there is nothing to count.
 
-A person counts when its ``source`` is among ``sources``, or when its file names no source: the defaults describe the
-data that the bundled model is measured on, and leave everybody of any other dataset in.
+A person counts when its ``source`` is "human" (for recall also "teacher"), or when its file names no source: the data
+that the bundled model is measured on have sources; of any other dataset everybody counts.
 """
 
 from __future__ import annotations
@@ -29,48 +29,37 @@ BODY_KEYPOINTS = tuple(
 TORSO_DIAGONALS = (("left_shoulder", "right_hip"), ("right_shoulder", "left_hip"))
 """PCK's unit of length: the first of these whose ends are both labelled."""
 
-MATCH_OKS = 0.1
-"""From which on a pose belongs to a person whose errors are told."""
+MATCH_OKS, HIT_OKS = 0.1, 0.5
+"""From which on a pose belongs to a person whose errors are told, and from which on it has found somebody."""
+_PCK_PHOTOS = "lsp_"  # of people with a source, PCK is about those in photos whose name starts so
 
 Keypoints = NDArray[np.float32]
 
 
-def pck(
-    photos: Sequence[Photo],
-    predicted: Sequence[Keypoints],
-    skeleton: Skeleton,
-    *,
-    factor: float = 0.2,
-    sources: Collection[str] | None = ("human",),
-    photo_prefix: str = "lsp_",
-) -> float:
-    """Share of labelled body keypoints that are predicted nearer than ``factor`` torso lengths (PCK).
+def pck(photos: Sequence[Photo], predicted: Sequence[Keypoints], skeleton: Skeleton) -> float:
+    """Share of labelled body keypoints that are predicted nearer than 0.2 torso lengths (PCK).
 
-    Over people whose torso is labelled. Everybody is compared with the prediction of highest OKS; where nothing is
-    predicted, all keypoints are wrong.
+    Over people whose torso is labelled: left shoulder to right hip, else right shoulder to left hip. Everybody is
+    compared with the prediction of highest OKS; where nothing is predicted, all keypoints are wrong.
 
     Args:
         photos: the photos.
         predicted: per photo (N, K, 2) xy, image pixels; N may be 0.
         skeleton: what the K channels mean.
-        factor: share of the torso (left shoulder to right hip, else right shoulder to left hip).
-        sources: which people count; None is everybody.
-        photo_prefix: of people with a source, only those in photos whose name starts so.
     """
     correct = total = 0
     body = [skeleton.index(name) for name in BODY_KEYPOINTS if name in skeleton.keypoints]
     for photo, poses in zip(photos, predicted, strict=True):
-        for person in _people(photo, sources):
-            elsewhere = person.source and sources is not None and not photo.file_name.startswith(photo_prefix)
+        for person in _people(photo, ("human",)):
             torso = torso_length(person.keypoints, skeleton)
-            if elsewhere or np.isnan(torso):
+            if np.isnan(torso) or (person.source and not photo.file_name.startswith(_PCK_PHOTOS)):
                 continue
             labelled = person.keypoints[body, 2] > 0
             total += int(labelled.sum())
             if len(poses):
                 best = poses[oks(poses, [person], skeleton)[:, 0].argmax()]
                 distances = np.linalg.norm(best[body] - person.keypoints[body, :2], axis=1)
-                correct += int((labelled & (distances < factor * torso)).sum())
+                correct += int((labelled & (distances < 0.2 * torso)).sum())
     return _share(correct, total)
 
 
@@ -78,42 +67,31 @@ def recall(
     photos: Sequence[Photo],
     predicted: Sequence[Keypoints],
     skeleton: Skeleton,
-    *,
     areas: tuple[float, float] = (SMALL_AREA, np.inf),
-    minimum_oks: float = 0.5,
-    sources: Collection[str] | None = ("human", "teacher"),
 ) -> float:
-    """Share of people with labelled keypoints for whom some prediction reaches ``minimum_oks``.
-
-    Args:
-        photos, predicted, skeleton, sources: as for ``pck``.
-        areas: lower bound (inclusive) and upper bound (exclusive) of a person's area, square image pixels.
-        minimum_oks: the least OKS of a hit.
-    """
-    found = total = 0
-    for photo, poses in zip(photos, predicted, strict=True):
-        people = [person for person in _people(photo, sources) if areas[0] <= person.area < areas[1]]
-        total += len(people)
-        best = oks(poses, people, skeleton).max(axis=0, initial=0.0)
-        found += int((best >= minimum_oks).sum())
-    return _share(found, total)
-
-
-def precision(
-    photos: Sequence[Photo], predicted: Sequence[Keypoints], skeleton: Skeleton, *, minimum_oks: float = 0.5
-) -> float:
-    """Share of predictions that are somebody, each person claimed once.
-
-    Predictions claim the free person of highest OKS in their order, so give them best first. A prediction without a
-    person is left out when at least half of its keypoints lie in the box of an ignored one.
+    """Share of people with labelled keypoints for whom some prediction reaches an OKS of 0.5.
 
     Args:
         photos, predicted, skeleton: as for ``pck``.
-        minimum_oks: the least OKS of a claim.
+        areas: lower bound (inclusive) and upper bound (exclusive) of a person's area, square image pixels.
+    """
+    found = total = 0
+    for photo, poses in zip(photos, predicted, strict=True):
+        people = [person for person in _people(photo, ("human", "teacher")) if areas[0] <= person.area < areas[1]]
+        total += len(people)
+        found += int((oks(poses, people, skeleton).max(axis=0, initial=0.0) >= HIT_OKS).sum())
+    return _share(found, total)
+
+
+def precision(photos: Sequence[Photo], predicted: Sequence[Keypoints], skeleton: Skeleton) -> float:
+    """Share of predictions that are somebody, with an OKS of 0.5, each person claimed once; as for ``pck``.
+
+    Predictions claim the free person of highest OKS in their order, so give them best first. A prediction without a
+    person is left out when at least half of its keypoints lie in the box of an ignored one.
     """
     right = total = 0
     for photo, poses in zip(photos, predicted, strict=True):
-        claimed = {match.pose for match in matches(poses, photo.labelled, skeleton, minimum_oks)}
+        claimed = {match.pose for match in matches(poses, photo.labelled, skeleton, HIT_OKS)}
         right += len(claimed)
         total += sum(row in claimed or not in_ignored_box(pose, photo) for row, pose in enumerate(poses))
     return _share(right, total)
@@ -141,9 +119,9 @@ def torso_length(keypoints: NDArray[np.float32], skeleton: Skeleton) -> float:
     return float("nan")
 
 
-def _people(photo: Photo, sources: Collection[str] | None) -> list[Person]:
+def _people(photo: Photo, sources: Collection[str]) -> list[Person]:
     """People with labelled keypoints that count."""
-    return [person for person in photo.labelled if sources is None or not person.source or person.source in sources]
+    return [person for person in photo.labelled if not person.source or person.source in sources]
 
 
 class Match(NamedTuple):
@@ -191,7 +169,7 @@ def best_oks(poses: Keypoints, photo: Photo, skeleton: Skeleton) -> tuple[NDArra
     of an ignored person: a crowd, or somebody unlabelled.
     """
     best = oks(poses, photo.labelled, skeleton).max(axis=1, initial=0.0)
-    judged = [value >= 0.5 or not in_ignored_box(pose, photo) for value, pose in zip(best, poses, strict=True)]
+    judged = [value >= HIT_OKS or not in_ignored_box(pose, photo) for value, pose in zip(best, poses, strict=True)]
     return best, np.array(judged, bool)
 
 

@@ -171,12 +171,11 @@ class IouTracker:
     """A plain tracker to compare with: boxes that overlap those last seen are the same person.
 
     Args:
-        minimum: the least intersection over union of two boxes of the same person.
         memory: seconds for which the box of somebody unseen is kept; 0 is the next frame alone.
     """
 
-    def __init__(self, minimum: float = 0.3, memory: float = 1.0) -> None:
-        self.minimum, self.memory = minimum, memory
+    def __init__(self, memory: float = 1.0) -> None:
+        self.memory = memory
         self._ids, self._boxes, self._seen = np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0)
         self._next_id, self._timestamp = 1, 0.0
 
@@ -186,7 +185,7 @@ class IouTracker:
         boxes = poses.boxes.astype(np.float64)
         overlap = box_overlaps(boxes, self._boxes[kept])
         ids = np.full(len(poses), -1, np.int64)
-        for row, column in assigned(overlap, self.minimum):
+        for row, column in assigned(overlap, 0.3):
             ids[row] = self._ids[kept][column]
         new = ids < 0
         ids[new] = self._next_id + np.arange(new.sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -37,7 +38,7 @@ def corrupt(clip: Clip, kind: str, rng: np.random.Generator) -> tuple[Clip, NDAr
         frames[start:stop] = CORRUPTIONS[kind](frames[start:stop], before, rng)
         spoilt[start:stop] = True
         start = stop + int(rng.integers(_GAP[0], _GAP[1] + 1))
-    return clip.with_frames(frames), spoilt
+    return replace(clip, frames=frames), spoilt
 
 
 def _blur(frames: Frames, before: Frames | None, rng: np.random.Generator) -> Frames:
