@@ -1,4 +1,4 @@
-"""Formats of others that `Poses` is exported to, as pure functions of its arrays; and JSON, read strictly."""
+"""Formats of others that `Poses` is exported to, as pure functions of its arrays; JSON, read strictly; whole files."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import inspect
 import json
 import reprlib
 import sys
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -26,6 +28,21 @@ _DEEPEST = 100  # levels of JSON; Python's own functions stop somewhere below 10
 _CONTAINERS = {dict, list}
 _MOST_FLOAT32 = float(np.finfo(np.float32).max)
 _MIDPOINTS = {"neck": ("left_shoulder", "right_shoulder"), "mid_hip": ("left_hip", "right_hip")}
+
+
+def json_text(value: Any) -> str:
+    """JSON for people to read too; numbers must be finite."""
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: under a temporary name in the same folder, then renamed."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def parse_json(data: str | bytes, *, not_numbers: bool = False) -> Any:

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import reprlib
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -309,7 +308,7 @@ class Poses:
             content = buffer.getvalue()
         else:
             raise ValueError(f"poses are saved as {', '.join((*_PHOTO_OPTIONS, '.json'))}, got {path.name!r}")
-        _write_whole(path, content)
+        formats.write_whole(path, content)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types that say what they are; ``from_dict`` is the inverse. The image is left out."""
@@ -453,13 +452,3 @@ def _html_table(poses: Poses) -> str:
         for number, person in enumerate(poses)
     )
     return f"<table><tr><th>person</th><th>score</th><th>box (x0, y0, x1, y1)</th></tr>{rows}</table>" if rows else ""
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write under a temporary name in the same folder, then rename."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -10,9 +10,10 @@ from typing import Any
 
 from dekrpose.benchmark.report import number, plural, table
 from dekrpose.benchmark.settings import Setting
-from dekrpose.benchmark.stages import WHOLE, Times, Timing, measure, photo_job
+from dekrpose.benchmark.stages import NETWORK, WHOLE, Times, Timing, measure, photo_job
 from dekrpose.config import SIZE_MULTIPLE
 from dekrpose.estimator import PoseEstimator
+from dekrpose.evaluation.line_chart import Line, line_chart, svg
 
 CURVES = ("pixels", "people", "batch")
 PEOPLE = 3
@@ -22,6 +23,8 @@ _BATCHES = (1, 2, 4, 8)
 _SHARES = (0.5, 1.0, 1.5, 2.0, 3.0)
 _UNITS = {"pixels": "megapixel", "batch": "photo"}
 _UNIT_SIZES = {"pixels": 1e6, "batch": 1}
+_COLORS = {WHOLE: "#1f2933", NETWORK: "#0b72c4", "decode": "#d9730d", "draw": "#2f9e6e"}
+_AXES = {"pixels": "megapixels of the network's input", "people": "people in the photo", "batch": "photos in a batch"}
 
 
 @dataclass(frozen=True)
@@ -66,14 +69,8 @@ class Curve:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        points = [
-            {**asdict(point), "stages": {name: asdict(timing) for name, timing in point.stages.items()}}
-            for point in self.points
-        ]
-        return {
-            "curve": self.kind, "photo": self.photo, "setting": asdict(self.setting), "exponent": self.exponent,
-            "points": points,
-        }  # fmt: skip
+        values = asdict(self)
+        return {"curve": values.pop("kind"), **values, "exponent": self.exponent}
 
     def __str__(self) -> str:
         shown = ("network", "decode", "draw")
@@ -92,6 +89,18 @@ class Curve:
         runs = self.points[0].stages[WHOLE].runs
         head = f"time against {self.kind}: {self.setting.label()}, photo {self.photo}, {plural(runs, 'run')} each"
         return "\n".join([head, table(header, rows), self._growth()])
+
+    def svg(self) -> str:
+        """Medians of the whole, the network, decoding and drawing; a band from the fastest to the slowest whole."""
+        unit = 1e6 if self.kind == "pixels" else 1
+        points = sorted(self.points, key=lambda point: point.amount)
+        lines = []
+        for stage, color in _COLORS.items():
+            medians = [(p.amount / unit, p.stages[stage].median_ms) for p in points if stage in p.stages]
+            lines.append(Line(stage, medians, color))
+        band = [(p.amount / unit, p.stages[WHOLE].fastest_ms, p.stages[WHOLE].slowest_ms) for p in points]
+        title = f"{self.setting.label()}: median milliseconds"
+        return svg([line_chart(title, _AXES[self.kind], lines, band=band)])
 
     def _growth(self) -> str:
         first, last = self.points[0], self.points[-1]

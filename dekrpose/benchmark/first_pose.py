@@ -11,9 +11,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+from dekrpose.benchmark.stages import Timing
 from dekrpose.errors import DekrPoseError
 
 IMPORT, LOAD, FIRST, SECOND = "import", "from_pretrained", "first estimate", "second estimate"
@@ -55,15 +55,6 @@ print(json.dumps(answer))
 
 
 @dataclass(frozen=True)
-class Phase:
-    """Milliseconds that a part of the way takes, over several processes."""
-
-    median_ms: float
-    fastest_ms: float
-    slowest_ms: float
-
-
-@dataclass(frozen=True)
 class Startup:
     """How long it takes until the first pose.
 
@@ -80,8 +71,8 @@ class Startup:
     model: str
     photo: tuple[int, int]
     runs: int
-    warm: Mapping[str, Phase]
-    cold: Mapping[str, Phase] | None
+    warm: Mapping[str, Timing]
+    cold: Mapping[str, Timing] | None
     device: str
     threads: int
     torch: str
@@ -143,12 +134,9 @@ def first_pose(
         raise ValueError(f"runs must be at least 1, got {runs}")
     width, height = photo
     asked = {
-        "model": model,
-        "shape": [height, width, 3],
-        "load": dict(load or {}),
-        "estimate": dict(estimate or {}),
+        "model": model, "shape": [height, width, 3], "load": dict(load or {}), "estimate": dict(estimate or {}),
         "path": sys.path,
-    }
+    }  # fmt: skip
     answers: dict[str, list[dict[str, Any]]] = {"cold": [], "warm": []}
     _answer({**asked, "model": "tiny"} if cold else asked, os.environ)
     for _ in range(runs):
@@ -160,18 +148,10 @@ def first_pose(
             answers["warm"].append(_answer(asked, os.environ))
     import torch
 
-    return Startup(
-        model=model,
-        photo=photo,
-        runs=runs,
-        warm=_phases(answers["warm"]),
-        cold=_phases(answers["cold"]) if cold else None,
-        device=answers["warm"][0]["device"],
-        threads=answers["warm"][0]["threads"],
-        torch=torch.__version__,
-        machine=platform.machine(),
-        note=_note(model),
-    )
+    warm, device, threads = _phases(answers["warm"]), answers["warm"][0]["device"], answers["warm"][0]["threads"]
+    colds = _phases(answers["cold"]) if cold else None
+    where = (device, threads, torch.__version__, platform.machine())
+    return Startup(model, photo, runs, warm, colds, *where, note=_note(model))
 
 
 def with_cache(folder: str | Path) -> dict[str, str]:
@@ -217,11 +197,11 @@ def _answer(asked: Mapping[str, Any], environment: Mapping[str, str]) -> dict[st
     return in_fresh_process(_PROBE, asked, environment)
 
 
-def _phases(answers: Sequence[Mapping[str, Any]]) -> dict[str, Phase]:
+def _phases(answers: Sequence[Mapping[str, Any]]) -> dict[str, Timing]:
     phases = {name: [answer["times"][name] for answer in answers] for name in (IMPORT, LOAD, FIRST)}
     phases[TO_FIRST_POSE] = [sum(times) for times in zip(*phases.values(), strict=True)]
     phases[SECOND] = [answer["times"][SECOND] for answer in answers]
-    return {name: Phase(median(times), min(times), max(times)) for name, times in phases.items()}
+    return {name: Timing.of(times) for name, times in phases.items()}
 
 
 def _note(model: str) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dekrpose.architectures.dekr.adaptive_conv import gather_pixels
 from dekrpose.architectures.dekr.decode import takes_pick
 from dekrpose.architectures.dekr.network import Pick
+from dekrpose.architectures.dekr.targets import heatmap_targets, offset_targets
 from dekrpose.engines.file import ExportedPeople
 from dekrpose.images import Pixels
 
@@ -74,28 +75,21 @@ def people_maps(people: int, keypoints: int, height: int, width: int) -> tuple[T
         height, width: of the maps, heatmap pixels.
 
     Returns:
-        Heatmaps (K + 1, height, width), the center map last, and offsets (2K, height, width), pixel - keypoint.
+        Heatmaps (K + 1, height, width), the center map last, and offsets (2K, height, width), as training has them.
     """
     columns = max(1, round((people * width / height) ** 0.5))
     rows = max(1, -(-people // columns))
     index = torch.arange(people)
     size = torch.tensor([width / columns, height / rows])
-    centers = (torch.stack([index % columns, index // columns], dim=1) + 0.5) * size
-    centers = centers.floor()
+    centers = ((torch.stack([index % columns, index // columns], dim=1) + 0.5) * size).floor()
     number = torch.arange(keypoints)
     body = torch.stack([(number * 0.618) % 1.0, (number + 0.5) / keypoints], dim=1) - 0.5
-    points = centers[:, None] + 0.7 * body * size
-    xs, ys = torch.arange(width).float(), torch.arange(height).float()[:, None]
-    targets = torch.cat([points, centers[:, None]], dim=1)
-    squared = (xs - targets[..., :1, None]).square() + (ys - targets[..., 1:, None]).square()
-    heat = torch.exp(-squared / (2 * _SPREAD**2))
-    heatmaps = 0.9 * heat.amax(0) if people else torch.zeros(keypoints + 1, height, width)
-    grid = torch.stack([xs.expand(height, width), ys.expand(height, width)])
-    if not people:
-        return heatmaps, torch.zeros(2 * keypoints, height, width)
-    nearest = squared[:, -1].argmin(0)
-    offsets = grid - points[nearest].permute(2, 3, 0, 1)
-    return heatmaps, offsets.reshape(2 * keypoints, height, width)
+    places = torch.cat([centers[:, None] + 0.7 * body * size, centers[:, None]], dim=1)
+    seen = torch.cat([places, torch.ones(people, keypoints + 1, 1)], dim=2)
+    points, middles = seen[:, :-1], seen[:, -1]
+    heatmaps, _ = heatmap_targets(points, middles, (height, width), sigma=_SPREAD, center_sigma=_SPREAD)
+    offsets, _ = offset_targets(points, middles, (height, width))
+    return 0.9 * heatmaps, offsets
 
 
 class PlantedNetwork(nn.Module):

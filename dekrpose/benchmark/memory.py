@@ -5,15 +5,15 @@ from __future__ import annotations
 import gc
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from dekrpose.benchmark import first_pose as startup
 from dekrpose.benchmark import made_up
+from dekrpose.benchmark.first_pose import in_fresh_process
 from dekrpose.benchmark.report import number, table
 from dekrpose.benchmark.settings import Setting, as_file, load
 from dekrpose.benchmark.stages import network_job, photo_job
@@ -53,53 +53,39 @@ class Memory:
         return None if self.peak_mib is None else max(0.0, self.peak_mib - self.loaded_mib)
 
 
-def _flip(estimator: PoseEstimator, setting: Setting) -> Callable[[], None]:
-    data = made_up.jpeg(made_up.photo(640, 480))
+class Case(NamedTuple):
+    """Photos of these sizes (width, height) and what is asked of ``estimate_many`` for each."""
+
+    words: str
+    sizes: list[tuple[int, int]]
+    options: dict[str, Any]
+
+
+_SCALES = {"scales": (0.5, 1, 2)}
+CASES = {
+    "flip": Case("a 640x480 photo, flip test", [(640, 480)], {"flip_test": True}),
+    "scales": Case("a 4000x3000 photo, scales 0.5, 1 and 2", [(4000, 3000)], _SCALES),
+    "everything": Case(
+        "the same with flip test and matching",
+        [(4000, 3000)],
+        {**_SCALES, "flip_test": True, "match_heatmap": "paper"},
+    ),
+    "many": Case(
+        f"estimate_many of {_MANY} sizes up to 3040x2280, batches of 8",
+        [(640 + 160 * index, 480 + (index * 7 % _MANY) * 120) for index in range(_MANY)],
+        {},
+    ),
+}
+
+
+def _run_case(estimator: PoseEstimator, setting: Setting, case: Case) -> Callable[[], None]:
+    files = [made_up.jpeg(made_up.photo(width, height)) for width, height in case.sizes]
 
     def run() -> None:
-        estimator.estimate(data, flip_test=True, input_size=setting.input_size)
-
-    return run
-
-
-def _scales(estimator: PoseEstimator, setting: Setting) -> Callable[[], None]:
-    data = made_up.jpeg(made_up.photo(4000, 3000))
-
-    def run() -> None:
-        estimator.estimate(data, scales=(0.5, 1, 2), input_size=setting.input_size)
-
-    return run
-
-
-def _everything(estimator: PoseEstimator, setting: Setting) -> Callable[[], None]:
-    data = made_up.jpeg(made_up.photo(4000, 3000))
-
-    def run() -> None:
-        estimator.estimate(
-            data, scales=(0.5, 1, 2), flip_test=True, match_heatmap="paper", input_size=setting.input_size
-        )
-
-    return run
-
-
-def _many(estimator: PoseEstimator, setting: Setting) -> Callable[[], None]:
-    sizes = [(640 + 160 * index, 480 + (index * 7 % _MANY) * 120) for index in range(_MANY)]
-    files = [made_up.jpeg(made_up.photo(width, height)) for width, height in sizes]
-
-    def run() -> None:
-        for _ in estimator.estimate_many(iter(files), batch_size=8, input_size=setting.input_size):
+        for _ in estimator.estimate_many(iter(files), batch_size=8, input_size=setting.input_size, **case.options):
             pass
 
     return run
-
-
-CASES: dict[str, tuple[str, Callable[[PoseEstimator, Setting], Callable[[], None]]]] = {
-    "flip": ("a 640x480 photo, flip test", _flip),
-    "scales": ("a 4000x3000 photo, scales 0.5, 1 and 2", _scales),
-    "everything": ("the same with flip test and matching", _everything),
-    "many": (f"estimate_many of {_MANY} sizes up to 3040x2280, batches of 8", _many),
-}
-"""Name to words and what is run."""
 
 
 def named_cases(setting: Setting, names: Sequence[str]) -> list[Memory]:
@@ -124,7 +110,7 @@ def memory_table(setting: Setting, measured: Sequence[Memory]) -> str:
     """Lines for a terminal."""
     rows = [
         [
-            f"{memory.case}: {CASES[memory.case][0]}",
+            f"{memory.case}: {CASES[memory.case].words}",
             number(memory.loaded_mib),
             *("unknown" if value is None else number(value) for value in (memory.peak_mib, memory.growth_mib)),
         ]
@@ -136,7 +122,7 @@ def memory_table(setting: Setting, measured: Sequence[Memory]) -> str:
 
 def _measured(setting: Setting, case: str, **options: Any) -> Memory:
     asked = {"path": sys.path, "setting": asdict(as_file(setting)), "case": case, **options}
-    return Memory(case, **startup.in_fresh_process(_PROBE, asked))
+    return Memory(case, **in_fresh_process(_PROBE, asked))
 
 
 def answer(asked: dict[str, Any]) -> dict[str, float | None]:
@@ -144,7 +130,7 @@ def answer(asked: dict[str, Any]) -> dict[str, float | None]:
     setting = Setting(**asked["setting"])
     estimator = load(setting)
     if asked["case"] in CASES:
-        run: Callable[[], object] = CASES[asked["case"]][1](estimator, setting)
+        run: Callable[[], object] = _run_case(estimator, setting, CASES[asked["case"]])
     elif asked["photo"] is None:
         run = network_job(estimator, setting)[0]
     else:
@@ -166,16 +152,11 @@ def _resident(reset: bool = False) -> tuple[float, float | None]:
     if status.exists():
         if reset:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        found = dict(_kilobytes(status.read_text(encoding="utf-8")))
-        return found["VmRSS"] / 1024, found["VmHWM"] / 1024
+        found = dict(re.findall(r"^(\w+):\s+(\d+) kB$", status.read_text(encoding="utf-8"), re.MULTILINE))
+        return int(found["VmRSS"]) / 1024, int(found["VmHWM"]) / 1024
     try:
         import resource
     except ImportError:
         return 0.0, None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes, on macOS
     return peak, peak
-
-
-def _kilobytes(text: str) -> Iterator[tuple[str, int]]:
-    for name, value in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE):
-        yield name, int(value)

@@ -114,13 +114,12 @@ def load(setting: Setting) -> PoseEstimator:
 
 def _pretrained(setting: Setting) -> PoseEstimator:
     options: dict[str, Any] = {"device": setting.device, "dtype": setting.dtype}
-    known = setting.model in ARCHITECTURES
+    if setting.model not in ARCHITECTURES:
+        return PoseEstimator.from_pretrained(setting.model, **options)
     try:
-        return PoseEstimator.from_pretrained(setting.model, local_files_only=known, **options)
+        return PoseEstimator.from_pretrained(setting.model, local_files_only=True, **options)
     except DekrPoseError:
-        if not known:
-            raise
-    return PoseEstimator(_random(setting.model), **options)
+        return PoseEstimator(_random(setting.model), **options)
 
 
 def as_file(setting: Setting) -> Setting:

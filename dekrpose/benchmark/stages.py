@@ -18,8 +18,7 @@ from dekrpose.architectures.parts.complexity import PARTS, gmacs_by_part
 from dekrpose.benchmark.made_up import PlantedNetwork
 from dekrpose.benchmark.settings import LOOP, Setting
 from dekrpose.estimator import PoseEstimator
-from dekrpose.images import Geometry, Pixels, load
-from dekrpose.results import Poses
+from dekrpose.images import Geometry, load
 
 WARMUP = 2
 """Runs of each that do not count."""
@@ -220,11 +219,13 @@ def photo_job(
     network = _hookable(estimator, setting) if estimator.device.type == "cpu" else None
     parts = PartTimes(network, Clock(estimator.device))
     if people is not None:
-        plant(estimator, people)
+        planted = PlantedNetwork(estimator.model, people, len(estimator.config.skeleton))
+        estimator.model = planted  # type: ignore[assignment]
+    options: dict[str, Any] = {"input_size": setting.input_size, "flip_test": setting.flip}
 
     def estimate() -> Times:
         with parts.watch():
-            found = list(_estimates(estimator, setting, data))
+            found = list(estimator.estimate_many([data] * setting.batch, batch_size=setting.batch, **options))
         stages: dict[str, float] = {}
         for poses in found:
             for stage, value in (poses.timing or {}).items():
@@ -237,23 +238,9 @@ def photo_job(
             poses.draw(pixels)
         return {**times, "draw": 1000 * (time.perf_counter() - start)}
 
+    height, width = pixels.shape[:2]
     multiple = estimator.config.backbone.size_multiple
-    return estimate, Geometry.fit(*_size(pixels), size, multiple=multiple).input_size
-
-
-def _estimates(estimator: PoseEstimator, setting: Setting, data: bytes) -> Iterator[Poses]:
-    if setting.batch == 1:
-        yield estimator.estimate(data, input_size=setting.input_size, flip_test=setting.flip)
-    else:
-        batch = [data] * setting.batch
-        yield from estimator.estimate_many(
-            batch, batch_size=setting.batch, input_size=setting.input_size, flip_test=setting.flip
-        )
-
-
-def plant(estimator: PoseEstimator, people: int) -> None:
-    """Let an estimator's network answer with made-up people from now on."""
-    estimator.model = PlantedNetwork(estimator.model, people, len(estimator.config.skeleton))  # type: ignore[assignment]
+    return estimate, Geometry.fit(height, width, size, multiple=multiple).input_size
 
 
 def matmul_job(device: torch.device, dtype: torch.dtype) -> Callable[[], Times]:
@@ -280,8 +267,3 @@ def gmacs(estimator: PoseEstimator, setting: Setting, input_size: tuple[int, int
 def _hookable(estimator: PoseEstimator, setting: Setting) -> object:
     """The network, unless hooks would break it into pieces as they do a compiled one."""
     return estimator.model if setting.backend in ("torch", LOOP) else None
-
-
-def _size(pixels: Pixels) -> tuple[int, int]:
-    height, width = pixels.shape[:2]
-    return height, width

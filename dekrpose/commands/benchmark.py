@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dekrpose.benchmark import first_pose as startup
 from dekrpose.benchmark import made_up, memory
-from dekrpose.benchmark.chart import curve_svg
 from dekrpose.benchmark.curves import CURVES, PEOPLE, measure_curve
 from dekrpose.benchmark.report import Machine, Measured, comparison, ratios
 from dekrpose.benchmark.settings import BACKENDS, LOOP, Setting, compared, load
 from dekrpose.benchmark.stages import MATMUL, RUNS, WHOLE, Times, gmacs, matmul_job, measure, network_job, photo_job
 from dekrpose.benchmark.streaming import measure_streaming
 from dekrpose.estimator import PoseEstimator, pick_device
+from dekrpose.formats import json_text, write_whole
 
 PHOTO = "640x480"
 """The made-up photo of ``--curve`` and ``--first-pose``, unless another one is asked for."""
@@ -85,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         found = _stages(options, setting)
     if options.json:
-        _write(options.json, json.dumps(found, indent=1) + "\n")
+        _write(options.json, json_text(found))
     return 0
 
 
@@ -174,7 +173,7 @@ def _curve(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
     machine = Machine.here(pick_device(setting.device))
     print(f"{machine}\n\n{curve}")
     if options.svg:
-        _write(options.svg, curve_svg(curve))
+        _write(options.svg, curve.svg())
     return {"machine": vars(machine), **curve.to_dict()}
 
 
@@ -210,8 +209,5 @@ def _first_pose(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, text)

@@ -10,10 +10,12 @@ import platform
 import shutil
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from dekrpose import __version__
 from dekrpose.doctor import gpu, installation, network, storage
 from dekrpose.doctor.findings import Finding, quote
 from dekrpose.hub import cache
@@ -23,7 +25,6 @@ __all__ = ["Finding", "add_arguments", "examine", "report", "run"]
 _COLOURS = {"ok": "\033[32m", "warning": "\033[33m", "fault": "\033[1;31m"}
 _PACKAGE = Path(__file__).parents[1]
 Check = Callable[[], list[Finding]]
-Installed = Callable[[], installation.Distributions]
 
 
 def examine(cache_dir: str | Path | None = None) -> list[Finding]:
@@ -35,16 +36,40 @@ def examine(cache_dir: str | Path | None = None) -> list[Finding]:
     Returns:
         Findings in a fixed order. A check that fails itself is a fault of its own.
     """
-    environment = dict(os.environ)
-    distributions = functools.cache(installation.installed)
-    findings = _run(_installation(distributions))
+    environment, packages = dict(os.environ), functools.cache(installation.installed)
+    findings = _run(
+        ("python", lambda: installation.check_python(sys.version_info[:3], installation.has_pip())),
+        ("dekrpose", lambda: installation.check_dekrpose(packages(), __version__, _PACKAGE)),
+        ("packages", lambda: installation.check_requirements(packages())),
+        ("opencv", lambda: installation.check_opencv_wheels(packages(), installation.has_libgl())),
+        ("opencv", lambda: installation.check_opencv_import(packages(), installation.load_opencv)),
+        ("torch", lambda: installation.check_torch_import(installation.load_torch)),
+    )
     if ("torch", "fault") not in ((finding.check, finding.status) for finding in findings):
-        findings += _run(_torch(distributions, environment))
-    extras = ("extras", lambda: installation.check_extras(distributions()))
-    return findings + _run([extras, *_storage(environment, cache_dir), *_network(environment)])
+        import_torchvision = functools.partial(installation.import_in_a_new_process, "torchvision")
+        findings += _run(
+            ("numpy", lambda: installation.check_numpy_bridge(installation.share_an_array)),
+            ("torchvision", lambda: installation.check_torchvision(packages(), import_torchvision)),
+            ("gpu", lambda: _check_gpu(environment)),
+            ("tiny", lambda: _check_bundled(packages())),
+        )
+    ours, clean = cache.cache_folder(cache_dir), "dekrpose models --clean"
+    hub, variable = storage.hub_cache(environment)
+    if cache_dir is not None:  # which from_pretrained uses for repositories too
+        clean, hub = f"{clean} --cache-dir {quote(str(ours))}", ours
+    return findings + _run(
+        ("extras", lambda: installation.check_extras(packages())),
+        ("cache", lambda: storage.check_folder("cache", ours, "DEKRPOSE_CACHE")),
+        ("weights", lambda: storage.check_cached_weights(ours, clean)),
+        ("hub cache", lambda: storage.check_folder("hub cache", hub, variable)),
+        ("hub cache", lambda: storage.check_hub_downloads(hub)),
+        ("proxy", lambda: network.check_proxies(environment, network.accepts_connections)),
+        ("offline", lambda: network.check_offline(environment)),
+        ("mirror", lambda: network.check_addresses(environment)),
+    )
 
 
-def _run(checks: Iterable[tuple[str, Check]]) -> list[Finding]:
+def _run(*checks: tuple[str, Check]) -> list[Finding]:
     return [finding for name, check in checks for finding in guarded(name, check)]
 
 
@@ -56,69 +81,17 @@ def guarded(name: str, check: Check) -> list[Finding]:
         return [Finding(name, "fault", f"this check failed itself: {type(error).__name__}: {error}")]
 
 
-def _installation(distributions: Installed) -> list[tuple[str, Check]]:
-    def versions() -> list[Finding]:
-        import dekrpose
-
-        return installation.check_dekrpose(distributions(), dekrpose.__version__, _PACKAGE)
-
-    return [
-        ("python", lambda: installation.check_python(sys.version_info[:3], installation.has_pip())),
-        ("dekrpose", versions),
-        ("packages", lambda: installation.check_requirements(distributions())),
-        ("opencv", lambda: installation.check_opencv_wheels(distributions(), installation.has_libgl())),
-        ("opencv", lambda: installation.check_opencv_import(distributions(), installation.load_opencv)),
-        ("torch", lambda: installation.check_torch_import(installation.load_torch)),
-    ]
+def _check_bundled(packages: installation.Distributions) -> list[Finding]:
+    repair = installation.reinstall(packages.get("dekrpose"), _PACKAGE)
+    return storage.check_bundled(_PACKAGE / "weights" / "tiny.safetensors", repair)
 
 
-def _torch(distributions: Installed, environment: Mapping[str, str]) -> list[tuple[str, Check]]:
-    """Checks that need a torch which can be imported."""
-
-    def torchvision() -> list[Finding]:
-        return installation.check_torchvision(
-            distributions(), lambda: installation.import_in_a_new_process("torchvision")
-        )
-
-    def bundled() -> list[Finding]:
-        repair = installation.reinstall(distributions().get("dekrpose"), _PACKAGE)
-        return storage.check_bundled(_PACKAGE / "weights" / "tiny.safetensors", repair)
-
-    def look() -> list[Finding]:
-        build = gpu.read_torch()
-        system = platform.system()
-        if system == "Darwin":
-            return gpu.check_mps(build, system, platform.mac_ver()[0], platform.machine())
-        nvidia = gpu.find_nvidia(environment.get("PATH"), Path("/proc/driver/nvidia"), Path("/dev"))
-        return gpu.check_gpu(nvidia, build, environment)
-
-    return [
-        ("numpy", lambda: installation.check_numpy_bridge(installation.share_an_array)),
-        ("torchvision", torchvision),
-        ("gpu", look),
-        ("tiny", bundled),
-    ]
-
-
-def _storage(environment: Mapping[str, str], cache_dir: str | Path | None) -> list[tuple[str, Check]]:
-    ours, clean = cache.cache_folder(cache_dir), "dekrpose models --clean"
-    hub, variable = storage.hub_cache(environment)
-    if cache_dir is not None:  # which from_pretrained uses for repositories too
-        clean, hub = f"{clean} --cache-dir {quote(str(ours))}", ours
-    return [
-        ("cache", lambda: storage.check_folder("cache", ours, "DEKRPOSE_CACHE")),
-        ("weights", lambda: storage.check_cached_weights(ours, clean)),
-        ("hub cache", lambda: storage.check_folder("hub cache", hub, variable)),
-        ("hub cache", lambda: storage.check_hub_downloads(hub)),
-    ]
-
-
-def _network(environment: Mapping[str, str]) -> list[tuple[str, Check]]:
-    return [
-        ("proxy", lambda: network.check_proxies(environment, network.accepts_connections)),
-        ("offline", lambda: network.check_offline(environment)),
-        ("mirror", lambda: network.check_addresses(environment)),
-    ]
+def _check_gpu(environment: Mapping[str, str]) -> list[Finding]:
+    build, system = gpu.read_torch(), platform.system()
+    if system == "Darwin":
+        return gpu.check_mps(build, system, platform.mac_ver()[0], platform.machine())
+    nvidia = gpu.find_nvidia(environment.get("PATH"), Path("/proc/driver/nvidia"), Path("/dev"))
+    return gpu.check_gpu(nvidia, build, environment)
 
 
 def report(findings: Iterable[Finding], width: int, colours: bool = False) -> str:
@@ -147,15 +120,12 @@ def report(findings: Iterable[Finding], width: int, colours: bool = False) -> st
 
 
 def _summary(findings: list[Finding]) -> str:
-    counts = []
-    for status in ("fault", "warning"):
-        number = sum(finding.status == status for finding in findings)
-        if number:
-            counts.append(f"{number} {status}{'s' if number > 1 else ''}")
-    if not counts:
+    counts = Counter(finding.status for finding in findings)
+    words = [f"{counts[kind]} {kind}{'s' * (counts[kind] > 1)}" for kind in ("fault", "warning") if counts[kind]]
+    if not words:
         return "Nothing is wrong."
     hint = "; the indented commands repair what they stand under" if any(finding.repair for finding in findings) else ""
-    return f"{' and '.join(counts)}{hint}."
+    return f"{' and '.join(words)}{hint}."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

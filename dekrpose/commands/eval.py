@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from dekrpose.commands.eval_video import add_arguments as add_video_arguments
 from dekrpose.commands.eval_video import run as run_on_clips
 from dekrpose.config import MatchMode
 from dekrpose.errors import DekrPoseError
+from dekrpose.formats import json_text, write_whole
 
 if TYPE_CHECKING:
     from dekrpose.data.dataset import KeypointDataset
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from dekrpose.evaluation.predictions import Predictions
 
 RANDOM_SEED = 0
+_DECIDING = {
+    "images": None, "flip": False, "scales": [1.0], "match_heatmap": None, "nms_threshold": None, "no_rescore": False,
+    "rescoring_net": None, "input_size": None, "dtype": "auto", "score_threshold": None, "crowd_limits": None,
+    "limit": None, "random_weights": False,
+}  # fmt: skip
+"""Options that decide the numbers, and what they are when nobody says."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -181,19 +187,19 @@ def _print(options: argparse.Namespace, predictions: Predictions, measures: Repo
 def _write(
     options: argparse.Namespace, predictions: Predictions, measures: Report, settings: Mapping[str, Any]
 ) -> None:
-    from dekrpose.evaluation.page import evaluation_page, write_page
+    from dekrpose.evaluation.page import evaluation_page
     from dekrpose.evaluation.predictions import results_json
 
     suffix = " with random weights" if options.random_weights else ""
     if options.results:
-        _write_json(options.results, results_json(predictions.photos, predictions.people))
+        write_whole(options.results, json_text(results_json(predictions.photos, predictions.people)))
     if options.json:
         names = {"model": f"{options.model}{suffix}", "data": options.data.name}
-        _write_json(options.json, {**names, **settings, **measures.to_dict()})
+        write_whole(options.json, json_text({**names, **settings, **measures.to_dict()}))
     if options.report:
         names = {"model": f"{_name(options.model)}{suffix}", "data": options.data.name}
         page = evaluation_page(predictions, measures, **names, command=command_line(options))
-        write_page(options.report, page)
+        write_whole(options.report, page)
         print(f"\nreport in {options.report}")
 
 
@@ -206,33 +212,17 @@ def _refuse_partial(options: argparse.Namespace) -> None:
 def command_line(options: argparse.Namespace) -> str:
     """The command that gives the same numbers: what decides them, with names of files and folders, not their paths."""
     words = ["dekrpose", "eval", _name(options.model), _name(options.data)]
-    if options.images:
-        words += ["--images", *map(_name, options.images)]
-    if options.flip:
-        words.append("--flip")
-    if options.scales != [1.0]:
-        words += ["--scales", *(f"{scale:g}" for scale in options.scales)]
-    if options.match_heatmap is not None:
-        words += ["--match-heatmap", options.match_heatmap]
-    if options.nms_threshold is not None:
-        words += ["--nms-threshold", f"{options.nms_threshold:g}"]
-    if options.no_rescore:
-        words.append("--no-rescore")
-    if options.rescoring_net is not None:
-        words += ["--rescoring-net", _name(options.rescoring_net)]
-    if options.input_size is not None:
-        words += ["--input-size", str(options.input_size)]
-    if options.dtype != "auto":
-        words += ["--dtype", options.dtype]
-    if options.score_threshold is not None:
-        words += ["--score-threshold", f"{options.score_threshold:g}"]
-    if options.crowd_limits is not None:
-        words += ["--crowd-limits", *(f"{limit:g}" for limit in options.crowd_limits)]
-    if options.limit is not None:
-        words += ["--limit", str(options.limit)]
-    if options.random_weights:
-        words.append("--random-weights")
+    for name, usual in _DECIDING.items():
+        value = getattr(options, name)
+        if value != usual:
+            words.append(f"--{name.replace('_', '-')}")
+            given = value if isinstance(value, list) else [] if value is True else [value]
+            words += [_name(each) if isinstance(each, Path) else _shortest(each) for each in given]
     return shlex.join(words)
+
+
+def _shortest(value: float | str) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _name(path: str | Path) -> str:
@@ -255,7 +245,3 @@ def randomise(estimator: PoseEstimator) -> None:
             elif isinstance(module, nn.BatchNorm2d):
                 module.reset_parameters()
                 module.reset_running_stats()
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,14 +21,13 @@ from dekrpose.evaluation.tracking import (
     similarities_of,
     trajectories,
 )
+from dekrpose.formats import json_text, write_whole
 from dekrpose.results import Poses
 from dekrpose.tracking.smoothing import Smoother
 from dekrpose.tracking.tracker import Tracker
 
 STOPS = 0.05
 """How often a second somebody stops on the way, in the harder clips."""
-
-_MOTION = ("jitter", "error", "lag")
 
 
 class _Updates(Protocol):
@@ -71,9 +69,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"{low:.2f} to {high:.2f} with 95 % confidence (bootstrap over clips)\n")
     measures["milliseconds"] = _cost(options.cost_frames)
     if options.json is not None:
-        temporary = options.json.with_name(f".{options.json.name}.tmp")
-        temporary.write_text(json.dumps(measures, indent=2), encoding="utf-8")
-        temporary.replace(options.json)
+        write_whole(options.json, json_text(measures))
     return 0
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dekrpose.errors import DekrPoseError
+from dekrpose.formats import json_text, write_whole
 
 if TYPE_CHECKING:
     from dekrpose.data.clips.clip import ClipShape, ClipSource
@@ -46,11 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Measure and print the table and the verdict; 0 when done."""
     from dekrpose.estimator import PoseEstimator
-    from dekrpose.evaluation.page import write_page
-    from dekrpose.evaluation.video.compare import Bootstrap, compare
+    from dekrpose.evaluation.video.compare import Bootstrap, compare, has_memory
     from dekrpose.evaluation.video.page import comparison_page
     from dekrpose.evaluation.video.report import controls, criterion, numbers, table, verdict
-    from dekrpose.evaluation.video.runs import has_memory
 
     for name in ("clips", "frames"):
         if getattr(options, name) < 1:
@@ -75,10 +73,9 @@ def run(options: argparse.Namespace) -> int:
             print("A control failed: not everything that the memory gains comes from what it should come from.")
     names = {"model": Path(options.model).name, "data": f"{options.video} clips", "command": command_line(options)}
     if options.json:
-        content = {**names, **numbers(results, [*findings, *checks])}
-        options.json.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_whole(options.json, json_text({**names, **numbers(results, [*findings, *checks])}))
     if options.report:
-        write_page(options.report, comparison_page(results, findings, **names))
+        write_whole(options.report, comparison_page(results, findings, **names))
         print(f"\nreport in {options.report}")
     return 0
 
@@ -122,7 +119,6 @@ def _shape(options: argparse.Namespace, size: int) -> ClipShape:
     """Made clips move as in training; the frames of real videos are taken one after the other, as they are."""
     from dekrpose.data.clips.clip import ClipShape
 
-    shape = ClipShape(frames=options.frames, size=size)
     if options.video in DATA_SETS:
         return ClipShape(options.frames, size, strides=(1, 1), rotation=0, scale=(1.0, 1.0), flip=0, drift=0)
-    return shape
+    return ClipShape(options.frames, size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +22,7 @@ from dekrpose.evaluation.coco_ap import load_evaluator
 from dekrpose.evaluation.evaluate import Report, own_threshold, percent, report
 from dekrpose.evaluation.predictions import Prediction, Predictions
 from dekrpose.evaluation.reliability import Reliability, reliability
+from dekrpose.formats import json_text, write_whole
 from dekrpose.hub import models
 from dekrpose.training.scoring import Epoch, ScoringConfig, hold_out, train_scoring_net
 from dekrpose.training.scoring_examples import collect_predictions, examples_of
@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
         )
     _write(options.out, estimator, dtypes, net, comparison)
     record = {"config": asdict(config), "history": [asdict(epoch) for epoch in history], **comparison.to_dict()}
-    (options.out / "scoring.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_whole(options.out / "scoring.json", json_text(record))
     print(f"wrote {options.out}, with score threshold {comparison.after.report.score_threshold:g}")
     return 0
 
@@ -120,16 +120,12 @@ def _predictions(estimator: PoseEstimator, options: argparse.Namespace) -> tuple
     """What the model finds in the photos to learn from, and in those to validate on."""
     skeleton = estimator.config.skeleton
     settings = {"flip_test": options.flip, "input_size": options.input_size}
-    cache: Path | None = options.cache
+    caches = [options.cache and options.cache / name for name in ("train.npz", "val.npz")]
     data = KeypointDataset(options.data, options.images, skeleton)
     val = None if options.val is None else KeypointDataset(options.val, options.val_images, skeleton)
-    found = collect_predictions(
-        estimator, data, cache=None if cache is None else cache / "train.npz", limit=options.limit, **settings
-    )
+    found = collect_predictions(estimator, data, cache=caches[0], limit=options.limit, **settings)
     if val is not None:
-        return found, collect_predictions(
-            estimator, val, cache=None if cache is None else cache / "val.npz", **settings
-        )
+        return found, collect_predictions(estimator, val, cache=caches[1], **settings)
     aside = hold_out(np.arange(len(found.photos)), VALIDATION_SHARE, options.seed)
     return _subset(found, np.flatnonzero(~aside)), _subset(found, np.flatnonzero(aside))
 

@@ -77,6 +77,11 @@ class Photo:
     people: tuple[Person, ...]
     crowd_index: float = float("nan")
 
+    @property
+    def labelled(self) -> list[Person]:
+        """The people who count: those who are not ignored."""
+        return [person for person in self.people if not person.ignored]
+
 
 def read_content(path: Path) -> Mapping[str, Any]:
     """What a COCO keypoints file holds, plain or compressed with gzip; of its entries nothing is checked yet.

@@ -1,4 +1,4 @@
-"""Object keypoint similarity: how well a predicted pose fits an annotated one, from 0 to 1."""
+"""Object keypoint similarity: how well a predicted pose fits an annotated one, from 0 to 1; and who is who by it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linear_sum_assignment
 
 
 def oks_matrix(predicted: ArrayLike, keypoints: ArrayLike, areas: ArrayLike, sigmas: ArrayLike) -> NDArray[np.float64]:
@@ -32,12 +33,28 @@ def oks_matrix(predicted: ArrayLike, keypoints: ArrayLike, areas: ArrayLike, sig
     areas = np.asarray(areas, np.float64).reshape(-1)
     if len(areas) != len(keypoints):
         raise ValueError(f"expected one area per person, got {len(areas)} for {len(keypoints)} people")
-    squared = np.square(predicted[:, None] - keypoints[None, ..., :2]).sum(axis=3)
+    similarity = keypoint_similarity(predicted[:, None], keypoints, areas, sigmas).sum(axis=2)
+    return np.asarray(similarity / np.maximum((keypoints[..., 2] > 0).sum(axis=1), 1), np.float64)
+
+
+def keypoint_similarity(
+    predicted: NDArray[Any], keypoints: NDArray[Any], areas: NDArray[Any], sigmas: Any
+) -> NDArray[np.float64]:
+    """(..., P, K) similarity of predicted keypoints (..., K, 2) to those of P people; 0 where they are not labelled."""
+    squared = np.square(predicted - keypoints[..., :2], dtype=np.float64).sum(axis=-1)
     # The smallest step of a float, as in COCO's code: an area of 0 divides nothing by zero.
-    falloff = 2 * (areas[:, None] + np.spacing(1)) * np.square(2 * sigmas)
-    labelled = keypoints[..., 2] > 0
-    similarity = np.where(labelled, np.exp(-squared / falloff), 0.0).sum(axis=2)
-    return np.asarray(similarity / np.maximum(labelled.sum(axis=1), 1), np.float64)
+    falloff = 2 * (areas[:, None] + np.spacing(1)) * np.square(2 * np.asarray(sigmas))
+    return np.asarray(np.where(keypoints[..., 2] > 0, np.exp(-squared / falloff), 0.0), np.float64)
+
+
+def assigned(similarity: NDArray[np.floating], least: float) -> list[tuple[int, int]]:
+    """Rows and columns of (N, P) that belong together for the largest sum, of those pairs that reach ``least``."""
+    rows, columns = linear_sum_assignment(similarity, maximize=True)
+    return [
+        (row, column)
+        for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
+        if similarity[row, column] >= least
+    ]
 
 
 def _shaped(values: ArrayLike, tail: tuple[int, int], name: str) -> NDArray[Any]:

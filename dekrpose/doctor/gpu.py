@@ -92,13 +92,7 @@ def read_torch() -> TorchBuild:
 
 
 def find_nvidia(path: str | None, driver_folder: Path, devices: Path) -> NvidiaGpu | None:
-    """Look for an NVIDIA GPU without torch.
-
-    Args:
-        path: folders to look for nvidia-smi in, as in PATH; None: PATH itself.
-        driver_folder: /proc/driver/nvidia, which a loaded driver makes.
-        devices: /dev.
-    """
+    """Look for an NVIDIA GPU without torch: for nvidia-smi in ``path``, in /proc/driver/nvidia, and in /dev."""
     device = any(devices.glob("nvidia[0-9]*"))
     there = device or any((driver_folder / "gpus").glob("*"))
     driver = ""
@@ -232,11 +226,7 @@ def runs_on(architecture: str, built: Sequence[str]) -> bool:
 
 
 def check_mps(torch: TorchBuild, system: str, release: str, machine: str) -> list[Finding]:
-    """Whether torch uses the GPU of a Mac.
-
-    Args:
-        system, release, machine: such as "Darwin", "14.5" (of macOS) and "arm64".
-    """
+    """Whether torch uses the GPU of a Mac, such as "Darwin", macOS "14.5", "arm64"."""
     if system != "Darwin":
         return []
     if torch.mps_available:

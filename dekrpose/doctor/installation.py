@@ -145,11 +145,7 @@ def _replace_opencv(found: Sequence[str], kept: str) -> str:
 
 
 def check_opencv_import(distributions: Distributions, load: Callable[[], object]) -> list[Finding]:
-    """Whether cv2 can be imported; the wheel with windows wants system libraries that servers lack.
-
-    Args:
-        load: imports it and returns its version.
-    """
+    """Whether cv2 can be imported; the wheel with windows wants system libraries that servers lack."""
     found = [name for name in OPENCV_WHEELS if name in distributions]
     try:
         return [Finding("opencv", "ok", f"cv2 {load()} imports")]
@@ -163,11 +159,7 @@ def check_opencv_import(distributions: Distributions, load: Callable[[], object]
 
 
 def check_torch_import(load: Callable[[], object]) -> list[Finding]:
-    """Whether torch can be imported.
-
-    Args:
-        load: imports it and returns its version.
-    """
+    """Whether torch can be imported."""
     try:
         return [Finding("torch", "ok", f"{load()} imports")]
     except (ImportError, OSError) as error:  # OSError: a library of it that does not load
@@ -176,11 +168,7 @@ def check_torch_import(load: Callable[[], object]) -> list[Finding]:
 
 
 def check_numpy_bridge(share: Callable[[], object]) -> list[Finding]:
-    """Whether torch takes NumPy's arrays; one built for NumPy 1 does not take those of NumPy 2.
-
-    Args:
-        share: hands an array to torch.
-    """
+    """Whether torch takes NumPy's arrays; one built for NumPy 1 does not take those of NumPy 2."""
     try:
         share()
     except RuntimeError as error:
@@ -193,11 +181,7 @@ def check_numpy_bridge(share: Callable[[], object]) -> list[Finding]:
 
 
 def check_torchvision(distributions: Distributions, load: Callable[[], str]) -> list[Finding]:
-    """Whether an installed torchvision fits torch; dekrpose does not use it, other packages may.
-
-    Args:
-        load: imports it and returns what went wrong, or nothing.
-    """
+    """Whether torchvision fits torch; dekrpose does not use it, others may. ``load`` says why it cannot be imported."""
     torchvision, torch = distributions.get("torchvision"), distributions.get("torch")
     if torchvision is None or torch is None:
         return []
@@ -231,9 +215,9 @@ def check_extras(distributions: Distributions) -> list[Finding]:
     return [Finding("extras", "ok", message)]
 
 
-def import_in_a_new_process(module: str, executable: str = sys.executable) -> str:
+def import_in_a_new_process(module: str) -> str:
     """Import a package where its crash harms nobody; return the last line of what it complained about, or nothing."""
-    words = [executable, "-c", f"import {module}"]
+    words = [sys.executable, "-c", f"import {module}"]
     try:
         result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     except subprocess.TimeoutExpired:

@@ -21,12 +21,7 @@ _TRUE = {"1", "ON", "YES", "TRUE"}
 
 
 def check_proxies(environment: Mapping[str, str], answers: Callable[[str, int], bool]) -> list[Finding]:
-    """Whether each proxy that is set can be reached. User names and passwords are never shown.
-
-    Args:
-        environment: variables.
-        answers: whether a host accepts connections on a port.
-    """
+    """Whether each proxy that is set answers at its host and port. User names and passwords are never shown."""
     names: dict[tuple[str, int] | None, list[str]] = {}
     for name in dict.fromkeys(name.upper() if WINDOWS else name for name in PROXIES):
         if environment.get(name, "").strip():

@@ -36,11 +36,7 @@ def check_folder(
 ) -> list[Finding]:
     """Whether a folder, or the one that it will be made in, can be written and has room.
 
-    Args:
-        check: what to call it in the report.
-        folder: need not exist.
-        variable: the environment variable that moves it elsewhere.
-        free_bytes: of the disk of a folder.
+    ``check`` is what to call it in the report, ``variable`` the environment variable that moves it elsewhere.
     """
     place = _nearest(folder)
     try:
@@ -85,12 +81,7 @@ def _home_is_writable() -> bool:
 
 
 def check_bundled(weights: Path, repair: str) -> list[Finding]:
-    """Whether the model inside the package can be read.
-
-    Args:
-        weights: its file.
-        repair: the command that brings the package's files back.
-    """
+    """Whether the model inside the package can be read; ``repair`` brings the package's files back."""
     from dekrpose.checkpoints import read_checkpoint
 
     if not weights.is_file():
@@ -104,12 +95,7 @@ def check_bundled(weights: Path, repair: str) -> list[Finding]:
 
 
 def check_cached_weights(folder: Path, repair: str) -> list[Finding]:
-    """Whether downloaded weights are whole and current, and no unfinished file lies beside them.
-
-    Args:
-        folder: our cache; need not exist.
-        repair: the command that removes what is not.
-    """
+    """Whether downloaded weights are whole and current, with no unfinished file beside them; else ``repair`` helps."""
     entries = cache.entries(folder)
     problems = [(entry.name, cache.problem(entry)) for entry in entries]
     findings = [
@@ -129,14 +115,9 @@ def check_cached_weights(folder: Path, repair: str) -> list[Finding]:
     return [Finding("weights", "ok", f"whole in the cache: {names}" if names else "none downloaded yet")]
 
 
-def check_hub_downloads(folder: Path, now: float | None = None) -> list[Finding]:
-    """Whether downloads of repositories broke off and were never taken up again.
-
-    Args:
-        folder: huggingface_hub's cache; need not exist.
-        now: seconds since 1970; None: the present.
-    """
-    border = (time.time() if now is None else now) - DAY
+def check_hub_downloads(folder: Path) -> list[Finding]:
+    """Whether downloads of repositories into the hub's cache broke off and were never taken up again."""
+    border = time.time() - DAY
     stats = [path.stat() for path in folder.glob("*/blobs/*.incomplete")]
     sizes = [stat.st_size for stat in stats if stat.st_mtime < border]
     if not sizes:

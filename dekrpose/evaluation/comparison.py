@@ -55,12 +55,7 @@ class Shift:
 
 
 def shift(first: Predictions, second: Predictions, thresholds: tuple[float, float]) -> Shift:
-    """Compare predictions for the same photos.
-
-    Args:
-        first, second: of the same dataset.
-        thresholds: score thresholds from which on people are shown.
-    """
+    """Compare predictions for the same photos, of the people whose scores reach the thresholds of each."""
     sigmas = first.dataset.skeleton.sigmas
     apart, counts = [np.zeros(0)], np.zeros(2, int)
     for poses, others in zip(first.shown(thresholds[0]), second.shown(thresholds[1]), strict=True):
@@ -96,11 +91,7 @@ def compared_table(moved: Shift, first: Report, second: Report) -> str:
 
 
 def check_keypoints(first: ModelConfig, second: ModelConfig) -> None:
-    """Two models must find the same keypoints to be compared.
-
-    Raises:
-        DekrPoseError: they do not.
-    """
+    """DekrPoseError unless two models find the same keypoints."""
     if first.skeleton.keypoints != second.skeleton.keypoints:
         names = f"{first.name} finds {first.skeleton.name}, {second.name} {second.skeleton.name}"
         raise DekrPoseError(f"--compare takes a model of the same keypoints; {names}")

@@ -1,4 +1,4 @@
-"""How keypoints go wrong: jitter, inversion, swap and miss.
+"""How keypoints go wrong: jitter, inversion, swap and miss; and which photos a model does best and worst on.
 
 Source: Ronchi and Perona, "Benchmarking and Error Diagnosis in Multi-Instance Pose Estimation" (ICCV 2017), as the DEKR
 paper uses it in its ablation.
@@ -6,21 +6,22 @@ paper uses it in its ablation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dekrpose.data.dataset import Person, Photo
-from dekrpose.data.oks import oks_matrix
-from dekrpose.evaluation.metrics import SMALL_AREA
+from dekrpose.data.oks import keypoint_similarity
+from dekrpose.evaluation.metrics import SMALL_AREA, in_ignored_box, matches
+from dekrpose.evaluation.predictions import Predictions
 from dekrpose.skeletons import Skeleton
 
 KINDS = ("good", "jitter", "inversion", "swap", "miss")
 GOOD, NEAR = 0.85, 0.5
 """Keypoint similarity of a good keypoint, and of one that is near something."""
-MATCH_OKS = 0.1
 
 
 def keypoint_errors(
@@ -44,43 +45,13 @@ def keypoint_errors(
     """
     counts = np.zeros(len(KINDS), np.int64)
     for photo, poses in zip(photos, predicted, strict=True):
-        people = [person for person in photo.people if not person.ignored]
+        people = photo.labelled
         for match in matches(poses, people, skeleton):
             if people[match.person].area >= SMALL_AREA:
                 kinds = keypoint_kinds(poses[match.pose], people, match.person, skeleton)
                 counts += np.bincount(kinds[kinds >= 0], minlength=len(KINDS))
     total = int(counts.sum())
     return {kind: count / total if total else float("nan") for kind, count in zip(KINDS, counts.tolist(), strict=True)}
-
-
-class Match(NamedTuple):
-    """Which pose belongs to which person, and how well it fits."""
-
-    pose: int
-    person: int
-    oks: float
-
-
-def matches(poses: NDArray[np.float32], people: Sequence[Person], skeleton: Skeleton) -> list[Match]:
-    """Poses claim, in their order, the free person of highest OKS, at least 0.1.
-
-    Args:
-        poses: (N, K, 2) xy, image pixels, best first.
-        people: with labelled keypoints.
-        skeleton: what the K channels mean.
-
-    Returns:
-        At most one match per pose and per person, in the order of the poses.
-    """
-    keypoints, areas = [person.keypoints for person in people], [person.area for person in people]
-    oks = oks_matrix(poses, keypoints, areas, skeleton.sigmas)
-    found = []
-    for pose, row in enumerate(oks):
-        if row.size and row.max() >= MATCH_OKS:
-            index = int(row.argmax())
-            found.append(Match(pose, index, float(row[index])))
-            oks[:, index] = 0  # each person is claimed once
-    return found
 
 
 def keypoint_kinds(
@@ -101,18 +72,74 @@ def keypoint_kinds(
     paired = np.array(mirror) != np.arange(len(mirror))
     keypoints = np.stack([person.keypoints for person in people])
     areas = np.array([person.area for person in people])
-    same = _similarity(pose, keypoints, areas, skeleton)
-    mirrored = _similarity(pose, keypoints[:, mirror], areas, skeleton) * paired
+    same = keypoint_similarity(pose, keypoints, areas, skeleton.sigmas)
+    mirrored = keypoint_similarity(pose, keypoints[:, mirror], areas, skeleton.sigmas) * paired
     others = np.delete(np.maximum(same, mirrored), own, axis=0).max(axis=0, initial=0.0)
     conditions = [same[own] >= GOOD, same[own] >= NEAR, mirrored[own] >= NEAR, others >= NEAR]
     kinds = np.select(conditions, range(len(conditions)), default=KINDS.index("miss"))
     return np.where(keypoints[own, :, 2] > 0, kinds, -1)
 
 
-def _similarity(
-    pose: NDArray[np.float32], keypoints: NDArray[np.float32], areas: NDArray[np.float64], skeleton: Skeleton
-) -> NDArray[np.float64]:
-    """(P, K) similarity of a pose's keypoints to those of P people; 0 where they are not labelled."""
-    squared = np.square(pose - keypoints[..., :2], dtype=np.float64).sum(axis=2)
-    falloff = 2 * (areas[:, None] + np.spacing(1)) * np.square(2 * np.array(skeleton.sigmas))
-    return np.asarray(np.where(keypoints[..., 2] > 0, np.exp(-squared / falloff), 0.0), np.float64)
+@dataclass(frozen=True)
+class Mark:
+    """How well a model does on one photo.
+
+    Attributes:
+        photo: position in the predictions.
+        oks: of each annotated person, those without labelled keypoints left out; 0 for those who are missed.
+        false: which of the shown poses belong to nobody; those on ignored people are left out.
+        wrong: per kind of error ("inversion", "swap", "miss") how often which keypoint of a person with a pose is so.
+    """
+
+    photo: int
+    oks: tuple[float, ...]
+    false: tuple[int, ...]
+    wrong: Mapping[str, Mapping[str, int]]
+
+    @property
+    def value(self) -> float:
+        """Mean OKS of the people, less one for each false pose per person; at most 1."""
+        return (sum(self.oks) - len(self.false)) / max(len(self.oks), 1)
+
+
+def mark_photos(predictions: Predictions, score_threshold: float) -> list[Mark]:
+    """Mark each photo, in their order.
+
+    Args:
+        predictions: see ``collect``.
+        score_threshold: poses below it are not shown and do not count; 0 or less shows all.
+    """
+    shown = predictions.shown(score_threshold)
+    skeleton = predictions.dataset.skeleton
+    pairs = zip(predictions.photos, shown, strict=True)
+    return [_mark(index, photo, poses, skeleton) for index, (photo, poses) in enumerate(pairs)]
+
+
+def best_and_worst(marks: Sequence[Mark], count: int) -> tuple[list[Mark], list[Mark]]:
+    """The best and the worst photos, each from its extreme on; of equals, those of more people first.
+
+    Photos without anybody, annotated or predicted, are in neither; no photo is in both.
+
+    Args:
+        marks: of all photos.
+        count: most photos in each.
+    """
+    ranked = sorted((mark for mark in marks if mark.oks or mark.false), key=lambda mark: (-mark.value, -len(mark.oks)))
+    middle = (len(ranked) + 1) // 2
+    worst = sorted(ranked[middle:], key=lambda mark: (mark.value, -len(mark.oks)))
+    return [mark for mark in ranked[:middle] if mark.oks][:count], worst[:count]
+
+
+def _mark(index: int, photo: Photo, poses: NDArray[np.float32], skeleton: Skeleton) -> Mark:
+    people = photo.labelled
+    oks = [0.0] * len(people)
+    wrong: dict[str, Counter[str]] = {kind: Counter() for kind in ("inversion", "swap", "miss")}
+    claimed = set()
+    for match in matches(poses, people, skeleton):
+        claimed.add(match.pose)
+        oks[match.person] = match.oks
+        for channel, kind in enumerate(keypoint_kinds(poses[match.pose], people, match.person, skeleton).tolist()):
+            if kind >= 0 and KINDS[kind] in wrong:
+                wrong[KINDS[kind]][skeleton.keypoints[channel]] += 1
+    free = (pose for pose in range(len(poses)) if pose not in claimed)
+    return Mark(index, tuple(oks), tuple(pose for pose in free if not in_ignored_box(poses[pose], photo)), wrong)

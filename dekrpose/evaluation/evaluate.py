@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dekrpose.data.dataset import KeypointDataset
 from dekrpose.evaluation import metrics
-from dekrpose.evaluation.coco_ap import CROWD_LIMITS, coco_average_precision, load_evaluator
-from dekrpose.evaluation.predictions import Predict, Predictions, collect, results_json
+from dekrpose.evaluation.coco_ap import CROWD_LIMITS, coco_average_precision
+from dekrpose.evaluation.predictions import Predict, Predictions, results_json
 
 if TYPE_CHECKING:
     from dekrpose.estimator import PoseEstimator
@@ -47,15 +44,14 @@ class Measures:
 
 
 @dataclass(frozen=True)
-class Report:
-    """A model's measures on a dataset; shares in [0, 1], NaN where there is nothing to count.
+class Report(Measures):
+    """All of a model's measures on a dataset.
 
     Attributes:
         photos: evaluated photos.
         people: people with labelled keypoints in them.
         seconds: time spent predicting, without reading the photos.
         images_per_second: photos by seconds.
-        score_threshold, predictions, pck, recall, recall_small, precision, false_people: see ``Measures``.
         ap: COCO's measures without a threshold, see ``coco_average_precision``.
     """
 
@@ -63,13 +59,6 @@ class Report:
     people: int
     seconds: float
     images_per_second: float
-    score_threshold: float
-    predictions: int
-    pck: float
-    recall: float
-    recall_small: float
-    precision: float
-    false_people: float
     ap: Mapping[str, float]
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,71 +87,14 @@ class Report:
         return "\n".join(f"{name:15}{value:>9}   {note}" for name, value, note in self.rows())
 
 
-def evaluate(
-    predict: Predict,
-    dataset: KeypointDataset,
-    *,
-    score_threshold: float = 0.05,
-    progress: bool = True,
-    limit: int | None = None,
-) -> Report:
-    """Measure a model on annotated photos.
-
-    Args:
-        predict: (H, W, 3) uint8 RGB -> keypoints (N, K, 2) in image pixels, keypoint scores (N, K), scores (N,) of
-            everybody, whatever their score, in the model's own order; N may be 0.
-        dataset: photos and people.
-        score_threshold: predictions below it count for AP only.
-        progress: show a progress bar.
-        limit: only so many photos, from the first; None takes all.
-
-    Raises:
-        DekrPoseError: photos are missing.
-        ImportError: faster-coco-eval is missing.
-        ValueError: ``predict`` returns arrays that do not fit.
-    """
-    load_evaluator()  # say what is missing before the long part
-    return report(collect(predict, dataset, progress=progress, limit=limit), score_threshold)
-
-
-def evaluate_estimator(
-    estimator: PoseEstimator,
-    dataset: KeypointDataset,
-    *,
-    score_threshold: float | None = None,
-    progress: bool = True,
-    limit: int | None = None,
-    **options: Any,
-) -> Report:
-    """``evaluate`` for an estimator.
-
-    Args:
-        estimator: anything with ``estimate_raw`` of ``PoseEstimator``: ranking needs scores that are not clipped.
-        dataset: photos and people; the skeleton must be the estimator's.
-        score_threshold: None is the model's own.
-        progress, limit: as for ``evaluate``.
-        options: for ``estimator.estimate_raw``, such as ``flip_test`` or ``input_size``.
-    """
-    if score_threshold is None:
-        score_threshold = own_threshold(estimator, options.get("rescore"))
-    return evaluate(
-        predictor(estimator, **options), dataset, score_threshold=score_threshold, progress=progress, limit=limit
-    )
-
-
-def own_threshold(estimator: PoseEstimator, rescore: bool | None = None) -> float:
-    """The score threshold that a model's configuration names; ``rescore`` as in ``PoseEstimator.estimate``."""
-    rescored = estimator.rescoring_net is not None if rescore is None else rescore
-    return float(default_threshold(estimator.config.decode, rescored))
+def own_threshold(estimator: PoseEstimator) -> float:
+    """The score threshold that a model's configuration names."""
+    return float(default_threshold(estimator.config.decode, estimator.rescoring_net is not None))
 
 
 def predictor(estimator: PoseEstimator, **options: Any) -> Predict:
-    """An estimator as the function that ``evaluate`` takes; ``options`` are those of ``estimator.estimate_raw``."""
-
-    def predict(image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        return estimator.estimate_raw(image, **options)
-
-    return predict
+    """An estimator as the function that ``collect`` takes; ``options`` are those of ``estimator.estimate_raw``."""
+    return partial(estimator.estimate_raw, **options)
 
 
 def report(
@@ -178,12 +110,12 @@ def report(
     Raises:
         ImportError: faster-coco-eval is missing.
     """
-    photos, found = predictions.photos, predictions.people
-    results = results_json(photos, found)
+    photos = predictions.photos
+    results = results_json(photos, predictions.people)
     ap = coco_average_precision(predictions.dataset, results, photos=photos, crowd_limits=crowd_limits)
     return Report(
         photos=len(photos),
-        people=sum(not person.ignored for photo in photos for person in photo.people),
+        people=sum(len(photo.labelled) for photo in photos),
         seconds=predictions.seconds,
         images_per_second=len(photos) / predictions.seconds if predictions.seconds else float("nan"),
         **asdict(measure(predictions, score_threshold)),

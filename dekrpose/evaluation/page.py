@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 
 from dekrpose.evaluation.charts import precision_recall_chart, reliability_chart
 from dekrpose.evaluation.coco_ap import precision_curves
-from dekrpose.evaluation.errors import keypoint_errors
+from dekrpose.evaluation.errors import Mark, best_and_worst, keypoint_errors, mark_photos
 from dekrpose.evaluation.evaluate import SWEEP, Report, decimal, percent, sweep
-from dekrpose.evaluation.marks import Mark, best_and_worst, mark_photos
-from dekrpose.evaluation.page_style import STYLE
+from dekrpose.evaluation.page_frame import html_page, html_table, section
 from dekrpose.evaluation.pictures import annotated_picture, jpeg_uri, predicted_picture
 from dekrpose.evaluation.predictions import Predictions, results_json
 from dekrpose.evaluation.reliability import Reliability, reliability
@@ -52,34 +49,13 @@ def evaluation_page(predictions: Predictions, measures: Report, *, model: str, d
         _tiles(measures),
         _measures(measures),
         f'<div class="two">{_curves(predictions)}{_reliability(reliability(predictions))}</div>',
-        _section("How keypoints go wrong", _errors(predictions, threshold)),
-        _section("Score thresholds", _thresholds(predictions, threshold)),
-        _section("Photos", _LEGEND),
+        section("How keypoints go wrong", _errors(predictions, threshold)),
+        section("Score thresholds", _thresholds(predictions, threshold)),
+        section("Photos", _LEGEND),
         _photos("Best photos", best, predictions, threshold),
         _photos("Worst photos", worst, predictions, threshold),
     ]
-    title = f"Evaluation of {model} on {data}"
-    return "\n".join(
-        [
-            f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<style>{STYLE}</style>\n</head>\n<body>\n<main>",
-            f"<h1>{escape(model)} <small>on {escape(data)}</small></h1>",
-            f"<p><code>{escape(command)}</code></p>",
-            *sections,
-            "</main>\n</body>\n</html>\n",
-        ]
-    )
-
-
-def write_page(path: Path, page: str) -> None:
-    """Write a page whole or not at all: under a temporary name in the same folder, then renamed."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return html_page(model, data, command, sections)
 
 
 def _tiles(measures: Report) -> str:
@@ -100,20 +76,20 @@ def _measures(measures: Report) -> str:
     rows = measures.rows()
     general, by_oks = rows[: -len(measures.ap)], rows[-len(measures.ap) :]
     parts = [[row[:2] for row in by_oks if row[0].startswith(name)] for name in ("AP", "AR")]
-    pair = "".join(_table(("measure", "value"), part, "measures") for part in parts)
+    pair = "".join(html_table(("measure", "value"), part, "measures") for part in parts)
     note = "Of everybody whatever their score. M and L are people from 32 x 32 and from 96 x 96 pixels, S the smaller."
     if "AP_easy" in measures.ap:
         note = "Of everybody whatever their score; easy, medium and hard are photos by how crowded they are."
-    averages = _section("AP and AR", f'<div class="pair">{pair}</div><p class="note">{note}</p>')
-    table = _table(("measure", "value", ""), general, "measures")
-    return f'<div class="two">{_section("Measures", table)}{averages}</div>'
+    averages = section("AP and AR", f'<div class="pair">{pair}</div><p class="note">{note}</p>')
+    table = html_table(("measure", "value", ""), general, "measures")
+    return f'<div class="two">{section("Measures", table)}{averages}</div>'
 
 
 def _curves(predictions: Predictions) -> str:
     results = results_json(predictions.photos, predictions.people)
     chart = precision_recall_chart(precision_curves(predictions.dataset, results, photos=predictions.photos))
     note = "Of everybody, whatever their score; the best precision at or above each recall, 20 poses per photo."
-    return _section("Precision and recall", f"<figure>{chart}<figcaption>{note}</figcaption></figure>")
+    return section("Precision and recall", f"<figure>{chart}<figcaption>{note}</figcaption></figure>")
 
 
 def _reliability(measured: Reliability) -> str:
@@ -122,7 +98,7 @@ def _reliability(measured: Reliability) -> str:
         f"Expected calibration error {decimal(measured.calibration_error, 3)}; correlation of score and OKS "
         f"{decimal(measured.pearson, 2)}, of their ranks (which decide AP) {decimal(measured.spearman, 2)}."
     )
-    return _section(
+    return section(
         "Reliability of scores", f"<figure>{reliability_chart(measured)}<figcaption>{note}</figcaption></figure>"
     )
 
@@ -154,7 +130,7 @@ def _thresholds(predictions: Predictions, threshold: float) -> str:
     note = (
         "The marked row is the threshold of this page. Recall and precision at OKS 0.5; small is below 32 x 32 pixels."
     )
-    return _table(head, body, "numbers", own) + f'<p class="note">{note}</p>'
+    return html_table(head, body, "numbers", own) + f'<p class="note">{note}</p>'
 
 
 _LEGEND = (
@@ -168,9 +144,9 @@ _LEGEND = (
 
 def _photos(title: str, marks: Sequence[Mark], predictions: Predictions, threshold: float) -> str:
     if not marks:
-        return _section(title, "<p>None.</p>", "h3")
+        return section(title, "<p>None.</p>", "h3")
     cards = "".join(_card(mark, predictions, threshold) for mark in marks)
-    return _section(title, f'<div class="cards">{cards}</div>', "h3")
+    return section(title, f'<div class="cards">{cards}</div>', "h3")
 
 
 def _card(mark: Mark, predictions: Predictions, threshold: float) -> str:
@@ -215,16 +191,3 @@ def _words(mark: Mark) -> list[str]:
 
 def _count(number: int, one: str, many: str) -> str:
     return f"{number} {one if number == 1 else many}"
-
-
-def _section(title: str, content: str, heading: str = "h2") -> str:
-    return f"<section><{heading}>{escape(title)}</{heading}>{content}</section>"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], css: str, own: int | None = None) -> str:
-    titles = "".join(f'<th scope="col">{escape(title)}</th>' for title in head)
-    body = "".join(
-        f"<tr{' class=own' if index == own else ''}>{''.join(f'<td>{escape(value)}</td>' for value in row)}</tr>"
-        for index, row in enumerate(rows)
-    )
-    return f'<div class="wide"><table class="{css}"><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dekrpose.data.dataset import Photo
 from dekrpose.draw import draw_poses
-from dekrpose.evaluation.marks import Mark, labelled_people
+from dekrpose.evaluation.errors import Mark
 from dekrpose.evaluation.predictions import Prediction
 from dekrpose.results import Poses
 from dekrpose.skeletons import Skeleton
@@ -39,8 +39,7 @@ def predicted_picture(
     """
     small, scale = _shrunk(image, side)
     keypoints = _scaled(shown.keypoints, scale)
-    scores, keypoint_scores = shown.scores.clip(0, 1), shown.keypoint_scores.clip(0, 1)
-    picture = _drawn(small, keypoints, keypoint_scores, scores, skeleton)
+    picture = _drawn(small, keypoints, shown.keypoint_scores.clip(0, 1), shown.scores.clip(0, 1), skeleton)
     for pose in mark.false:
         _box(picture, keypoints[pose], _WRONG)
     return picture
@@ -49,17 +48,9 @@ def predicted_picture(
 def annotated_picture(
     image: NDArray[np.uint8], photo: Photo, mark: Mark, skeleton: Skeleton, side: int
 ) -> NDArray[np.uint8]:
-    """The photo with the annotated people; a red box around those who are missed, a grey one around the ignored.
-
-    Args:
-        image, mark, skeleton, side: as for ``predicted_picture``.
-        photo: the annotations, image pixels.
-
-    Returns:
-        (h, w, 3) uint8 RGB.
-    """
+    """The same with the annotated people; a red box around those who are missed, a grey one around the ignored."""
     small, scale = _shrunk(image, side)
-    people = labelled_people(photo)
+    people = photo.labelled
     triples = np.array([person.keypoints for person in people], np.float32).reshape(-1, len(skeleton), 3)
     keypoints, labelled = _scaled(triples[..., :2], scale), triples[..., 2] > 0
     picture = _drawn(small, keypoints, labelled.astype(np.float32), np.ones(len(people), np.float32), skeleton)

@@ -41,20 +41,16 @@ class Prediction:
             ValueError: a shape does not fit, or a number is not finite.
         """
         kept = np.asarray(scores, np.float32).reshape(-1)
-        arrays = {}
-        for name, values, tail in (
-            ("keypoints", keypoints, (channels, 2)),
-            ("keypoint_scores", keypoint_scores, (channels,)),
-        ):
-            array = np.asarray(values, np.float32)
-            if len(kept) == 0 and array.size == 0:
-                array = np.zeros((0, *tail), np.float32)
-            if array.shape != (len(kept), *tail):
-                raise ValueError(f"{name} of {len(kept)} people must be {(len(kept), *tail)}, got {array.shape}")
-            arrays[name] = array
-        if not all(np.isfinite(array).all() for array in (kept, *arrays.values())):
+        points, point_scores = np.asarray(keypoints, np.float32), np.asarray(keypoint_scores, np.float32)
+        if len(kept) == points.size == point_scores.size == 0:
+            points, point_scores = np.zeros((0, channels, 2), np.float32), np.zeros((0, channels), np.float32)
+        shape = (len(kept), channels)
+        for name, array, wanted in (("keypoints", points, (*shape, 2)), ("keypoint_scores", point_scores, shape)):
+            if array.shape != wanted:
+                raise ValueError(f"{name} of {len(kept)} people must be {wanted}, got {array.shape}")
+        if not all(np.isfinite(array).all() for array in (kept, points, point_scores)):
             raise ValueError("keypoints and scores must be finite; has the training of this model diverged?")
-        return cls(**arrays, scores=kept)
+        return cls(points, point_scores, kept)
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
-from dekrpose.data.oks import oks_matrix
-from dekrpose.evaluation.metrics import in_ignored_box, none_for_nan
+from dekrpose.evaluation.metrics import best_oks, none_for_nan
 from dekrpose.evaluation.predictions import Predictions
-
-_MATCH_OKS = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,24 +44,13 @@ class Reliability:
         return {**values, **scalars}
 
 
-def reliability(predictions: Predictions, bins: int = 10, *, score_threshold: float = 0.0) -> Reliability:
-    """Compare scores with what they promise.
-
-    Args:
-        predictions: of a model, with people to compare them to.
-        bins: how many, of equal width from 0 to 1; scores outside go into the first or last.
-        score_threshold: only predictions of at least this score; 0 or less takes all.
-
-    Raises:
-        ValueError: ``bins`` is not positive.
-    """
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, got {bins}")
-    return reliability_of(*scores_and_oks(predictions, score_threshold=score_threshold), bins)
+def reliability(predictions: Predictions) -> Reliability:
+    """Compare the scores of a model's predictions with what they promise; see ``scores_and_oks``."""
+    return reliability_of(*scores_and_oks(predictions))
 
 
 def reliability_of(scores: NDArray[np.float64], oks: NDArray[np.float64], bins: int = 10) -> Reliability:
-    """``reliability`` of (N,) scores and their (N,) OKS; N may be 0."""
+    """Of (N,) scores and their (N,) OKS, in bins of equal width from 0 to 1; the outer ones hold what is beyond."""
     edges = np.linspace(0.0, 1.0, bins + 1)
     index = np.digitize(scores, edges[1:-1])
     counts = np.bincount(index, minlength=bins)
@@ -79,47 +65,20 @@ def reliability_of(scores: NDArray[np.float64], oks: NDArray[np.float64], bins: 
         mean_oks=mean_oks,
         calibration_error=float(gaps @ counts / len(scores)) if len(scores) else float("nan"),
         pearson=_correlation(scores, oks),
-        spearman=_correlation(_ranks(scores), _ranks(oks)),
+        spearman=_correlation(rankdata(scores), rankdata(oks)),
     )
 
 
-def scores_and_oks(
-    predictions: Predictions, *, score_threshold: float = 0.0
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Each prediction's score and its highest OKS with a person of its photo, 0 where nobody is.
-
-    A prediction without a match (OKS 0.5) is left out when at least half of its keypoints lie in the box of an ignored
-    person: nobody can say how good it is.
-
-    Args:
-        predictions: see ``collect``.
-        score_threshold: as in ``reliability``.
-
-    Returns:
-        Scores (N,) as they come, not clipped; OKS (N,) in [0, 1]; photo by photo, best first; N may be 0.
-    """
-    sigmas = predictions.dataset.skeleton.sigmas
-    pairs: list[tuple[float, float]] = []
-    for photo, everybody in zip(predictions.photos, predictions.people, strict=True):
-        prediction = everybody.shown(score_threshold)
-        people = [person for person in photo.people if not person.ignored]
-        keypoints, areas = [person.keypoints for person in people], [person.area for person in people]
-        best = oks_matrix(prediction.keypoints, keypoints, areas, sigmas).max(axis=1, initial=0.0)
-        for pose, score, oks in zip(prediction.keypoints, prediction.scores.tolist(), best.tolist(), strict=True):
-            if oks >= _MATCH_OKS or not in_ignored_box(pose, photo):
-                pairs.append((score, oks))
-    values = np.array(pairs, np.float64).reshape(-1, 2)
+def scores_and_oks(predictions: Predictions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scores (N,) as they come, and OKS (N,) of every prediction that can be judged, see ``best_oks``; N may be 0."""
+    pairs = [np.zeros((0, 2))]
+    for photo, found in zip(predictions.photos, predictions.people, strict=True):
+        best, judged = best_oks(found.keypoints, photo, predictions.dataset.skeleton)
+        pairs.append(np.stack([found.scores[judged], best[judged]], axis=1))
+    values = np.concatenate(pairs)
     return values[:, 0], values[:, 1]
 
 
 def _correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    first, second = first - first.sum() / max(len(first), 1), second - second.sum() / max(len(second), 1)
-    spread = math.sqrt(float(first @ first) * float(second @ second))
-    return float(first @ second) / spread if spread > 0 else float("nan")
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 1; equal values share their mean rank."""
-    _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[index], np.float64)
+    spread = first.std() * second.std() if len(first) else 0.0
+    return float(np.corrcoef(first, second)[0, 1]) if spread > 0 else float("nan")

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
-from dekrpose.data.oks import oks_matrix
+from dekrpose.data.oks import assigned, oks_matrix
+from dekrpose.evaluation.video.measures import acceleration_errors, lag, motion_products
 from dekrpose.results import Poses
 
 Array = NDArray[np.float64]
@@ -101,23 +103,18 @@ def identity_metrics(
 
 def _continued(likeness: Array, ids: NDArray[np.int64], last: dict[int, int]) -> list[tuple[int, int]]:
     """Rows and people of one frame that belong together; pairs that were stay."""
-    from scipy.optimize import linear_sum_assignment
-
     weights = np.where(likeness >= SAME, likeness, 0)
     for person, identity in last.items():
         row = np.flatnonzero(ids == identity)
         if len(row) and weights[row[0], person] > 0:
             weights[row[0], person] += likeness.size  # outweighs all others together
-    rows, people = linear_sum_assignment(weights, maximize=True)
-    return [(int(row), int(person)) for row, person in zip(rows, people, strict=True) if weights[row, person] > 0]
+    return assigned(weights, SAME)
 
 
 def _identified(
     similarities: Sequence[Array], identities: Sequence[NDArray[np.int64]], present: NDArray[np.bool_]
 ) -> int:
     """The most detections that fit the truth when each person keeps one identity throughout."""
-    from scipy.optimize import linear_sum_assignment
-
     names = np.unique(np.concatenate([ids[ids >= 0] for ids in identities]))
     together = np.zeros((len(names), present.shape[1]))
     for likeness, ids, there in zip(similarities, identities, present, strict=True):
@@ -128,13 +125,7 @@ def _identified(
 
 
 def similarities_of(found: Sequence[Poses], keypoints: Array, sizes: Array) -> list[Array]:
-    """Per frame (N, P) OKS between found people and those of the truth.
-
-    Args:
-        found: F frames.
-        keypoints: (F, P, K, 2) the truth, image pixels.
-        sizes: (F, P) square roots of areas, image pixels.
-    """
+    """Per frame (N, P) OKS of found people with the truth: (F, P, K, 2) keypoints, (F, P) square roots of areas."""
     visible = np.ones((*keypoints.shape[:3], 1))
     truth = np.concatenate([keypoints, visible], axis=3)
     return [
@@ -144,76 +135,28 @@ def similarities_of(found: Sequence[Poses], keypoints: Array, sizes: Array) -> l
 
 
 def trajectories(found: Sequence[Poses], similarities: Sequence[Array], shape: tuple[int, ...]) -> Array:
-    """(F, P, K, 2) found keypoints of each person of the truth; NaN where nobody fits.
-
-    Args:
-        found: F frames; their people are in the order of ``similarities``.
-        similarities: per frame (N, P).
-        shape: of the result.
-    """
-    from scipy.optimize import linear_sum_assignment
-
+    """Found keypoints of each person of the truth, in the truth's shape (F, P, K, 2); NaN where nobody fits."""
     result = np.full(shape, np.nan)
     for frame, (poses, likeness) in enumerate(zip(found, similarities, strict=True)):
-        for row, person in zip(*linear_sum_assignment(likeness, maximize=True), strict=True):
-            if likeness[row, person] >= SAME:
-                result[frame, person] = poses.keypoints[row]
+        for row, person in assigned(likeness, SAME):
+            result[frame, person] = poses.keypoints[row]
     return result
 
 
-def motion_metrics(found: Array, truth: Array, sizes: Array, longest_lag: int = 6) -> MotionMetrics:
-    """Jitter, error and lag of found trajectories.
-
-    The lag is where the normalised cross-correlation of found and true velocities is highest, over all keypoints
-    together, with a parabola through the highest value and its neighbours. Stretches are as long as somebody
-    is found without a break; each one's mean velocity is taken off first, for a steady motion knows no lag.
-
-    Args:
-        found: (F, P, K, 2) image pixels, NaN where nobody was found.
-        truth: (F, P, K, 2) image pixels.
-        sizes: (F, P) image pixels.
-        longest_lag: frames; lags up to that are looked at, either way.
+def motion_metrics(found: Array, truth: Array, sizes: Array) -> MotionMetrics:
+    """Jitter, error and lag of ``trajectories``; the first and the last are those of clips, see ``video.measures``.
 
     Raises:
         ValueError: nobody was found for long enough.
     """
-    scaled = (found - truth) / sizes[..., None, None]
-    bends = np.linalg.norm(np.diff(scaled, 2, axis=0), axis=3)
-    products = np.zeros((2, 2 * longest_lag + 1))
-    for person in range(truth.shape[1]):
-        seen = np.isfinite(found[:, person]).all(axis=(1, 2))
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], seen.astype(np.int8), [0]])))
-        for start, stop in edges.reshape(-1, 2):
-            if stop - start >= 6 * longest_lag:
-                size = sizes[start:stop, person].mean()
-                ours, true = (np.diff(track[start:stop, person], axis=0) / size for track in (found, truth))
-                products += _products(ours - ours.mean(axis=0), true - true.mean(axis=0), longest_lag)
-    if not products[1].all():
-        raise ValueError(f"nobody was found in {6 * longest_lag} consecutive frames, which measuring lag needs")
+    late = lag(motion_products(found, truth, sizes))
+    if np.isnan(late):
+        raise ValueError("nobody was found in enough consecutive frames, which measuring lag needs")
     return MotionMetrics(
-        jitter=100 * float(np.nanmean(bends)),
-        error=100 * float(np.nanmean(np.linalg.norm(scaled, axis=3))),
-        lag=_peak(products[0] / np.sqrt(products[1])) - longest_lag,
+        jitter=100 * float(np.nanmean(acceleration_errors(found, truth, sizes))),
+        error=100 * float(np.nanmean(np.linalg.norm((found - truth) / sizes[..., None, None], axis=3))),
+        lag=late,
     )
-
-
-def _products(found: Array, truth: Array, longest: int) -> Array:
-    """(2, 2 * longest + 1) sums of products of found and true, and of true squared, the truth moved by each lag."""
-    count = len(found) - 2 * longest
-    middle = found[longest : longest + count]
-    moved = [truth[start : start + count] for start in range(2 * longest, -1, -1)]
-    return np.array(
-        [[float((middle * part).sum()) for part in moved], [float(np.square(part).sum()) for part in moved]]
-    )
-
-
-def _peak(values: Array) -> float:
-    """Where a parabola through the largest value and its neighbours is highest, in indices."""
-    top = int(values.argmax())
-    if top in (0, len(values) - 1):
-        return float(top)
-    before, at, after = values[top - 1 : top + 2]
-    return float(top + 0.5 * (before - after) / (before - 2 * at + after))
 
 
 class RankIdentities:
@@ -228,26 +171,22 @@ class IouTracker:
     """A plain tracker to compare with: boxes that overlap those last seen are the same person.
 
     Args:
-        minimum: the least intersection over union of two boxes of the same person.
         memory: seconds for which the box of somebody unseen is kept; 0 is the next frame alone.
     """
 
-    def __init__(self, minimum: float = 0.3, memory: float = 1.0) -> None:
-        self.minimum, self.memory = minimum, memory
+    def __init__(self, memory: float = 1.0) -> None:
+        self.memory = memory
         self._ids, self._boxes, self._seen = np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0)
         self._next_id, self._timestamp = 1, 0.0
 
     def update(self, poses: Poses, timestamp: float) -> Poses:
         """The same poses with ``track_ids``."""
-        from scipy.optimize import linear_sum_assignment
-
         kept = (timestamp - self._seen <= self.memory) | (self._seen == self._timestamp)
         boxes = poses.boxes.astype(np.float64)
         overlap = box_overlaps(boxes, self._boxes[kept])
         ids = np.full(len(poses), -1, np.int64)
-        for row, column in zip(*linear_sum_assignment(overlap, maximize=True), strict=True):
-            if overlap[row, column] >= self.minimum:
-                ids[row] = self._ids[kept][column]
+        for row, column in assigned(overlap, 0.3):
+            ids[row] = self._ids[kept][column]
         new = ids < 0
         ids[new] = self._next_id + np.arange(new.sum())
         self._next_id += int(new.sum())

@@ -92,7 +92,7 @@ def _crop(
 ) -> Crop:
     """A part of one photo, turned, scaled, shifted and maybe mirrored, of height x width input pixels."""
     photo = source.photos[index]
-    people = [person.keypoints for person in photo.people if not person.ignored]
+    people = [person.keypoints for person in photo.labelled]
     keypoints = np.stack(people) if people else np.zeros((0, len(source.skeleton), 3), np.float32)
     matrix, area_factor = _random_affine(photo, keypoints, (height, width), config, rng)
     placement = Placement(matrix, area_factor, mirrored=bool(rng.random() < config.flip))

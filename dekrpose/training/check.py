@@ -30,12 +30,11 @@ _READ_ERRORS = (DekrPoseError, OSError, ValueError, RuntimeError, zipfile.BadZip
 
 @dataclass(frozen=True)
 class _Stored:
-    """What a photo's file turned out to be: its size and pixels, or why not."""
+    """What a photo's file turned out to be: its size and pixels, or the problem and an example of it."""
 
     size: tuple[int, int] | None = None
     digest: bytes = b""
-    problem: str = ""
-    missing: bool = False
+    problem: tuple[str, str] = ("", "")
 
 
 def check_dataset(
@@ -133,10 +132,8 @@ def _read_photos(
         stored = dict(zip(unique, bar, strict=True))
     first: dict[bytes, str] = {}
     for name, photo in stored.items():
-        if photo.missing:
-            findings.add("photo-missing", name)
-        elif photo.problem:
-            findings.add("photo-unreadable", photo.problem)
+        if photo.size is None:
+            findings.add(*photo.problem)
         elif first.setdefault(photo.digest, name) != name:
             findings.add("same-photo", f"{name} is as {first[photo.digest]}")
     return stored
@@ -145,11 +142,11 @@ def _read_photos(
 def _read_photo(files: PhotoFiles, name: str) -> _Stored:
     try:
         if name not in files:
-            return _Stored(missing=True)
+            return _Stored(problem=("photo-missing", name))
         image = files.read(name)
     except _READ_ERRORS as error:
         text = str(error)
-        return _Stored(problem=text if name in text else f"{name}: {text}")
+        return _Stored(problem=("photo-unreadable", text if name in text else f"{name}: {text}"))
     height, width = image.shape[:2]
     digest = hashlib.blake2b(image.tobytes(), digest_size=16, key=f"{width} x {height}".encode()).digest()
     return _Stored((width, height), digest)

@@ -9,15 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dekrpose.data.coco_fields import (
-    LARGEST,
-    Id,
-    as_number,
-    as_numbers,
-    as_triples,
-    region_problem,
-    shown,
-)
+from dekrpose.data.coco_fields import LARGEST, Id, as_number, as_numbers, as_triples, region_problem, shown
 from dekrpose.data.coco_file import read_person
 from dekrpose.errors import DekrPoseError
 from dekrpose.skeletons import Skeleton
@@ -77,7 +69,10 @@ class PeopleCheck:
         if points is not None and labelled is not None and len(labelled):
             self._compare(points, photo, label)
         if self._findings.errors == errors:
-            self._read(entry, photo, label)
+            try:  # as training and evaluation do, which refuse more than is looked for here one by one
+                read_person(entry, (photo.width, photo.height), len(self._skeleton), label)
+            except DekrPoseError as error:
+                self._findings.add("annotation-entry", str(error))
 
     def finish(self) -> None:
         """Tell what all annotations together look like."""
@@ -92,13 +87,6 @@ class PeopleCheck:
             if people >= _FEWEST_PEOPLE and exchanged > _SHARE * people:
                 share = f"{100 * exchanged / people:.0f} % of {people:,} people"
                 self._findings.add("sides-exchanged", f"{names[left]} and {names[right]}: {share}")
-
-    def _read(self, entry: Mapping[str, Any], photo: PhotoInfo, label: str) -> None:
-        """As training and evaluation do, which refuse more than is looked for here one by one."""
-        try:
-            read_person(entry, (photo.width, photo.height), len(self._skeleton), label)
-        except DekrPoseError as error:
-            self._findings.add("annotation-entry", str(error))
 
     def _keypoints(self, entry: Mapping[str, Any], photo: PhotoInfo, label: str) -> Points | None:
         """(K, 3), without labels where there are none; None if they cannot be used."""
@@ -118,18 +106,15 @@ class PeopleCheck:
         strange = points[~np.isin(points[:, 2], (0, 1, 2)), 2]
         if len(strange):
             self._findings.add("visibility", f"{label}: {strange[0]:g}")
-        self._count_labels(entry, points, label)
+        stated, labelled = entry.get("num_keypoints"), int((points[:, 2] > 0).sum())
+        if stated is not None and stated != labelled:
+            self._findings.add("num-keypoints", f"{label}: says {shown(stated)}, {labelled} are labelled")
         x, y, visibility = points.T
         outside = (visibility > 0) & ((x < 0) | (y < 0) | (x > photo.width) | (y > photo.height))
         for index in np.flatnonzero(outside):
             where = f"{x[index]:g}, {y[index]:g} in {photo.width:g} x {photo.height:g}"
             self._findings.add("keypoint-outside", f"{label}: {self._skeleton.keypoints[index]} at {where}")
         return points
-
-    def _count_labels(self, entry: Mapping[str, Any], points: Points, label: str) -> None:
-        stated, labelled = entry.get("num_keypoints"), int((points[:, 2] > 0).sum())
-        if stated is not None and stated != labelled:
-            self._findings.add("num-keypoints", f"{label}: says {shown(stated)}, {labelled} are labelled")
 
     def _box(
         self, entry: Mapping[str, Any], photo: PhotoInfo, labelled: Points | None, label: str
@@ -144,10 +129,8 @@ class PeopleCheck:
             return None
         x, y, width, height = box
         written = ", ".join(f"{value:g}" for value in box)
-        beyond = max(-x, -y, x + width - photo.width, y + height - photo.height)
-        if beyond > _BOX_SLACK:
-            size = f"{photo.width:g} x {photo.height:g}"
-            self._findings.add("box-outside", f"{label}: {written} in {size}")
+        if max(-x, -y, x + width - photo.width, y + height - photo.height) > _BOX_SLACK:
+            self._findings.add("box-outside", f"{label}: {written} in {photo.width:g} x {photo.height:g}")
         if labelled is not None and len(labelled):
             low, high = np.array([x, y]), np.array([x + width, y + height])
             slack = (high - low) / 4

@@ -6,7 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 Severity = Literal["error", "warning", "hint"]
 
@@ -98,28 +98,19 @@ class Problem:
     count: int
     examples: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
 
 class Findings:
-    """Collects: how often each kind occurs, and the first examples."""
+    """Collects: how often each kind occurs, the first examples, and how many errors there are so far."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._examples: defaultdict[str, list[str]] = defaultdict(list)
-        self._errors = 0
-
-    @property
-    def errors(self) -> int:
-        """How many errors there are so far."""
-        return self._errors
+        self.errors = 0
 
     def add(self, kind: str, example: str) -> None:
         """One more of a kind of ``KINDS``."""
         self._counts[kind] += 1
-        self._errors += KINDS[kind].severity == "error"
+        self.errors += KINDS[kind].severity == "error"
         if len(self._examples[kind]) < EXAMPLES:
             self._examples[kind].append(example)
 
@@ -151,7 +142,7 @@ def to_json(problems: Sequence[Problem]) -> str:
     """The problems for programs: an object with ``errors``, ``warnings``, ``hints`` (kinds each) and ``problems``."""
     counts = Counter(problem.severity for problem in problems)
     summary = {"errors": counts["error"], "warnings": counts["warning"], "hints": counts["hint"]}
-    return json.dumps({**summary, "problems": [problem.to_dict() for problem in problems]}, indent=2)
+    return json.dumps({**summary, "problems": [asdict(problem) for problem in problems]}, indent=2)
 
 
 def _counted(problems: Sequence[Problem]) -> str:

@@ -123,16 +123,5 @@ class ClipSamples(Dataset[ClipBatch]):
 
 def collate_clips(samples: Sequence[ClipBatch]) -> ClipBatch:
     """Join clips to a batch."""
-    frames = [sample.frames for sample in samples]
-    pixels = [batch.pixels for batch in frames if batch.pixels is not None]
-    return ClipBatch(
-        Batch(
-            images=torch.cat([batch.images for batch in frames]),
-            heatmaps=torch.cat([batch.heatmaps for batch in frames]),
-            heatmap_weights=torch.cat([batch.heatmap_weights for batch in frames]),
-            offsets=torch.cat([batch.offsets for batch in frames]),
-            offset_weights=torch.cat([batch.offset_weights for batch in frames]),
-            pixels=torch.cat(pixels) if pixels else None,
-        ),
-        torch.cat([sample.resets for sample in samples]),
-    )
+    frames = Batch.joined([sample.frames for sample in samples], torch.cat)
+    return ClipBatch(frames, torch.cat([sample.resets for sample in samples]))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import cv2
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +11,7 @@ from dekrpose.data.clips.clip import Clip, ClipShape, Floats, through_camera, wa
 from dekrpose.data.clips.photos import PhotoClips, filmed
 from dekrpose.data.dataset import KeypointDataset, Person
 from dekrpose.skeletons import COCO_17
-from dekrpose.training.person_mask import long_bone, person_mask
+from dekrpose.training.person_mask import cut_out, hidden_keypoints
 
 MOST_PEOPLE = 2
 """That move over one clip."""
@@ -47,11 +48,8 @@ class CutoutClips:
     def _somebody(self, rng: np.random.Generator) -> tuple[int, Person] | None:
         for _ in range(_ATTEMPTS):
             photo = self.scenes.indices[rng.integers(len(self.scenes.indices))]
-            people = [
-                person
-                for person in self.dataset.photos[photo].people
-                if not person.ignored and (person.keypoints[:, 2] > 0).sum() >= _LABELS
-            ]
+            labelled = self.dataset.photos[photo].labelled
+            people = [person for person in labelled if (person.keypoints[:, 2] > 0).sum() >= _LABELS]
             if people:
                 return photo, people[rng.integers(len(people))]
         return None
@@ -64,20 +62,14 @@ class CutoutClips:
         moved = through_camera(still, matrices, size, mirrored)
         frames, keypoints, ignored = clip.frames.copy(), clip.keypoints.copy(), clip.ignored.copy()
         for time, matrix in enumerate(matrices):
-            alpha, inside = _mask(person, matrix, image.shape[:2], size)
-            frames[time] = np.rint(
-                frames[time] + alpha * (filmed(image, matrix, size).astype(np.float32) - frames[time])
-            )
-            ignored[time] &= ~inside
-            _cover(keypoints[time], inside, ignored[time])
-        return Clip(
-            frames=frames,
-            keypoints=np.concatenate([keypoints, moved], axis=1),
-            labelled=clip.labelled,
-            ignored=ignored,
-            times=clip.times,
-            name=f"{clip.name} and {self.dataset.photos[photo].file_name}",
-        )
+            mask, alpha = cut_out(person, image.shape[:2], matrix, COCO_17, (size, size))
+            seen = filmed(image, matrix, size).astype(np.float32)
+            frames[time] = np.rint(frames[time] + alpha * (seen - frames[time]))
+            ignored[time] &= mask <= 127
+            _cover(keypoints[time], mask > 127, ignored[time])
+        name = f"{clip.name} and {self.dataset.photos[photo].file_name}"
+        people = np.concatenate([keypoints, moved], axis=1)
+        return replace(clip, frames=frames, keypoints=people, ignored=ignored, name=name)
 
 
 def _path(person: Person, times: Floats, size: int, rng: np.random.Generator) -> tuple[Floats, bool]:
@@ -97,30 +89,9 @@ def _path(person: Person, times: Floats, size: int, rng: np.random.Generator) ->
     return np.concatenate([linear, (size * way - linear @ ((low + high) / 2))[..., None]], axis=2), mirrored
 
 
-def _mask(
-    person: Person, matrix: Floats, photo: tuple[int, int], size: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Soft (size, size, 1) and hard (size, size) masks of a person, where its photo is."""
-    placed = person.keypoints.astype(np.float64)
-    placed[:, :2] = placed[:, :2] @ matrix[:, :2].T + matrix[:, 2]
-    height, width = photo
-    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]]) - 0.5
-    outlines = person.segmentation if isinstance(person.segmentation, list) else []
-    polygons = [np.reshape(outline, (-1, 2)) for outline in outlines]
-    if not any(len(polygon) > 4 for polygon in polygons):
-        polygons = []  # nothing, or a box
-    corners, *outline = (points @ matrix[:, :2].T + matrix[:, 2] for points in (corners, *polygons))
-    mask = person_mask(placed, COCO_17, (size, size), outline) & person_mask(placed, COCO_17, (size, size), [corners])
-    soft = cv2.GaussianBlur(mask, (0, 0), 0.6 + 0.03 * long_bone(placed, COCO_17))
-    return np.asarray(soft[..., None] / np.float32(255), np.float32), mask > 127
-
-
 def _cover(keypoints: NDArray[np.float32], inside: NDArray[np.bool_], ignored: NDArray[np.bool_]) -> None:
     """Mark keypoints behind somebody as hidden, and forget people of whom too little is left, in place."""
-    side = len(inside)
-    x, y = np.rint(keypoints[..., :2]).astype(int).clip(0, side - 1).transpose(2, 0, 1)
-    labelled = keypoints[..., 2] > 0
-    hidden = labelled & inside[y, x]
+    labelled, hidden = keypoints[..., 2] > 0, hidden_keypoints(keypoints, inside)
     keypoints[..., 2] = np.where(hidden, 1, keypoints[..., 2])
     for person in np.flatnonzero(hidden.sum(axis=1) > COVERED * np.maximum(labelled.sum(axis=1), 1)):
         xy = keypoints[person, labelled[person], :2]

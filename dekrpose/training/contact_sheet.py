@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from dekrpose.config import OUTPUT_STRIDE
 from dekrpose.errors import DekrPoseError
+from dekrpose.formats import write_whole
 from dekrpose.skeletons import Skeleton
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.crops import PhotoSource
@@ -88,7 +88,9 @@ def contact_sheet(
     names = [photos.photos[photo].file_name for _, _, photo in indices]
     cells = [samples.crop(index).cells for index in indices]
     sheet = draw_samples([samples[index] for index in indices], names, photos.skeleton, cells)
-    _write(path, sheet)
+    _, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, data.tobytes())
     return path
 
 
@@ -290,15 +292,3 @@ def _write_text(sheet: Canvas, text: str, x: int, y: int) -> None:
 
 def _text_width(text: str) -> int:
     return int(cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, _FONT_SCALE, 1)[0][0])
-
-
-def _write(path: Path, sheet: Canvas) -> None:
-    """Under a temporary name first, then rename: what is there is whole."""
-    _, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_bytes(data.tobytes())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dekrpose.data.dataset import Person, Photo
 from dekrpose.skeletons import Skeleton
 from dekrpose.training.crops import Crop, PhotoSource, moved_keypoints
-from dekrpose.training.person_mask import head_keypoints, long_bone, person_mask
+from dekrpose.training.person_mask import cut_out, head_keypoints, hidden_keypoints, long_bone
 
 MOST_PEOPLE = 3
 """That are pasted into one crop."""
@@ -126,17 +126,17 @@ def _paste(crop: Crop, source: PhotoSource, index: int, person: Person, matrix: 
     ahead[:, :2] = ahead[:, :2] @ matrix[:, :2].T + matrix[:, 2]
     left, top, right, bottom = _region(ahead, skeleton, size)
     matrix = matrix - [[0, 0, left], [0, 0, top]]
-    ahead[:, :2] -= (left, top)
-    mask = _mask(photo, person, ahead, skeleton, matrix, (bottom - top, right - left))
+    mask, alpha = cut_out(person, (photo.height, photo.width), matrix, skeleton, (bottom - top, right - left))
     if mask.max() < 128:  # a skeleton without edges
         return None
-    others = [p.keypoints for p in photo.people if p is not person and not p.ignored]
-    if others and _hidden(moved_keypoints(np.stack(others), matrix, mask.shape), mask > 127).sum() > _OTHERS:
-        return None
+    others = [other.keypoints for other in photo.labelled if other is not person]
+    if others:
+        along = moved_keypoints(np.stack(others), matrix, mask.shape)
+        if hidden_keypoints(along, mask > 127).sum() > _OTHERS:
+            return None
     image, ignored = crop.image.copy(), crop.ignored.copy()
     place = slice(top, bottom), slice(left, right)
     extent = (right - left, bottom - top)
-    alpha = cv2.GaussianBlur(mask, (0, 0), 0.6 + 0.03 * long_bone(ahead, skeleton))[..., None] / np.float32(255)
     part = cv2.warpAffine(source.read(index), matrix, extent, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     image[place] = np.rint(image[place] + alpha * (part.astype(np.float32) - image[place]))
     unknown = cv2.warpAffine(source.ignored_mask(index).view(np.uint8), matrix, extent, flags=cv2.INTER_NEAREST)
@@ -156,37 +156,12 @@ def _region(keypoints: NDArray[np.float64], skeleton: Skeleton, size: tuple[int,
     return left, top, right, bottom
 
 
-def _mask(
-    photo: Photo,
-    person: Person,
-    keypoints: NDArray[np.float64],
-    skeleton: Skeleton,
-    matrix: NDArray[np.float64],
-    size: tuple[int, int],
-) -> NDArray[np.uint8]:
-    """Of the person, where its photo is."""
-    shape = person.segmentation if isinstance(person.segmentation, list) else []
-    corners = np.array([[0, 0], [photo.width, 0], [photo.width, photo.height], [0, photo.height]]) - 0.5
-    polygons = [np.reshape(polygon, (-1, 2)) for polygon in shape]
-    if not any(len(polygon) > 4 for polygon in polygons):
-        polygons = []  # nothing, or a box
-    corners, *outline = (points @ matrix[:, :2].T + matrix[:, 2] for points in (corners, *polygons))
-    return person_mask(keypoints, skeleton, size, outline) & person_mask(keypoints, skeleton, size, [corners])
-
-
-def _hidden(keypoints: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(P, K) which labelled keypoints, all of them within the mask's frame, are on the mask."""
-    x, y = np.rint(keypoints[..., :2]).astype(int).transpose(2, 0, 1)
-    height, width = inside.shape
-    return np.asarray((keypoints[..., 2] > 0) & inside[y.clip(0, height - 1), x.clip(0, width - 1)], bool)
-
-
 def _without_covered(
     keypoints: NDArray[np.float32], inside: NDArray[np.bool_], ignored: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
     """People who are still to be seen, hidden keypoints marked; the boxes of the others are set in ``ignored``."""
     keypoints = keypoints.copy()
-    hidden = _hidden(keypoints, inside)
+    hidden = hidden_keypoints(keypoints, inside)
     keypoints[hidden, 2] = 1
     covered = hidden.sum(axis=1) > COVERED * (keypoints[..., 2] > 0).sum(axis=1)
     for person in keypoints[covered]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,17 +82,19 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        return self._each(lambda value: value.to(device, non_blocking=True))
+        return self.joined([self], lambda values: values[0].to(device, non_blocking=True))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        return Batch(
-            images=change(self.images),
-            heatmaps=change(self.heatmaps),
-            heatmap_weights=change(self.heatmap_weights),
-            offsets=change(self.offsets),
-            offset_weights=change(self.offset_weights),
-            pixels=None if self.pixels is None else change(self.pixels),
-        )
+    @classmethod
+    def joined(cls, parts: Sequence[Batch], join: Callable[[list[Tensor]], Tensor]) -> Batch:
+        """One batch of several samples or batches, ``pixels`` too if they have any."""
+        every = {name: [getattr(part, name) for part in parts] for name in vars(parts[0])}
+        joined: dict[str, Any] = {name: None if own[0] is None else join(own) for name, own in every.items()}
+        return cls(**joined)
+
+
+def collate(samples: Sequence[Batch]) -> Batch:
+    """Join samples to a batch."""
+    return Batch.joined(samples, torch.stack)
 
 
 class CachedPhotos:
@@ -196,16 +199,3 @@ def _choose_pixels(weights: Tensor, count: int, rng: np.random.Generator) -> Ten
     order = rng.permutation(len(weighted))
     order = order[np.argsort(~weighted[order], kind="stable")]
     return torch.from_numpy(np.resize(order, count).astype(np.int64))
-
-
-def collate(samples: Sequence[Batch]) -> Batch:
-    """Join samples to a batch."""
-    pixels = [sample.pixels for sample in samples if sample.pixels is not None]
-    return Batch(
-        images=torch.stack([sample.images for sample in samples]),
-        heatmaps=torch.stack([sample.heatmaps for sample in samples]),
-        heatmap_weights=torch.stack([sample.heatmap_weights for sample in samples]),
-        offsets=torch.stack([sample.offsets for sample in samples]),
-        offset_weights=torch.stack([sample.offset_weights for sample in samples]),
-        pixels=torch.stack(pixels) if pixels else None,
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ class PackedPhotos:
     @classmethod
     def pack(cls, photos: CachedPhotos, device: torch.device) -> PackedPhotos:
         """Copy decoded photos and their people to a device: 4 bytes per pixel."""
-        people = [[p.keypoints for p in photo.people if not p.ignored] for photo in photos.photos]
+        people = [[person.keypoints for person in photo.labelled] for photo in photos.photos]
         count, most = len(photos.skeleton), max(1, *map(len, people))
         keypoints = torch.zeros(len(people), most, count, 3)
         parts, sizes = [], []
@@ -88,14 +88,7 @@ class Cells:
 
     def part(self, own: slice) -> Cells:
         """Those of some of the crops."""
-        return replace(
-            self,
-            photos=self.photos[own],
-            boxes=self.boxes[own],
-            matrices=self.matrices[own],
-            mirrored=self.mirrored[own],
-            colors=self.colors[own],
-        )
+        return Cells(**{name: value if name == "most" else value[own] for name, value in vars(self).items()})
 
 
 def render(packed: PackedPhotos, cells: Cells, size: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""A soft mask of a person from its keypoints, for data that has no segmentation."""
+"""Where a person is: along its segmentation, or by its keypoints, for data that has none."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dekrpose.data.dataset import Person
 from dekrpose.skeletons import Skeleton
 
 Floats = NDArray[np.floating]
@@ -69,6 +70,42 @@ def person_mask(
         hull = np.asarray(cv2.convexHull(cloud.astype(np.float32))[:, 0], np.float32)
         cv2.fillConvexPoly(mask, _fixed(hull), 255, cv2.LINE_AA, _SHIFT)
     return mask
+
+
+def cut_out(
+    person: Person, photo: tuple[int, int], matrix: Floats, skeleton: Skeleton, size: tuple[int, int]
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """A person of a photo: along its segmentation where that is a polygon, else along its limbs.
+
+    Args:
+        person: annotated, image pixels.
+        photo: its (height, width); beyond it there is nothing.
+        matrix: (2, 3) image pixels to those of the mask.
+        skeleton: see ``person_mask``.
+        size: (height, width) of the mask.
+
+    Returns:
+        (height, width) from 0 to 255 with a hard edge, and (height, width, 1) from 0 to 1 with a soft one.
+    """
+    placed = person.keypoints.astype(np.float64)
+    placed[:, :2] = placed[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+    height, width = photo
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]]) - 0.5
+    outlines = person.segmentation if isinstance(person.segmentation, list) else []
+    polygons = [np.reshape(outline, (-1, 2)) for outline in outlines]
+    if not any(len(polygon) > 4 for polygon in polygons):
+        polygons = []  # nothing, or a box
+    corners, *outline = (points @ matrix[:, :2].T + matrix[:, 2] for points in (corners, *polygons))
+    mask = person_mask(placed, skeleton, size, outline) & person_mask(placed, skeleton, size, [corners])
+    soft = cv2.GaussianBlur(mask, (0, 0), 0.6 + 0.03 * long_bone(placed, skeleton))
+    return mask, np.asarray(soft[..., None] / np.float32(255), np.float32)
+
+
+def hidden_keypoints(keypoints: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(P, K) which labelled keypoints of (P, K, 3), all of them within the mask's frame, are on the mask."""
+    x, y = np.rint(keypoints[..., :2]).astype(int).transpose(2, 0, 1)
+    height, width = inside.shape
+    return np.asarray((keypoints[..., 2] > 0) & inside[y.clip(0, height - 1), x.clip(0, width - 1)], bool)
 
 
 def _fixed(points: Floats) -> NDArray[np.int32]:

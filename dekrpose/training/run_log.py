@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dekrpose.errors import DekrPoseError
+from dekrpose.formats import write_whole
 
 LOG = "log.jsonl"
 TENSORBOARD = "tensorboard"
@@ -83,9 +84,7 @@ def drop_later_lines(path: Path, step: int) -> None:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if _step(line) <= step]
     if kept != lines:
-        temporary = path.with_name(f"{path.name}.tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, "".join(kept))
 
 
 def _step(line: str) -> float:

@@ -21,6 +21,8 @@ from dekrpose.architectures.parts.scoring_net import OKSScoreNet
 from dekrpose.errors import DekrPoseError
 
 Mode = Literal["paper", "official"]
+Examples = tuple[torch.Tensor, torch.Tensor]
+"""Features (N, F) and targets (N,)."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,8 @@ def train_scoring_net(
         raise DekrPoseError(f"{len(features)} poses are nothing to learn from; use more photos, or held_out=0")
     if config.mode == "official":
         targets = np.where(targets == 1, np.float32(0), targets)
-    learnt = _tensors(features, targets, ~aside)
-    held = _tensors(features, targets, aside) if aside.any() else None
+    tensors = torch.from_numpy(features), torch.from_numpy(np.float32(targets))
+    learnt, held = ((tensors[0][rows], tensors[1][rows]) for rows in (~aside, aside))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         net = OKSScoreNet(features.shape[1])
@@ -124,8 +126,8 @@ def train_scoring_net(
             raise DekrPoseError(
                 f"the scoring net diverged in epoch {number + 1}; try a learning rate below {config.learning_rate:g}"
             )
-        history.append(Epoch(error, None if held is None else _mean_square_error(net, *held)))
-        current = history[-1].held_out_error
+        current = _error(net, held)
+        history.append(Epoch(error, current))
         if current is None or current < least:
             best, least = copy.deepcopy(net.state_dict()), math.inf if current is None else current
     net.load_state_dict(best)
@@ -140,31 +142,21 @@ def hold_out(photos: NDArray[np.int64], share: float, seed: int) -> NDArray[np.b
     return np.asarray(np.isin(photos, chosen), np.bool_)
 
 
-@torch.inference_mode()
-def _mean_square_error(net: nn.Module, features: torch.Tensor, targets: torch.Tensor) -> float:
-    """Of a net's answers to (N, F) features; targets are (N,)."""
-    return float(nn.functional.mse_loss(net(features), targets))
-
-
 def _epoch(
-    net: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    learnt: tuple[torch.Tensor, torch.Tensor],
-    order: torch.Tensor,
-    batch_size: int,
+    net: nn.Module, optimizer: torch.optim.Optimizer, learnt: Examples, order: torch.Tensor, batch_size: int
 ) -> float:
-    features, targets = learnt
+    """Learn every example once; the mean square error while learning."""
     total = torch.zeros(())
     for rows in torch.split(order, batch_size):
-        loss = nn.functional.mse_loss(net(features[rows]), targets[rows])
+        loss = nn.functional.mse_loss(net(learnt[0][rows]), learnt[1][rows])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total += loss.detach() * len(rows)
-    return float(total) / len(targets)
+    return float(total) / len(learnt[1])
 
 
-def _tensors(
-    features: NDArray[np.float32], targets: NDArray[np.float32], rows: NDArray[np.bool_]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(features[rows]), torch.from_numpy(np.float32(targets[rows]))
+@torch.inference_mode()
+def _error(net: nn.Module, held: Examples) -> float | None:
+    """The mean square error of examples held out; None without any."""
+    return float(nn.functional.mse_loss(net(held[0]), held[1])) if len(held[1]) else None

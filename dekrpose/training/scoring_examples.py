@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import uuid
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,17 +17,15 @@ from numpy.typing import NDArray
 
 from dekrpose.architectures.parts.scoring_net import TORSO_EDGES, pose_features
 from dekrpose.data.dataset import KeypointDataset
-from dekrpose.data.oks import oks_matrix
 from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation.evaluate import predictor
-from dekrpose.evaluation.metrics import in_ignored_box
+from dekrpose.evaluation.metrics import best_oks
 from dekrpose.evaluation.predictions import Prediction, Predictions, collect
+from dekrpose.formats import write_whole
 from dekrpose.skeletons import Skeleton
 
 if TYPE_CHECKING:
     from dekrpose.estimator import PoseEstimator
-
-_MATCH_OKS = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,26 +44,6 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.targets)
-
-
-def collect_examples(
-    estimator: PoseEstimator,
-    dataset: KeypointDataset,
-    *,
-    cache: str | Path | None = None,
-    limit: int | None = None,
-    progress: bool = True,
-    **options: Any,
-) -> Examples:
-    """Run a model over annotated photos and say of every pose how well it fits; see ``examples_of``.
-
-    Args:
-        estimator, dataset, cache, limit, progress, options: as for ``collect_predictions``.
-
-    Raises:
-        DekrPoseError: as ``collect_predictions``.
-    """
-    return examples_of(collect_predictions(estimator, dataset, cache=cache, limit=limit, progress=progress, **options))
 
 
 def collect_predictions(
@@ -108,10 +86,7 @@ def collect_predictions(
 
 
 def examples_of(predictions: Predictions) -> Examples:
-    """Features and OKS of every predicted pose.
-
-    A pose that fits nobody (best OKS below 0.5) is left out when at least half of its keypoints lie in the box of an
-    ignored person, a crowd or somebody unlabelled: nobody can say how good it is.
+    """Features and OKS of every predicted pose that can be judged, see ``best_oks``.
 
     Raises:
         DekrPoseError: the skeleton has too few edges.
@@ -121,19 +96,10 @@ def examples_of(predictions: Predictions) -> Examples:
     features = [np.zeros((0, 3 * len(skeleton.edges) + len(skeleton)), np.float32)]
     targets, photos = [np.zeros(0)], [np.zeros(0, np.int64)]
     for index, (photo, found) in enumerate(zip(predictions.photos, predictions.people, strict=True)):
-        people = [person for person in photo.people if not person.ignored]
-        oks = oks_matrix(
-            found.keypoints,
-            [person.keypoints for person in people],
-            [person.area for person in people],
-            skeleton.sigmas,
-        ).max(axis=1, initial=0.0)
-        judged = [
-            row for row, pose in enumerate(found.keypoints) if oks[row] >= _MATCH_OKS or not in_ignored_box(pose, photo)
-        ]
+        best, judged = best_oks(found.keypoints, photo, skeleton)
         features.append(features_of(found, skeleton)[judged])
-        targets.append(oks[judged])
-        photos.append(np.full(len(judged), index))
+        targets.append(best[judged])
+        photos.append(np.full(judged.sum(), index))
     return Examples(np.concatenate(features), np.concatenate(targets).astype(np.float32), np.concatenate(photos))
 
 
@@ -174,22 +140,18 @@ def _write_cache(path: Path, made_from: str, predictions: Predictions) -> None:
     people = predictions.people
     channels = len(predictions.dataset.skeleton)
     nobody = Prediction.of([], [], [], channels)
+    stored = io.BytesIO()
+    np.savez(
+        stored,
+        made_from=np.array(made_from),
+        seconds=np.array(predictions.seconds),
+        counts=np.array([len(found) for found in people], np.int64),
+        keypoints=np.concatenate([nobody.keypoints, *(found.keypoints for found in people)]),
+        keypoint_scores=np.concatenate([nobody.keypoint_scores, *(found.keypoint_scores for found in people)]),
+        scores=np.concatenate([nobody.scores, *(found.scores for found in people)]),
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with partial.open("wb") as file:
-            np.savez(
-                file,
-                made_from=np.array(made_from),
-                seconds=np.array(predictions.seconds),
-                counts=np.array([len(found) for found in people], np.int64),
-                keypoints=np.concatenate([nobody.keypoints, *(found.keypoints for found in people)]),
-                keypoint_scores=np.concatenate([nobody.keypoint_scores, *(found.keypoint_scores for found in people)]),
-                scores=np.concatenate([nobody.scores, *(found.scores for found in people)]),
-            )
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, stored.getvalue())
 
 
 def _read_cache(path: Path, made_from: str, dataset: KeypointDataset, limit: int | None) -> Predictions:

@@ -19,6 +19,7 @@ from dekrpose.architectures.dekr.temporal import TemporalDEKR
 from dekrpose.config import ModelConfig
 from dekrpose.data.clips.clip import ClipSource
 from dekrpose.errors import DekrPoseError
+from dekrpose.formats import json_text, write_whole
 from dekrpose.training.clips import ClipBatch, ClipRecipe, ClipSamples, collate_clips
 from dekrpose.training.distributed import Processes
 from dekrpose.training.forward import normalised
@@ -38,25 +39,12 @@ _HEADS = ("heatmap_head.block.", "heatmap_head.final.", "offset_head.groups.")
 
 
 @dataclass(frozen=True)
-class KeptClip:
-    """What a frozen network sees of a clip.
-
-    Attributes:
-        maps: of both heads' transitions, (T, C, h, w), half precision.
-        clip: its targets; the images are not kept.
-    """
-
-    maps: tuple[Tensor, Tensor]
-    clip: ClipBatch
-
-
-@dataclass(frozen=True)
 class MapBatch:
     """B clips as a frozen network sees them.
 
     Attributes:
-        maps: of both heads' transitions, (B * T, C, h, w).
-        clips: targets and resets.
+        maps: of both heads' transitions, (B * T, C, h, w), half precision.
+        clips: targets and resets; the images are not kept.
     """
 
     maps: tuple[Tensor, Tensor]
@@ -153,9 +141,7 @@ class TemporalTrainer(Trainer):
         path = self.folder / CLIPS
         wanted = json.loads(json.dumps({"parts": self.parts, **asdict(self.recipe)}))
         if not path.exists():
-            temporary = path.with_name(f"{CLIPS}.tmp")
-            temporary.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
-            temporary.replace(path)
+            write_whole(path, json_text(wanted))
         elif json.loads(path.read_text(encoding="utf-8")) != wanted:
             raise DekrPoseError(f"{path} belongs to a run on other clips or of other parts; use another folder")
 
@@ -165,7 +151,7 @@ class KeptMaps:
 
     def __init__(self, model: TemporalDEKR, samples: ClipSamples, order: EpochOrder, device: torch.device) -> None:
         self.model, self.samples, self.order, self.device = model, samples, order, device
-        self._clips: list[KeptClip] = []
+        self._clips: list[MapBatch] = []
 
     def __iter__(self) -> Iterator[MapBatch]:
         if not self._clips:
@@ -174,15 +160,13 @@ class KeptMaps:
             self._clips = [self._keep(index) for index in bar]
         for batch in self.order:
             kept = [self._clips[index[2]] for index in batch]
-            clips = [
-                replace(clip.clip, resets=self.samples.resets(index)[None])
-                for clip, index in zip(kept, batch, strict=True)
-            ]
+            resets = [self.samples.resets(index)[None] for index in batch]
+            clips = [replace(clip.clips, resets=own) for clip, own in zip(kept, resets, strict=True)]
             heatmaps, offsets = (torch.cat([clip.maps[head] for clip in kept]) for head in (0, 1))
             yield MapBatch((heatmaps, offsets), collate_clips(clips))
 
     @torch.no_grad()
-    def _keep(self, index: int) -> KeptClip:
+    def _keep(self, index: int) -> MapBatch:
         clip = self.samples[0, 0, index]
         was_training = self.model.training
         heatmaps, offsets = (
@@ -190,7 +174,7 @@ class KeptMaps:
         )
         self.model.train(was_training)
         empty = clip.frames.images[:0]
-        return KeptClip((heatmaps, offsets), replace(clip, frames=replace(clip.frames, images=empty)))
+        return MapBatch((heatmaps, offsets), replace(clip, frames=replace(clip.frames, images=empty)))
 
 
 def transition_maps(model: TemporalDEKR, images: Tensor) -> tuple[Tensor, Tensor]:

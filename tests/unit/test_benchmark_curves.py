@@ -9,7 +9,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dekrpose.benchmark.chart import curve_svg
 from dekrpose.benchmark.curves import Curve, Point, default_values
 from dekrpose.benchmark.memory import CASES, Memory, memory_table, named_cases
 from dekrpose.benchmark.settings import Setting
@@ -74,7 +73,7 @@ def test_usual_points_of_curves() -> None:
 
 
 def test_the_picture_holds_every_point_within_its_frame() -> None:
-    root = ElementTree.fromstring(curve_svg(curve("people", {0: 41.0, 10: 43.0, 30: 47.3})))
+    root = ElementTree.fromstring(curve("people", {0: 41.0, 10: 43.0, 30: 47.3}).svg())
     name = "{http://www.w3.org/2000/svg}"
     circles = root.findall(f".//{name}circle")
     assert len(circles) == 3 * 4

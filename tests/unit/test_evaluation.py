@@ -20,8 +20,8 @@ from dekrpose.commands import eval as command
 from dekrpose.config import ARCHITECTURES, DecodeConfig
 from dekrpose.data.dataset import KeypointDataset
 from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation.evaluate import evaluate, evaluate_estimator, report, sweep, sweep_table
-from dekrpose.evaluation.predictions import Prediction, collect
+from dekrpose.evaluation.evaluate import Report, own_threshold, predictor, report, sweep, sweep_table
+from dekrpose.evaluation.predictions import Predict, Prediction, collect
 
 pytest.importorskip("faster_coco_eval")
 
@@ -52,6 +52,10 @@ def truth(image: NDArray[np.uint8]) -> Found:
     return [found((RIGHT, 0.4), (LEFT, 0.5)), found((LEFT, 0.3)), found()][int(image[0, 0, 0])]
 
 
+def evaluate(predict: Predict, data: KeypointDataset, *, threshold: float = 0.05, limit: int | None = None) -> Report:
+    return report(collect(predict, data, progress=False, limit=limit), threshold)
+
+
 class Estimator:
     """Stands for ``PoseEstimator``: only what the evaluation needs of it."""
 
@@ -76,7 +80,7 @@ class Estimator:
 
 
 def test_ground_truth_reaches_everything(tmp_path: Path) -> None:
-    measured = evaluate(truth, photos(tmp_path), progress=False)
+    measured = evaluate(truth, photos(tmp_path))
     assert (measured.photos, measured.people) == (3, 3)
     assert (measured.pck, measured.recall, measured.precision, measured.false_people) == (1, 1, 1, 0)
     assert math.isnan(measured.recall_small)
@@ -84,15 +88,15 @@ def test_ground_truth_reaches_everything(tmp_path: Path) -> None:
 
 
 def test_nobody_predicted_reaches_nothing(tmp_path: Path) -> None:
-    measured = evaluate(lambda image: ([], [], []), photos(tmp_path), progress=False)
+    measured = evaluate(lambda image: ([], [], []), photos(tmp_path))
     assert (measured.pck, measured.recall, measured.ap["AP"], measured.false_people) == (0, 0, 0, 0)
 
 
 def test_the_threshold_applies_to_all_but_average_precision(tmp_path: Path) -> None:
     data = photos(tmp_path)
-    high = evaluate(predict, data, score_threshold=0.05, progress=False)
+    high = evaluate(predict, data, threshold=0.05)
     assert (high.recall, high.false_people, high.pck) == (pytest.approx(2 / 3), 1, 1)
-    everybody = evaluate(predict, data, score_threshold=0, progress=False)
+    everybody = evaluate(predict, data, threshold=0)
     assert (everybody.recall, everybody.precision) == (1, pytest.approx(3 / 4))
     assert high.ap == pytest.approx(everybody.ap, nan_ok=True)
     assert high.ap["AP50"] == pytest.approx((67 + 34 * 3 / 4) / 101)  # the false person outranks the last right one
@@ -106,7 +110,7 @@ def test_zero_keeps_people_of_negative_score() -> None:
 
 
 def test_limit_counts_the_first_photos_only(tmp_path: Path) -> None:
-    measured = evaluate(predict, photos(tmp_path), progress=False, limit=2)
+    measured = evaluate(predict, photos(tmp_path), limit=2)
     assert (measured.photos, measured.people, measured.ap["AP"]) == (2, 3, pytest.approx(1))
     assert math.isnan(measured.false_people)
     with pytest.raises(ValueError, match="limit must be at least 1"):
@@ -132,7 +136,7 @@ def test_missing_photos_are_told_before_anything_is_predicted(tmp_path: Path) ->
 )
 def test_predictions_that_do_not_fit(tmp_path: Path, answer: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        evaluate(lambda image: answer, photos(tmp_path), progress=False)
+        evaluate(lambda image: answer, photos(tmp_path))
 
 
 def test_a_sweep_needs_one_run(tmp_path: Path) -> None:
@@ -160,9 +164,10 @@ def test_a_report_is_json_and_a_table(tmp_path: Path) -> None:
 
 def test_an_estimator_is_asked_for_everybody(tmp_path: Path) -> None:
     estimator = Estimator()
-    measured = evaluate_estimator(estimator, photos(tmp_path), progress=False, flip_test=True)  # type: ignore[arg-type]
+    measured = evaluate(predictor(estimator, flip_test=True), photos(tmp_path))  # type: ignore[arg-type]
     assert estimator.options == [{"flip_test": True}] * 3
-    assert measured.score_threshold == ARCHITECTURES["tiny"].decode.score_threshold
+    assert measured.photos == 3
+    assert own_threshold(estimator) == ARCHITECTURES["tiny"].decode.score_threshold  # type: ignore[arg-type]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -225,7 +230,10 @@ def test_a_place_that_cannot_be_written_is_told_first(
         run(monkeypatch, "people.json", option, str(tmp_path / "nowhere" / "file"))
 
 
-def test_the_progress_bar_counts_photos_a_second(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_on_a_terminal_the_progress_bar_counts_photos_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     collect(predict, photos(tmp_path))
     assert "photo/s" in capsys.readouterr().err
 

@@ -132,8 +132,6 @@ def test_pck_is_over_human_people_of_its_photos_or_over_everybody(tmp_path: Path
     photos = dataset(tmp_path, ["lsp_1.jpg", "ccp_1.jpg"], annotations).photos
     predicted = [LEFT[None], NOBODY]
     assert metrics.pck(photos, predicted, COCO_17) == 1
-    assert metrics.pck(photos, predicted, COCO_17, sources=None) == pytest.approx(1 / 3)
-    assert metrics.pck(photos, predicted, COCO_17, photo_prefix="") == pytest.approx(1 / 2)
 
 
 def test_everybody_counts_in_files_without_sources(tmp_path: Path) -> None:
@@ -156,7 +154,6 @@ def test_recall_separates_small_people_and_leaves_unlabelled_ones_out(tmp_path: 
     predicted = [np.stack([LEFT, tiny])]
     assert metrics.recall(photos, predicted, COCO_17) == pytest.approx(1 / 2)
     assert metrics.recall(photos, predicted, COCO_17, areas=(0, metrics.SMALL_AREA)) == 1
-    assert metrics.recall(photos, predicted, COCO_17, sources=("human",)) == 1
 
 
 def test_recall_needs_half_an_oks(tmp_path: Path) -> None:

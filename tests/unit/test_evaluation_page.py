@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dekrpose.evaluation.charts import precision_recall_chart, reliability_chart
+from dekrpose.evaluation.errors import Mark, best_and_worst, mark_photos
 from dekrpose.evaluation.evaluate import report
-from dekrpose.evaluation.marks import Mark, best_and_worst, mark_photos
-from dekrpose.evaluation.page import evaluation_page, write_page
-from dekrpose.evaluation.page_style import STYLE
+from dekrpose.evaluation.page import evaluation_page
+from dekrpose.evaluation.page_frame import STYLE
 from dekrpose.evaluation.predictions import Prediction, Predictions
 from dekrpose.evaluation.reliability import reliability_of
+from dekrpose.formats import write_whole
 from dekrpose.skeletons import COCO_17
 
 LEFT, RIGHT, FAR = standing(60, 50), standing(200, 60), standing(600, 50)
@@ -212,9 +213,9 @@ def test_charts_are_well_formed_and_inside_their_frame() -> None:
 
 def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "page.html"
-    write_page(path, "first")
+    write_whole(path, "first")
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
     with pytest.raises(OSError, match="disk"):
-        write_page(path, "second")
+        write_whole(path, "second")
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]

@@ -106,7 +106,7 @@ def test_a_published_name_is_fetched_and_converted_at_each_cold_start_only(
         startup,
         "_PROBE",
         "import sys, json; sys.path[:] = json.loads(sys.argv[1])['path']\n"
-        "from dataclasses import replace\nfrom dekrpose import published\n"
+        "from dataclasses import replace\nfrom dekrpose.hub import published\n"
         f"published.PUBLISHED['dekr-w32-coco'] = {replacement}\n" + startup._PROBE,
     )
     filename = PUBLISHED["dekr-w32-coco"].filename

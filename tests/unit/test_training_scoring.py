@@ -24,7 +24,7 @@ from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation.predictions import Prediction, Predictions
 from dekrpose.skeletons import COCO_17, Skeleton
 from dekrpose.training.scoring import Epoch, ScoringConfig, hold_out, train_scoring_net
-from dekrpose.training.scoring_examples import collect_examples, examples_of
+from dekrpose.training.scoring_examples import collect_predictions, examples_of
 from tests.small_model import write_small_model
 from tests.training_photos import write_dataset
 
@@ -212,21 +212,21 @@ def test_predictions_are_kept_and_read_again(
 ) -> None:
     data, cache = KeypointDataset(photos[0], [photos[1]]), tmp_path / "cache" / "kept.npz"
     estimator = PoseEstimator.from_pretrained(model, device="cpu")
-    first = collect_examples(estimator, data, cache=cache, limit=3, progress=False)
+    first = examples_of(collect_predictions(estimator, data, cache=cache, limit=3, progress=False))
     assert len(first) > 3
     monkeypatch.setattr(PoseEstimator, "estimate_raw", lambda *_, **__: pytest.fail("predicted again"))
-    again = collect_examples(estimator, data, cache=cache, limit=3, progress=False)
+    again = examples_of(collect_predictions(estimator, data, cache=cache, limit=3, progress=False))
     for name in ("features", "targets", "photos"):
         assert np.array_equal(getattr(first, name), getattr(again, name))
     for settings in ({"limit": 2}, {"limit": 3, "flip_test": True}):
         with pytest.raises(DekrPoseError, match="another model, of other photos or with other options"):
-            collect_examples(estimator, data, cache=cache, progress=False, **settings)  # type: ignore[arg-type]
+            collect_predictions(estimator, data, cache=cache, progress=False, **settings)  # type: ignore[arg-type]
     estimator.model.heatmap_head.final.bias.data += 1  # type: ignore[union-attr]
     with pytest.raises(DekrPoseError, match="another model"):
-        collect_examples(estimator, data, cache=cache, limit=3, progress=False)
+        collect_predictions(estimator, data, cache=cache, limit=3, progress=False)
     cache.write_bytes(b"PK")
     with pytest.raises(DekrPoseError, match="delete it"):
-        collect_examples(estimator, data, cache=cache, limit=3, progress=False)
+        collect_predictions(estimator, data, cache=cache, limit=3, progress=False)
 
 
 def run(model: Path, annotations: Path, *more: str | Path) -> int:

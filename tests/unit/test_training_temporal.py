@@ -18,8 +18,7 @@ from dekrpose.config import TemporalConfig
 from dekrpose.data.clips.clip import ClipShape
 from dekrpose.data.clips.drawn import DrawnClips
 from dekrpose.errors import DekrPoseError
-from dekrpose.evaluation.video.compare import PER_FRAME, RESET, Bootstrap, Interval, compare
-from dekrpose.evaluation.video.runs import run_model
+from dekrpose.evaluation.video.compare import PER_FRAME, RESET, Bootstrap, Interval, compare, run_model
 from dekrpose.training.clips import ClipRecipe, ClipSamples, MixedClips
 from dekrpose.training.loader import TargetConfig
 from dekrpose.training.recipes import TrainConfig

@@ -156,8 +156,6 @@ def test_shapes_and_splits_are_checked() -> None:
         ClipShape(frames=0)
     with pytest.raises(ValueError, match="split must be one of"):
         DrawnClips("all", 1)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="frames must stay"):
-        drawn().with_frames(np.zeros((1, 2, 2, 3), np.uint8))
 
 
 def test_nobody_to_film_is_an_error(tmp_path: Path) -> None:

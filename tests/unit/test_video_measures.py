@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dekrpose.data.clips.clip import Clip
+from dekrpose.evaluation.charts import series_chart
 from dekrpose.evaluation.predictions import Prediction
 from dekrpose.evaluation.video.compare import (
     ONE_EURO,
@@ -29,7 +30,7 @@ from dekrpose.evaluation.video.measures import (
     measure,
     motion_products,
 )
-from dekrpose.evaluation.video.page import comparison_page, series_chart
+from dekrpose.evaluation.video.page import comparison_page
 from dekrpose.evaluation.video.precision import AveragePrecision, Detections, areas_of, detections_of
 from dekrpose.evaluation.video.report import controls, criterion, numbers, table, verdict
 from dekrpose.skeletons import COCO_17
@@ -264,5 +265,5 @@ def test_table_numbers_and_page() -> None:
 
 
 def test_the_series_is_plotted_frame_by_frame() -> None:
-    chart = series_chart({"per frame": np.array([0.0, 50.0, 100.0])}, "a clip")
+    chart = series_chart({"per frame": np.array([0.0, 50.0, 100.0])}, "a clip", {})
     assert 'points="44.0,178.0 217.0,106.0 390.0,34.0"' in chart

@@ -76,31 +76,25 @@ MOTIONS: Mapping[Split, Mapping[str, Motion]] = {
 CYCLES: Mapping[Split, tuple[float, float]] = {"train": (0.6, 1.1), "test": (0.75, 1.3)}
 """Slowest and fastest cycles per second."""
 
-# Shares of the body's height: upper arm, forearm, thigh, shank, half the shoulders' and hips' width, torso, neck.
-_PROPORTIONS = np.array([0.165, 0.155, 0.235, 0.235, 0.105, 0.06, 0.29, 0.13])
+PROPORTIONS = np.array([0.165, 0.155, 0.235, 0.235, 0.105, 0.06, 0.29, 0.13])
+"""Shares of the body's height: upper arm, forearm, thigh, shank, half the shoulders' and hips' width, torso, neck."""
 # Nose, eyes, ears around the middle of the head: forward, to the left, up.
 _FACE = np.array([(0.06, 0, -0.01), (0.05, 0.022, 0.015), (0.05, -0.022, 0.015), (0, 0.05, 0.005), (0, -0.05, 0.005)])
 
 
 def body(rng: np.random.Generator, times: Floats, motion: Motion, cycles: tuple[float, float]) -> Floats:
-    """One person's keypoints in shares of its height: to the image's right, down, towards the camera.
+    """(T, 17, 3) one person's keypoints in shares of its height: to the image's right, down, towards the camera.
 
-    Args:
-        rng: decides build, direction and how the motion is done.
-        times: (T,) seconds.
-        motion: see ``MOTIONS``.
-        cycles: slowest and fastest pace of the motion, cycles a second.
-
-    Returns:
-        (T, 17, 3), the middle of the hips near the origin.
+    The middle of the hips stays near the origin. ``rng`` decides build, direction and how the motion is done;
+    ``cycles`` are the slowest and fastest paces, cycles a second.
     """
-    limbs = _PROPORTIONS * rng.uniform(0.92, 1.08, len(_PROPORTIONS))
+    limbs = PROPORTIONS * rng.uniform(0.92, 1.08, len(PROPORTIONS))
     cycle = 2 * np.pi * (rng.uniform(*cycles) * times + rng.random())
     angles = _angles(rng, times, cycle, motion)
     heading = rng.uniform(-np.pi, np.pi) + wander(rng, times, 1, 0.5)[:, 0]
     lean = rng.uniform(-0.05, 0.2) + wander(rng, times, 1, 0.1)[:, 0]
     gaze = wander(rng, times, 1, 0.4)[:, 0] + rng.uniform(-0.4, 0.4)
-    points = _posed(angles, limbs, lean, gaze)
+    points = posed(angles, limbs, lean, gaze)
     points[..., 2] += 0.02 * np.sin(2 * cycle)[:, None]
     forward, left, up = np.moveaxis(points, -1, 0)
     cosine, sine = np.cos(heading)[:, None], np.sin(heading)[:, None]
@@ -125,8 +119,17 @@ def _angles(rng: np.random.Generator, times: Floats, cycle: Floats, motion: Moti
     return angles
 
 
-def _posed(angles: Floats, limbs: Floats, lean: Floats, gaze: Floats) -> Floats:
-    """(T, 17, 3) forward, to the left, up, from the middle of the hips."""
+def posed(angles: Floats, limbs: Floats, lean: Floats, gaze: Floats) -> Floats:
+    """Where joints put keypoints.
+
+    Args:
+        angles: (T, 2 sides, joints), left first, radians; see ``JOINTS``.
+        limbs: (8,) as ``PROPORTIONS``.
+        lean, gaze: (T,) of the torso forward, of the face to the left; radians.
+
+    Returns:
+        (T, 17, 3) forward, to the left, up, from the middle of the hips, in shares of the body's height.
+    """
     upper, fore, thigh, shank, shoulder, hip, torso, neck = limbs
     points = np.zeros((len(angles), 17, 3))
     spine = np.stack([np.sin(lean), 0 * lean, np.cos(lean)], -1)

@@ -41,12 +41,6 @@ class Clip:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def with_frames(self, frames: NDArray[np.uint8]) -> Clip:
-        """The same people under other pictures: what corruption leaves as it was."""
-        if frames.shape != self.frames.shape:
-            raise ValueError(f"frames must stay {self.frames.shape}, got {frames.shape}")
-        return replace(self, frames=frames)
-
     def in_order(self, order: NDArray[np.intp]) -> Clip:
         """The same frames in another order, at the old times."""
         parts = {name: getattr(self, name)[order] for name in ("frames", "keypoints", "labelled", "ignored")}

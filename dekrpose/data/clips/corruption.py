@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -19,13 +20,7 @@ _GAP = (2, 5)  # good frames between bursts
 def corrupt(clip: Clip, kind: str, rng: np.random.Generator) -> tuple[Clip, NDArray[np.bool_]]:
     """Spoil a clip's pictures in bursts of 1 to 5 frames with good ones between; its people stay what they are.
 
-    Args:
-        clip: not changed.
-        kind: one of ``CORRUPTIONS``, or "clean".
-        rng: decides when and how.
-
-    Returns:
-        The clip, and (T,) which frames were spoilt.
+    The kind is "clean" or one of ``CORRUPTIONS``; also says (T,) which frames were spoilt.
 
     Raises:
         ValueError: there is no such kind.
@@ -43,7 +38,7 @@ def corrupt(clip: Clip, kind: str, rng: np.random.Generator) -> tuple[Clip, NDAr
         frames[start:stop] = CORRUPTIONS[kind](frames[start:stop], before, rng)
         spoilt[start:stop] = True
         start = stop + int(rng.integers(_GAP[0], _GAP[1] + 1))
-    return clip.with_frames(frames), spoilt
+    return replace(clip, frames=frames), spoilt
 
 
 def _blur(frames: Frames, before: Frames | None, rng: np.random.Generator) -> Frames:

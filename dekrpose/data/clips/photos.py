@@ -30,9 +30,7 @@ class PhotoClips:
         if dataset.skeleton.keypoints != COCO_17.keypoints:
             raise DekrPoseError(f"clips need COCO's 17 keypoints, {dataset.path} has {len(dataset.skeleton)} others")
         self.dataset = dataset
-        self.indices = [
-            index for index, photo in enumerate(dataset.photos) if any(not person.ignored for person in photo.people)
-        ]
+        self.indices = [index for index, photo in enumerate(dataset.photos) if photo.labelled]
         if not self.indices:
             raise DekrPoseError(f"{dataset.path} has nobody with keypoints to film")
 
@@ -43,11 +41,10 @@ class PhotoClips:
         """A clip of the photo with this index among those with people."""
         photo = self.indices[index]
         image, record = self.dataset.read(photo), self.dataset.photos[photo]
-        people = [person for person in record.people if not person.ignored]
+        still = np.stack([person.keypoints for person in record.labelled])
         times = clip_times(rng, shape)
-        center, side = framing(np.stack([person.keypoints for person in people]), rng)
+        center, side = framing(still, rng)
         matrices, mirrored = camera_path(rng, shape, times, center, side)
-        still = np.stack([person.keypoints for person in people])
         keypoints = through_camera(np.broadcast_to(still, (len(times), *still.shape)), matrices, shape.size, mirrored)
         frames = [filmed(image, matrix, shape.size) for matrix in matrices]
         unknown = self.dataset.ignored_mask(photo).astype(np.uint8)
@@ -64,15 +61,7 @@ class PhotoClips:
 
 
 def framing(people: NDArray[np.floating[Any]], rng: np.random.Generator) -> tuple[Floats, float]:
-    """Where a camera looks: around somebody, and how wide to show it whole.
-
-    Args:
-        people: (P, 17, 3) x, y, visibility, image pixels; P at least 1.
-        rng: decides whom.
-
-    Returns:
-        (2,) center and a side, image pixels.
-    """
+    """Where a camera looks: the center (2,) and side, image pixels, of what shows one of (P, 17, 3) people whole."""
     person = people[rng.integers(len(people))]
     xy = person[person[:, 2] > 0, :2].astype(np.float64)
     low, high = xy.min(axis=0), xy.max(axis=0)

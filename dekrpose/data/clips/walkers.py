@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dekrpose.data.clips.bodies import JOINTS, PROPORTIONS, posed
+
 Array = NDArray[np.float64]
 
 NEAREST, FARTHEST = 5.0, 9.0
@@ -15,13 +17,6 @@ NEAREST, FARTHEST = 5.0, 9.0
 _FOCAL = 1000.0  # pixels, for an image 1280 pixels wide
 _CAMERA_HEIGHT = 1.5
 _HALF_WIDTH = 0.5  # of the stage, in shares of the distance: the image shows 0.64
-# Shares of the body's height: upper arm, forearm, thigh, shank, half the shoulders' and the hips' width,
-# the torso between them, and the head above the shoulders.
-_PROPORTIONS = np.array([0.172, 0.157, 0.232, 0.247, 0.105, 0.055, 0.300, 0.115])
-# Nose, eyes and ears around the middle of the head: forward, to the left, up; shares of the body's height.
-_FACE = np.array(
-    [(0.065, 0, 0), (0.05, 0.02, 0.02), (0.05, -0.02, 0.02), (0.0, 0.045, 0.01), (0.0, -0.045, 0.01)]
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,7 @@ def film(random: np.random.Generator, walked: Walk, image_size: tuple[int, int],
     """(F, P, 17, 2) COCO keypoints in image pixels; the camera sways by about ``sway`` pixels."""
     frames, people = walked.headings.shape
     heights = random.uniform(1.5, 1.95, (people, 1))[:, 0]
-    limbs = _PROPORTIONS * random.normal(1, 0.04, (people, len(_PROPORTIONS)))
+    limbs = PROPORTIONS * random.normal(1, 0.04, (people, len(PROPORTIONS)))
     body = heights[None, :, None, None] * _body(walked, limbs)
     right = np.cos(walked.headings)[..., None] * body[..., 0] - np.sin(walked.headings)[..., None] * body[..., 1]
     away = np.sin(walked.headings)[..., None] * body[..., 0] + np.cos(walked.headings)[..., None] * body[..., 1]
@@ -102,32 +97,17 @@ def film(random: np.random.Generator, walked: Walk, image_size: tuple[int, int],
 
 def _body(walked: Walk, limbs: Array) -> Array:
     """(F, P, 17, 3) forward, to the left, up, in shares of the body's height, from the floor below the hips."""
-    upper, fore, thigh, shank, shoulder, hip, torso, head = np.moveaxis(limbs, 1, 0)
-    swing = np.stack([np.sin(walked.steps), -np.sin(walked.steps)])
-    lift = np.stack([np.cos(walked.steps), -np.cos(walked.steps)])
-    thighs = walked.effort * (0.45 * swing + 0.05)
-    shanks = thighs - walked.effort * (0.15 + 0.85 * np.maximum(lift, 0) ** 2)
-    arms = -walked.effort * 0.45 * swing
-    fores = arms + 0.25 + walked.effort * 0.35
-    knees = np.stack([thigh * np.sin(thighs), -thigh * np.cos(thighs)])
-    ankles = knees + np.stack([shank * np.sin(shanks), -shank * np.cos(shanks)])
-    elbows = np.stack([upper * np.sin(arms), -upper * np.cos(arms)])
-    wrists = elbows + np.stack([fore * np.sin(fores), -fore * np.cos(fores)])
-    hips_up = 0.04 - ankles[1].min(axis=0)  # the lower foot is on the floor
-    keypoints = np.zeros((*walked.steps.shape, 17, 3))
-    lean = 0.04 * walked.effort
-    keypoints[..., :5, :] = _FACE
-    keypoints[..., :5, 0] += lean[..., None]
-    keypoints[..., :5, 2] += (hips_up + torso + head)[..., None]
-    for side, sign in enumerate((1, -1)):
-        left = np.stack([np.broadcast_to(sign * width, lean.shape) for width in (shoulder, shoulder + 0.02, hip)])
-        for channel, forward, sideways, up in (
-            (5, lean, left[0], hips_up + torso),
-            (7, lean + elbows[0, side], left[1], hips_up + torso + elbows[1, side]),
-            (9, lean + wrists[0, side], left[1], hips_up + torso + wrists[1, side]),
-            (11, 0 * lean, left[2], hips_up),
-            (13, knees[0, side], left[2], hips_up + knees[1, side]),
-            (15, ankles[0, side], left[2], hips_up + ankles[1, side]),
-        ):
-            keypoints[..., channel + side, :] = np.stack([forward, sideways, up], axis=-1)
-    return keypoints
+    effort, phase = walked.effort[..., None], walked.steps[..., None] + np.array([0, np.pi])
+    angles = np.zeros((*phase.shape, len(JOINTS)))
+    for joint, angle in (
+        ("leg", effort * (0.45 * np.sin(phase) + 0.05)),
+        ("knee", effort * (0.15 + 0.85 * np.maximum(np.cos(phase), 0) ** 2)),
+        ("arm", -effort * 0.45 * np.sin(phase)),
+        ("elbow", 0.25 + 0.35 * effort),
+        ("arm_out", 0.07),
+    ):
+        angles[..., JOINTS.index(joint)] = angle
+    people = zip(angles.swapaxes(0, 1), limbs, 0.13 * walked.effort.T, strict=True)
+    keypoints = np.stack([posed(turned, own, lean, 0 * lean) for turned, own, lean in people], axis=1)
+    keypoints[..., 2] += 0.04 - keypoints[..., 15:, 2].min(axis=-1, keepdims=True)  # the lower foot is on the floor
+    return np.asarray(keypoints, np.float64)

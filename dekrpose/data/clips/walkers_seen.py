@@ -13,6 +13,8 @@ from dekrpose.skeletons import COCO_17
 from dekrpose.tracking.tracks import person_areas
 
 IMAGE_SIZE = (720, 1280)
+RATE, SWAY = 30.0, 10.0
+"""Frames per second, and pixels by which the camera sways."""
 HIDDEN_SHARE = 0.6
 """Who has this share of the keypoints behind nearer people is not detected."""
 LONG_OCCLUSION = 10
@@ -49,14 +51,12 @@ class MadeClip:
         keypoints: (F, P, 17, 2) the truth, image pixels.
         visible: (F, P) who can be detected: in the image and not hidden behind somebody.
         hidden: (F, P) who is in the image but hidden behind somebody.
-        rate: frames per second.
     """
 
     detections: tuple[Poses, ...]
     keypoints: Array
     visible: NDArray[np.bool_]
     hidden: NDArray[np.bool_]
-    rate: float
 
     @property
     def sizes(self) -> Array:
@@ -79,9 +79,7 @@ def make_clip(
     *,
     people: int = 6,
     frames: int = 1200,
-    rate: float = 30.0,
     detector: Detector | None = None,
-    sway: float = 10.0,
     stops: float = 0.0,
     least_occlusions: int = 3,
     see_through: bool = False,
@@ -89,8 +87,8 @@ def make_clip(
     """A clip in which everybody is hidden at least ``least_occlusions`` times for ten frames or longer.
 
     People walk from side to side, each time at another depth; with ``stops`` they also stand still on the way, that
-    many times a second on average, and come out from behind others when no motion foretells it. The camera
-    sways by about ``sway`` pixels. With ``see_through`` nobody is hidden.
+    many times a second on average, and come out from behind others when no motion foretells it. With ``see_through``
+    nobody is hidden.
 
     Paths are drawn anew until that holds, from the same seed, so the same arguments give the same clip.
 
@@ -99,16 +97,16 @@ def make_clip(
     """
     random = np.random.default_rng([seed, people, frames])
     for _ in range(50):
-        walked = walk(random, people, frames, rate, stops)
-        keypoints = film(random, walked, IMAGE_SIZE, rate, sway)
+        walked = walk(random, people, frames, RATE, stops)
+        keypoints = film(random, walked, IMAGE_SIZE, RATE, SWAY)
         covered = _covered(keypoints, walked.places[..., 1])
         middles = keypoints[:, :, 5:13].mean(axis=2)
         inside = ((middles >= 0) & (middles < IMAGE_SIZE[::-1])).all(axis=2)
         hidden = inside & (covered.mean(axis=2) >= HIDDEN_SHARE) & (not see_through)
-        clip = MadeClip((), keypoints, inside & ~hidden, hidden, rate)
+        clip = MadeClip((), keypoints, inside & ~hidden, hidden)
         if clip.occlusions().min() >= least_occlusions:
             found = _detect(random, clip, covered, walked.places[..., 1], detector or Detector())
-            return MadeClip(found, keypoints, clip.visible, hidden, rate)
+            return MadeClip(found, keypoints, clip.visible, hidden)
     raise ValueError(
         f"no paths of {people} people in {frames} frames hide everybody {least_occlusions} times; "
         "make the clip longer, or ask for fewer occlusions"
@@ -167,7 +165,7 @@ def _detect(
                 skeleton=COCO_17,
                 image_size=IMAGE_SIZE,
                 index=frame,
-                timestamp=frame / clip.rate,
+                timestamp=frame / RATE,
             )
         )
     return tuple(poses)

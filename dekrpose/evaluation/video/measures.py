@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from dekrpose.data.clips.clip import Clip, Floats
-from dekrpose.data.oks import oks_matrix
+from dekrpose.data.oks import assigned, oks_matrix
 from dekrpose.evaluation.predictions import Prediction
 from dekrpose.evaluation.video.precision import Detections, areas_of, detections_of
 from dekrpose.skeletons import COCO_17
@@ -47,13 +46,7 @@ class ClipMeasures:
 
 
 def measure(clip: Clip, found: Sequence[Prediction], threshold: float) -> ClipMeasures:
-    """Compare what was found with a clip's people.
-
-    Args:
-        clip: the truth.
-        found: for each frame, frame pixels.
-        threshold: score from which a pose is shown; for all but AP.
-    """
+    """Compare what was found in each frame, frame pixels, with a clip's people; the threshold holds for all but AP."""
     if len(found) != len(clip):
         raise ValueError(f"expected what was found in each of {len(clip)} frames, got {len(found)}")
     shown = [prediction.shown(threshold) for prediction in found]
@@ -86,12 +79,10 @@ def match(clip: Clip, shown: Sequence[Prediction]) -> tuple[Floats, Floats]:
         present = np.flatnonzero((clip.keypoints[time, ..., 2] > 0).any(axis=1))
         truth, points = clip.keypoints[time, present], shown[time].keypoints
         oks = oks_matrix(points, truth, areas_of(truth), COCO_17.sigmas)
-        rows, columns = linear_sum_assignment(-oks)
         best = np.zeros(len(present))
-        for row, column in zip(rows, columns, strict=True):
-            if oks[row, column] >= SAME:
-                best[column] = oks[row, column]
-                matched[time, present[column]] = points[row]
+        for row, column in assigned(oks, SAME):
+            best[column] = oks[row, column]
+            matched[time, present[column]] = points[row]
         similarities += best.tolist()
     return matched, np.array(similarities)
 
@@ -145,13 +136,8 @@ def motion_products(found: Floats, truth: Floats, sizes: Floats) -> Floats:
 def lag(products: Floats) -> float:
     """Frames by which found motion comes later than the true one: where their correlation is highest.
 
-    Between frames by the parabola through the peak and its neighbours. Negative is ahead of the truth.
-
-    Args:
-        products: (9, 3), sums of ``motion_products``.
-
-    Returns:
-        NaN where nothing moves.
+    From (9, 3) sums of ``motion_products``; between frames by the parabola through the peak and its neighbours.
+    Negative is ahead of the truth, NaN where nothing moves.
     """
     energy = np.sqrt(products[:, 1] * products[:, 2])
     if not (energy > 0).all():

@@ -22,6 +22,7 @@ from dekrpose.evaluation.video.compare import (
 
 _COLUMNS = ("local NMS score", "OKS", "AP", "acceleration error", "lag")
 _DIGITS = (1, 1, 1, 2, 2)
+_ERROR_ON_CLEAN = "the acceleration error on clean clips is not significantly higher"
 
 
 @dataclass(frozen=True)
@@ -61,30 +62,18 @@ def criterion(results: Results, bootstrap: Bootstrap) -> list[Finding]:
     out 0, loses nothing significant on clean clips, and lags no more than the filter.
     """
     conditions = conditions_of(results)
-    spoilt = [condition for condition in conditions if condition != "clean"]
+    spoilt, clean = [[name for name in conditions if (name == "clean") == wanted] for wanted in (False, True)]
     findings = []
-    if spoilt:
-        precision = bootstrap.precision(TEMPORAL, PER_FRAME, spoilt)
-        jitter = bootstrap.acceleration(TEMPORAL, PER_FRAME, spoilt)
-        findings += [
-            Finding("AP is higher under corruption", precision.above, f"by {words(precision)} points"),
-            Finding(
-                "the acceleration error is lower under corruption", jitter.below, f"by {words(jitter)} % of a size"
-            ),
-        ]
-    if "clean" in conditions:
-        precision = bootstrap.precision(TEMPORAL, PER_FRAME, ["clean"])
-        jitter = bootstrap.acceleration(TEMPORAL, PER_FRAME, ["clean"])
-        findings += [
-            Finding(
-                "AP on clean clips is not significantly lower", not precision.below, f"by {words(precision)} points"
-            ),
-            Finding(
-                "the acceleration error on clean clips is not significantly higher",
-                not jitter.above,
-                f"by {words(jitter)} % of a size",
-            ),
-        ]
+    for chosen, better, error, surely in (
+        (spoilt, "AP is higher under corruption", "the acceleration error is lower under corruption", True),
+        (clean, "AP on clean clips is not significantly lower", _ERROR_ON_CLEAN, False),
+    ):
+        if chosen:
+            precision = bootstrap.precision(TEMPORAL, PER_FRAME, chosen)
+            jitter = bootstrap.acceleration(TEMPORAL, PER_FRAME, chosen)
+            holds = (precision.above, jitter.below) if surely else (not precision.below, not jitter.above)
+            findings.append(Finding(better, holds[0], f"by {words(precision)} points"))
+            findings.append(Finding(error, holds[1], f"by {words(jitter)} % of a size"))
     late = bootstrap.lag(TEMPORAL, ONE_EURO, conditions)
     return [*findings, Finding("it lags no more than the filter", late.value <= 0, f"by {words(late)} frames")]
 
@@ -113,12 +102,8 @@ def verdict(findings: Sequence[Finding]) -> str:
     """The findings line by line, and whether all hold."""
     lines = [f"{'yes' if finding.holds else 'NO '}  {finding.words}: {finding.numbers}" for finding in findings]
     failed = sum(not finding.holds for finding in findings)
-    last = (
-        "The memory passes the criterion."
-        if not failed
-        else f"The memory does not pass: {failed} of {len(findings)} do not hold."
-    )
-    return "\n".join([*lines, last])
+    last = f"does not pass: {failed} of {len(findings)} do not hold." if failed else "passes the criterion."
+    return "\n".join([*lines, f"The memory {last}"])
 
 
 def numbers(results: Results, findings: Sequence[Finding]) -> dict[str, Any]:

@@ -1,4 +1,37 @@
-"""The style sheet of a report: narrow and wide windows, light and dark."""
+"""What HTML pages of measurements share: everything inside, no script; narrow and wide windows, light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+
+def html_page(model: str, data: str, command: str, sections: Iterable[str]) -> str:
+    """A whole page: its heading, the command that gives the same numbers, and HTML sections."""
+    title = escape(f"Evaluation of {model} on {data}")
+    head = (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<h1>{escape(model)} <small>on {escape(data)}</small></h1>\n<p><code>{escape(command)}</code></p>\n"
+    )
+    return "\n".join([head, *sections, "</main>\n</body>\n</html>\n"])
+
+
+def section(title: str, content: str, heading: str = "h2") -> str:
+    """A section of HTML content."""
+    return f"<section><{heading}>{escape(title)}</{heading}>{content}</section>"
+
+
+def html_table(head: Sequence[str], rows: Iterable[Sequence[str]], css: str, own: int | None = None) -> str:
+    """A table of a class of the style sheet; the row with the index ``own`` is marked."""
+    titles = "".join(f'<th scope="col">{escape(title)}</th>' for title in head)
+    body = "".join(
+        f"<tr{' class=own' if index == own else ''}>{''.join(f'<td>{escape(value)}</td>' for value in row)}</tr>"
+        for index, row in enumerate(rows)
+    )
+    return f'<div class="wide"><table class="{css}"><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>'
+
 
 STYLE = """
 :root { color-scheme: light dark; --back: #fbfbf9; --card: #ffffff; --ink: #1d2126; --faint: #626973; --line: #dfe2e6;
