@@ -51,6 +51,7 @@ def examine(cache_dir: str | Path | None = None) -> list[Finding]:
             ("numpy", lambda: installation.check_numpy_bridge(installation.share_an_array)),
             ("torchvision", lambda: installation.check_torchvision(packages(), import_torchvision)),
             ("gpu", lambda: _check_gpu(environment)),
+            ("engine", gpu.check_cuda_engine),
             ("tiny", lambda: _check_bundled(packages())),
         )
     ours, clean = cache.cache_folder(cache_dir), "dekrpose models --clean"

@@ -204,6 +204,23 @@ def _architectures(torch: TorchBuild, gpu: NvidiaGpu | None) -> list[Finding]:
     return findings
 
 
+def check_cuda_engine() -> list[Finding]:
+    """Whether the fast engine answers as the plain one does, where there is a CUDA device."""
+    import torch
+
+    from dekrpose.estimator import PoseEstimator
+
+    if not torch.cuda.is_available():
+        return []
+    estimator = PoseEstimator.from_pretrained("tiny", device="cuda", engine="cuda")
+    estimator.warmup()
+    difference: str | None = estimator.engine.difference  # type: ignore[attr-defined]
+    if difference:
+        message = f'the plain engine runs, which is the default; engine="cuda" {difference}'
+        return [Finding("engine", "warning", message)]
+    return [Finding("engine", "ok", 'the plain engine runs, which is the default; engine="cuda" gives the same')]
+
+
 def _digits(architecture: str) -> int:
     return int("".join(re.findall(r"\d", architecture)) or 0)
 

@@ -7,17 +7,13 @@ first answer is compared with the plain engine's. All of it runs on any device, 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from dekrpose.architectures.contract import Found
 from dekrpose.engines.base import Memory, Stages
-from dekrpose.engines.cuda_graphs import Recordings
 from dekrpose.engines.torch import TorchEngine
 from dekrpose.images import Geometry, Pixels
 from dekrpose.images.on_device import normalise, pack, resize_shipment
@@ -25,32 +21,22 @@ from dekrpose.options import Options
 
 logger = logging.getLogger(__name__)
 
-_LAYOUTS = 64
-"""Kinds of input whose layouts are kept."""
 TOLERANCE = 2.0
 """Input pixels that keypoints may lie apart from the plain engine's: devices round otherwise, wrong code is far off."""
-
-GRAPHS = "DEKRPOSE_CUDA_GRAPHS"
-"""Environment variable; "1" records and replays what the device is asked to do."""
 
 
 class CUDAEngine(TorchEngine):
     """Photos are resized, looked at and decoded on the device; suppression alone takes place on the CPU.
 
-    Args:
-        model, device, dtype: see ``Engine``.
-        recordings: of the calls; None: those of CUDA graphs.
+    Attributes:
+        difference: how the first answer differed from the plain engine's, in words, "" when it did not; None before.
     """
 
     name = "cuda"
 
-    def __init__(
-        self, model: nn.Module, device: torch.device, dtype: torch.dtype, recordings: Recordings | None = None
-    ) -> None:
+    def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__(model, device, dtype)
-        self.recordings = Recordings() if recordings is None else recordings
-        self._layouts: dict[object, Any] = {}
-        self._trusted: bool | None = None  # None: not compared yet
+        self.difference: str | None = None
 
     @torch.inference_mode()
     def find(
@@ -61,21 +47,19 @@ class CUDAEngine(TorchEngine):
         memory: Memory | None = None,
     ) -> tuple[list[Found], dict[str, float]]:
         """As ``Engine.find``. A device works while the CPU goes on: "network" is the time until its answer is here."""
-        if memory is not None or self._trusted is False:
-            return super().find(photos, geometries, options, memory)
-        if self._trusted:
+        if self.difference == "" and memory is None:
             return self.find_on_device(photos, geometries, options)
-        plain = super().find(photos, geometries, options)
-        difference = self._difference(photos, geometries, options, plain[0])
-        self._trusted = difference is None
-        if difference is not None:
-            logger.warning("the plain engine goes on in place of the CUDA engine, which %s", difference)
+        plain = super().find(photos, geometries, options, memory)
+        if self.difference is None and memory is None:
+            self.difference = self._compare(photos, geometries, options, plain[0])
+            if self.difference:
+                logger.warning("the plain engine goes on in place of the CUDA engine, which %s", self.difference)
         return plain
 
-    def _difference(
+    def _compare(
         self, photos: Sequence[Pixels], geometries: Sequence[Sequence[Geometry]], options: Options, plain: list[Found]
-    ) -> str | None:
-        """How this engine's answer differs from the plain one's, in words; None when it does not."""
+    ) -> str:
+        """See ``difference``."""
         try:
             found = self.find_on_device(photos, geometries, options)[0]
         except Exception as error:  # whatever it is, the plain engine has an answer
@@ -86,7 +70,7 @@ class CUDAEngine(TorchEngine):
             apart = (own.keypoints - other.keypoints).abs().amax() if len(own.keypoints) else torch.zeros(())
             if not float(apart) <= TOLERANCE:
                 return f"has keypoints {float(apart):.1f} pixels away"
-        return None
+        return ""
 
     @torch.inference_mode()
     def find_on_device(
@@ -97,48 +81,14 @@ class CUDAEngine(TorchEngine):
         with stages("resize"):
             shipment = pack(photos, geometries, pin=self.device.type == "cuda")
             inputs = resize_shipment(shipment.to(self.device))
-        asked = (options.flip_test, options.scales, options.match is not None, options.max_centers)
-        own = (self.model, *asked, shipment.input_sizes)
-
-        def call(images: Sequence[Tensor]) -> Tensor:
-            normalised = (normalise(image, self.config.mean, self.config.std) for image in images)
+        with stages("network"):
+            normalised = (normalise(image, self.config.mean, self.config.std) for image in inputs)
             seen = [self.maps(image, options.flip_test, self.model) for image in normalised]
-            self._layouts[own], values = self.architecture.packed(seen, options)
-            return values
-
-        with stages("network"), single_precision(self.device):
-            values = _to_host(self.recordings(own, call, inputs) if graphs_wanted(self.device) else call(inputs))
+            layout, packed = self.architecture.packed(seen, options)
+            values = _to_host(packed)
         with stages("decode"):
-            layout = self._layouts[own]
             found = [self.architecture.unpacked(row, layout, self.config, options) for row in values]
-        while len(self._layouts) > _LAYOUTS:
-            self._layouts.pop(next(iter(self._layouts)))
         return found, stages.milliseconds
-
-
-@contextmanager
-def single_precision(device: torch.device) -> Iterator[None]:
-    """Within this block convolutions of float32 numbers are float32.
-
-    Otherwise cuDNN rounds them to the 10 bits of TF32, which moves the positions where the offset head looks.
-    """
-    switches = torch.backends.cudnn
-    try:
-        before = switches.allow_tf32 if device.type == "cuda" else False
-    except RuntimeError:  # somebody chose by operator, with PyTorch's newer switches: that stays
-        before = False
-    if before:
-        switches.allow_tf32 = False
-    try:
-        yield
-    finally:
-        if before:
-            switches.allow_tf32 = True
-
-
-def graphs_wanted(device: torch.device) -> bool:
-    """Whether calls shall be recorded: on CUDA, where DEKRPOSE_CUDA_GRAPHS is 1."""
-    return device.type == "cuda" and os.environ.get(GRAPHS) == "1"
 
 
 def _to_host(values: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class TorchEngine(Engine):
         if flip_test:
             both = torch.cat([inputs, self.architecture.mirrored(inputs)])
             inputs = both.contiguous(memory_format=torch.channels_last)
-        with self.autocast():
+        with self.precision():
             maps = network(inputs)
         mirrored = tuple(part[count:] for part in maps) if flip_test else None
         return self.architecture.seen(tuple(part[:count] for part in maps), mirrored, self.config)

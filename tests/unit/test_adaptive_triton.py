@@ -247,6 +247,7 @@ def test_the_probe_finds_that_kernel_and_plain_path_agree(dtype: torch.dtype, gr
 @pytest.fixture
 def nothing_probed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adaptive_triton, "_probed", {})
+    monkeypatch.setenv(adaptive_triton.SWITCH, "1")
 
 
 def probe() -> bool:
@@ -278,12 +279,12 @@ def test_a_kernel_with_other_numbers_is_reported_and_not_used(
 
 
 @pytest.mark.usefixtures("nothing_probed")
-def test_the_switch_turns_the_kernel_off_without_a_word(
+def test_the_kernel_is_off_unless_it_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(adaptive_triton, "adaptive_conv_triton", plain)
     assert probe()
-    monkeypatch.setenv(adaptive_triton.SWITCH, "0")
+    monkeypatch.delenv(adaptive_triton.SWITCH)
     assert not probe()
     assert not caplog.records
 

@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import Distribution
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from dekrpose import PoseEstimator
 from dekrpose.commands.doctor import Finding, add_arguments, gpu, guarded, installation, network, report, storage
 from dekrpose.doctor.findings import export, pip, quote, unset
 from dekrpose.doctor.gpu import NvidiaGpu, TorchBuild
@@ -657,3 +659,16 @@ def test_a_torch_that_started_without_numpy() -> None:
     command = [sys.executable, "-c", WITHOUT_NUMPY]
     result = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE.parent, check=False)
     assert result.stdout.startswith("fault torch cannot read arrays"), result.stderr
+
+
+@pytest.mark.parametrize(("difference", "status"), [("", "ok"), ("found 2 people instead of 3", "warning")])
+def test_the_cuda_engine_is_compared_with_the_plain_one(
+    monkeypatch: pytest.MonkeyPatch, difference: str, status: str
+) -> None:
+    assert gpu.check_cuda_engine() == [] or torch.cuda.is_available()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    answered = SimpleNamespace(warmup=lambda: None, engine=SimpleNamespace(difference=difference))
+    monkeypatch.setattr(PoseEstimator, "from_pretrained", lambda *_, **__: answered)
+    finding = only(gpu.check_cuda_engine())
+    assert finding.status == status
+    assert difference in finding.message

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,8 +17,8 @@ from dekrpose.architectures.contract import Found
 from dekrpose.architectures.dekr.decode import decode
 from dekrpose.architectures.dekr.packed import answer, finish, layout_of
 from dekrpose.engines import VARIABLE, choose_engine
-from dekrpose.engines.cuda import GRAPHS, CUDAEngine, graphs_wanted, single_precision
-from dekrpose.engines.cuda_graphs import Recordings
+from dekrpose.engines.base import single_precision
+from dekrpose.engines.cuda import CUDAEngine
 from dekrpose.images import Geometry, Pixels
 from dekrpose.images.on_device import normalise, pack, resize_shipment
 from tests.nothing_waits import NothingWaits
@@ -124,8 +123,8 @@ def test_nothing_between_photo_and_answer_waits_for_the_device() -> None:
         answer(maps, layout)
 
 
-def engine(estimator: PoseEstimator, recordings: Recordings | None = None) -> CUDAEngine:
-    return CUDAEngine(estimator.model, torch.device("cpu"), torch.float32, recordings)
+def engine(estimator: PoseEstimator) -> CUDAEngine:
+    return CUDAEngine(estimator.model, torch.device("cpu"), torch.float32)
 
 
 def run(path: CUDAEngine, estimator: PoseEstimator, photos: Sequence[Pixels], **options: object) -> list[Tensor]:
@@ -160,85 +159,6 @@ def test_a_device_finds_the_same_people(estimator: PoseEstimator, options: dict[
         torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-2)  # input pixels, there and back
 
 
-def recorder(log: list[str]) -> Callable[..., Callable[[Sequence[Tensor]], Tensor]]:
-    """Records as CUDA graphs do: one place for inputs, one for the result."""
-
-    def record(
-        function: Callable[[Sequence[Tensor]], Tensor], inputs: Sequence[Tensor]
-    ) -> Callable[[Sequence[Tensor]], Tensor]:
-        log.append("record")
-        own = [tensor.clone() for tensor in inputs]
-
-        def replay(inputs: Sequence[Tensor]) -> Tensor:
-            log.append("replay")
-            for place, tensor in zip(own, inputs, strict=True):
-                place.copy_(tensor)
-            return function(own)
-
-        return replay
-
-    return record
-
-
-def double(inputs: Sequence[Tensor]) -> Tensor:
-    return 2 * inputs[0]
-
-
-def test_the_second_call_of_a_kind_records_and_later_ones_replay() -> None:
-    log: list[str] = []
-    recordings = Recordings(recorder(log))
-    for value in range(3):
-        assert recordings("double", double, [torch.full((2,), value)]).tolist() == [2 * value] * 2
-    assert log == ["record", "replay", "replay"]
-    recordings("double", double, [torch.zeros(3)])
-    recordings("other", double, [torch.zeros(2)])
-    assert log == ["record", "replay", "replay"]
-
-
-def test_the_recording_not_used_for_longest_is_forgotten() -> None:
-    log: list[str] = []
-    recordings = Recordings(recorder(log), limit=2)
-    for size in (1, 1, 2, 2, 1, 3, 3):
-        recordings("double", double, [torch.zeros(size)])
-    log.clear()
-    recordings("double", double, [torch.zeros(1)])
-    assert log == ["replay"]
-    recordings("double", double, [torch.zeros(2)])
-    assert log == ["replay"]
-
-
-def test_what_cannot_be_recorded_runs_as_it_is_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    def fail(function: object, inputs: object) -> Callable[[Sequence[Tensor]], Tensor]:
-        raise RuntimeError("operation not permitted when stream is capturing")
-
-    recordings = Recordings(fail)
-    with caplog.at_level(logging.WARNING):
-        for _ in range(4):
-            assert recordings("double", double, [torch.ones(1)]).tolist() == [2]
-    assert len(caplog.records) == 1
-    assert "not permitted" in caplog.text
-
-
-def test_copies_of_recordings_record_anew() -> None:
-    log: list[str] = []
-    recordings = Recordings(recorder(log))
-    for _ in range(2):
-        recordings("double", double, [torch.zeros(1)])
-    copy.deepcopy(recordings)("double", double, [torch.zeros(1)])
-    assert log == ["record", "replay"]
-
-
-def test_recorded_calls_find_the_same_people(estimator: PoseEstimator, monkeypatch: pytest.MonkeyPatch) -> None:
-    log: list[str] = []
-    path = engine(estimator, Recordings(recorder(log)))
-    monkeypatch.setattr("dekrpose.engines.cuda.graphs_wanted", lambda _: True)
-    for size in (64, 80, 90, 64):
-        photos = [photo(size, size)]
-        for own, other in zip(run(path, estimator, photos), expected(estimator, photos), strict=True):
-            torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-2)
-    assert log == ["record", "replay", "replay", "replay"]
-
-
 def test_convolutions_are_not_rounded_to_tf32_meanwhile() -> None:
     switches = torch.backends.cudnn
     before = switches.allow_tf32
@@ -249,13 +169,6 @@ def test_convolutions_are_not_rounded_to_tf32_meanwhile() -> None:
         assert switches.allow_tf32 == before
 
 
-def test_graphs_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not graphs_wanted(torch.device("cuda"))
-    monkeypatch.setenv(GRAPHS, "1")
-    assert graphs_wanted(torch.device("cuda"))
-    assert not graphs_wanted(torch.device("cpu"))
-
-
 def test_an_estimator_on_a_device_gives_the_same_poses(
     estimator: PoseEstimator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,7 +177,7 @@ def test_an_estimator_on_a_device_gives_the_same_poses(
     monkeypatch.setattr(estimator, "engine", engine(estimator))
     estimator.estimate(own)  # the first answer is the plain engine's, and the other is compared with it
     ours = estimator.estimate(own)
-    assert estimator.engine._trusted  # type: ignore[attr-defined]
+    assert estimator.engine.difference == ""  # type: ignore[attr-defined]
     np.testing.assert_allclose(ours.keypoints, plain.keypoints, rtol=0, atol=1e-2)
     np.testing.assert_allclose(ours.scores, plain.scores, rtol=0, atol=1e-5)
     assert set(ours.timing or {}) == set(plain.timing or {})

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 MAX_CHANNELS = 32
 """Wider branches would not fit into a program's registers."""
 SWITCH = "DEKRPOSE_TRITON"
-"""Environment variable; "0" turns the kernel off."""
+"""Environment variable; "1" turns the kernel on, which has not run on a GPU yet."""
 TILE = 64
 """Pixels per program."""
 LAUNCH = {"num_warps": 8, "num_stages": 1}
@@ -58,7 +58,7 @@ def adaptive_conv_triton(features: Tensor, transforms: Tensor, weight: Tensor, p
 
 
 def available(features: Tensor, channels: int) -> bool:
-    """Whether ``adaptive_conv_triton`` can be used: on CUDA, with Triton, unless DEKRPOSE_TRITON=0.
+    """Whether ``adaptive_conv_triton`` can be used: on CUDA, with Triton, and with DEKRPOSE_TRITON=1.
 
     The first question about a device, dtype and width compiles the kernel, runs it on a small map and compares it with
     the plain path; where that fails a warning is logged, once, and the answer is no. Networks that are being exported
@@ -80,7 +80,7 @@ def _into_a_file() -> bool:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator, unused-ignore]
 def _probe(device: torch.device, dtype: torch.dtype, channels: int, gradients: bool) -> bool:
-    if os.environ.get(SWITCH) == "0" or find_spec("triton") is None:
+    if os.environ.get(SWITCH) != "1" or find_spec("triton") is None:
         return False
     key = (device, dtype, channels, gradients)
     if key not in _probed:
