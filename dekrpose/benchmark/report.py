@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dekrpose.architectures.parts.complexity import PARTS
+from dekrpose.architectures.dekr.complexity import PARTS
 from dekrpose.benchmark.settings import Setting
 from dekrpose.benchmark.stages import MATMUL, NETWORK, NETWORK_REST, WHOLE, Timing
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dekrpose.architectures.parts.complexity import PARTS, gmacs_by_part
+from dekrpose.architectures.dekr.complexity import PARTS, gmacs_by_part
 from dekrpose.benchmark.made_up import PlantedNetwork
 from dekrpose.benchmark.settings import LOOP, Setting
 from dekrpose.estimator import PoseEstimator

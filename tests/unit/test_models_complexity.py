@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv
+from dekrpose.architectures.dekr.complexity import MEMORY, complexity, gmacs_by_part, variants
 from dekrpose.architectures.dekr.network import DEKR
-from dekrpose.architectures.parts.complexity import MEMORY, complexity, gmacs_by_part, variants
 from dekrpose.config import ARCHITECTURES, TemporalConfig
 
 PUBLISHED = {

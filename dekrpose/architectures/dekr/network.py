@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv, gather_pixels
 from dekrpose.architectures.dekr.fast import FastPath
 from dekrpose.architectures.dekr.separable import SeparableConv, SeparableHeatmapHead
+from dekrpose.architectures.parts import Backbone, make_backbone
 from dekrpose.architectures.parts.blocks import BasicBlock, conv_bn
-from dekrpose.architectures.parts.efficientnet_lite import EfficientNetLite
-from dekrpose.architectures.parts.hrnet import HRNet, concatenate
-from dekrpose.architectures.parts.mobilenet import MobileNet
-from dekrpose.config import Backbone, BackboneConfig, Branches, EfficientNetLiteConfig, HeadConfig, ModelConfig
+from dekrpose.architectures.parts.hrnet import concatenate
+from dekrpose.config import Branches, HeadConfig, ModelConfig
 
 Pick = Callable[[Tensor], Tensor]
 """Heatmaps (B, K+1, h, w) -> (B, P, 2) integer xy, heatmap pixels, at which offsets are wanted; P is at least 1."""
@@ -222,7 +221,7 @@ class DEKR(nn.Module):
         super().__init__()
         self.config = config
         keypoints = len(config.skeleton)
-        self.backbone = _backbone(config.backbone)
+        self.backbone = make_backbone(config.backbone)
         self.heatmap_head = _heatmap_head(self.backbone.out_channels, keypoints, config.head)
         self.offset_head = OffsetHead(self.backbone.out_channels, keypoints, config.head)
         self.apply(_initialise)  # children first, so an adaptive convolution resets its transform last
@@ -261,12 +260,6 @@ class DEKR(nn.Module):
         return concatenate(self.backbone(images))
 
 
-def _backbone(config: Backbone) -> HRNet | EfficientNetLite | MobileNet:
-    if isinstance(config, BackboneConfig):
-        return HRNet(config)
-    return EfficientNetLite(config) if isinstance(config, EfficientNetLiteConfig) else MobileNet(config)
-
-
 def _heatmap_head(in_channels: int, keypoints: int, config: HeadConfig) -> HeatmapHead | SeparableHeatmapHead:
     if config.heatmaps == "separable":
         return SeparableHeatmapHead(in_channels, keypoints, config.heatmap_channels)
@@ -281,5 +274,5 @@ def _initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=0.001)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, (AdaptiveConv, MobileNet, SeparableConv)):
+    elif isinstance(module, (AdaptiveConv, Backbone, SeparableConv)):
         module.reset_parameters()

@@ -13,6 +13,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dekrpose.architectures.parts.backbone import Backbone
 from dekrpose.architectures.parts.blocks import conv_bn
 from dekrpose.config import EfficientNetLiteConfig
 
@@ -51,7 +52,7 @@ class InvertedBottleneck(nn.Module):
         return cast(Tensor, self.depthwise[1:](out[:, :, :: self.stride, :: self.stride]))
 
 
-class EfficientNetLite(nn.Module):
+class EfficientNetLite(Backbone):
     """(B, 3, H, W) normalised RGB -> one map at stride 4, (B, channels, H/4, W/4). H and W: multiples of 32."""
 
     def __init__(self, config: EfficientNetLiteConfig) -> None:
@@ -69,7 +70,6 @@ class EfficientNetLite(nn.Module):
             InvertedBottleneck(config.channels, config.channels, 3, 1, config.expansion) for _ in _LEVELS
         )
         self.map_channels = [config.channels]
-        self.out_channels = config.channels
 
     def forward(self, images: Tensor) -> list[Tensor]:
         x, levels = self.stem(images), []

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dekrpose.architectures.parts.backbone import Backbone
 from dekrpose.architectures.parts.blocks import BasicBlock, Bottleneck, conv_bn
 from dekrpose.config import BackboneConfig
 
@@ -59,7 +60,7 @@ class HRModule(nn.Module):
         return F.relu(total, inplace=True)
 
 
-class HRNet(nn.Module):
+class HRNet(Backbone):
     """(B, 3, H, W) normalised RGB -> four maps at strides 4, 8, 16, 32 with C, 2C, 4C, 8C channels.
 
     H and W must be multiples of 32.
@@ -85,7 +86,6 @@ class HRNet(nn.Module):
             for index, modules in enumerate(config.modules)
         )
         self.map_channels = channels
-        self.out_channels = sum(channels)
 
     @staticmethod
     def _transition(before: list[int], after: list[int]) -> nn.ModuleList:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dekrpose.architectures.parts.backbone import Backbone
 from dekrpose.architectures.parts.blocks import conv_bn
 from dekrpose.architectures.parts.efficientnet_lite import InvertedBottleneck, top_down
 from dekrpose.config import MobileNetConfig
@@ -97,7 +98,7 @@ class Pyramid(nn.Module):
         return x
 
 
-class MobileNet(nn.Module):
+class MobileNet(Backbone):
     """(B, 3, H, W) normalised RGB -> one map at stride 4: the pyramid's 24 channels, then the path's own.
 
     H and W must be multiples of 32.
@@ -124,7 +125,6 @@ class MobileNet(nn.Module):
             self.laterals.extend(conv_bn(widths[block], own, 1, relu=False) for block in _PATH_BLOCKS)
             self.merges.extend(InvertedBottleneck(own, own, 3, 1, config.expansion) for _ in _PATH_BLOCKS)
         self.map_channels = [PYRAMID_CHANNELS + config.channels]
-        self.out_channels = self.map_channels[0]
 
     def reset_parameters(self) -> None:
         """Weights that keep the size of what passes through, where no batch norm does."""
