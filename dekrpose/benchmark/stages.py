@@ -194,7 +194,7 @@ def network_job(estimator: PoseEstimator, setting: Setting) -> tuple[Callable[[]
 
     def forward() -> Times:
         start = time.perf_counter()
-        with parts.watch(), torch.inference_mode(), estimator.engine.precision():
+        with parts.watch(), torch.inference_mode(), estimator.engine.autocast():
             estimator.model(images)
             clock.wait()
         times = parts.split(1000 * (time.perf_counter() - start))

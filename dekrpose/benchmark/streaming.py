@@ -84,14 +84,14 @@ def measure_streaming(setting: Setting, load: Callable[[Setting], PoseEstimator]
     state: TemporalState | None = None
 
     def alone() -> Times:
-        with torch.inference_mode(), estimator.engine.precision():
+        with torch.inference_mode(), estimator.engine.autocast():
             model(images)
             clock.wait()
         return {}
 
     def stream() -> Times:
         nonlocal state
-        with torch.inference_mode(), estimator.engine.precision():
+        with torch.inference_mode(), estimator.engine.autocast():
             _, state = model.step(images, state)
             clock.wait()
         return {}

@@ -71,35 +71,10 @@ class Engine(ABC):
             ValueError: an option that it cannot serve.
         """
 
-    @contextmanager
-    def precision(self) -> Iterator[None]:
-        """A context in which the network runs in ``dtype``; float32 is all of float32."""
+    def autocast(self) -> torch.autocast:
+        """A context in which the network runs in ``dtype``."""
         half = torch.bfloat16 if self.dtype == torch.float32 else self.dtype
-        with (
-            single_precision(self.device),
-            torch.autocast(self.device.type, dtype=half, enabled=self.dtype != torch.float32),
-        ):
-            yield
-
-
-@contextmanager
-def single_precision(device: torch.device) -> Iterator[None]:
-    """Within this block convolutions of float32 numbers are float32.
-
-    Otherwise cuDNN rounds them to the 10 bits of TF32, which moves the positions where the offset head looks.
-    """
-    switches = torch.backends.cudnn
-    try:
-        before = switches.allow_tf32 if device.type == "cuda" else False
-    except RuntimeError:  # somebody chose by operator, with PyTorch's newer switches: that stays
-        before = False
-    if before:
-        switches.allow_tf32 = False
-    try:
-        yield
-    finally:
-        if before:
-            switches.allow_tf32 = True
+        return torch.autocast(self.device.type, dtype=half, enabled=self.dtype != torch.float32)
 
 
 class Stages:

@@ -38,7 +38,7 @@ class CPUEngine(TorchEngine):
         stages = Stages()
         with stages("resize"):
             inputs = network_input(photos, [scales[0] for scales in geometries], self.config.mean, self.config.std)
-        with stages("network"), self.precision():
+        with stages("network"), self.autocast():
             candidates = self.candidates(inputs, options, stages)
         stages.milliseconds["network"] -= stages.milliseconds.get("decode", 0.0)
         with stages("decode"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,27 @@ class TorchEngine(Engine):
         if flip_test:
             both = torch.cat([inputs, self.architecture.mirrored(inputs)])
             inputs = both.contiguous(memory_format=torch.channels_last)
-        with self.precision():
+        with self.autocast(), single_precision(self.device):
             maps = network(inputs)
         mirrored = tuple(part[count:] for part in maps) if flip_test else None
         return self.architecture.seen(tuple(part[:count] for part in maps), mirrored, self.config)
+
+
+@contextmanager
+def single_precision(device: torch.device) -> Iterator[None]:
+    """Within this block convolutions of float32 numbers are float32.
+
+    Otherwise cuDNN rounds them to the 10 bits of TF32, which moves the positions where the offset head looks.
+    """
+    switches = torch.backends.cudnn
+    try:
+        before = switches.allow_tf32 if device.type == "cuda" else False
+    except RuntimeError:  # somebody chose by operator, with PyTorch's newer switches: that stays
+        before = False
+    if before:
+        switches.allow_tf32 = False
+    try:
+        yield
+    finally:
+        if before:
+            switches.allow_tf32 = True

@@ -17,8 +17,8 @@ from dekrpose.architectures.contract import Found
 from dekrpose.architectures.dekr.decode import decode
 from dekrpose.architectures.dekr.packed import answer, finish, layout_of
 from dekrpose.engines import VARIABLE, choose_engine
-from dekrpose.engines.base import single_precision
 from dekrpose.engines.cuda import CUDAEngine
+from dekrpose.engines.torch import single_precision
 from dekrpose.images import Geometry, Pixels
 from dekrpose.images.on_device import normalise, pack, resize_shipment
 from tests.nothing_waits import NothingWaits
