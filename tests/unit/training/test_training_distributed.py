@@ -231,8 +231,11 @@ def test_torchrun_starts_the_command(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "dekrpose"]
     words += ["train", annotations, "--images", images, "--out", tmp_path / "run", "--init", start, "--size", 64]
     words += ["--epochs", 2, "--batch-size", 2, "--workers", 1, "--device", "cpu"]
+    words += ["--val", annotations, "--val-images", images, "--val-every", 3, "--patience", 2]
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("wrote ") == 1
     assert "16 images in " in done.stdout
     assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["config"]["batch_size"] == 4
+    measured = (tmp_path / "run" / "validation.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in measured] == [3, 4]
