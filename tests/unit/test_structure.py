@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dekrpose
+from tests.photo_way import photo_way
 
 PACKAGE = Path(dekrpose.__file__).parent
 
@@ -258,3 +259,10 @@ def test_importing_changes_nothing(tmp_path: Path) -> None:
     assert seen["events"] == []
     assert list(home.rglob("*")) == []
     assert list(here.rglob("*")) == []
+
+
+def test_the_way_of_a_photo_is_short() -> None:
+    way = photo_way()
+    assert len(way.lines) <= 18
+    assert way.code <= 840
+    assert len(way.climbs) <= 2, way.climbs
