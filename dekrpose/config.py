@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -218,6 +219,10 @@ class DecodeConfig(_Stored):
     def __post_init__(self) -> None:
         if self.match_heatmap not in (None, *get_args(MatchMode)):
             raise ValueError(f"match_heatmap must be one of {get_args(MatchMode)} or null, got {self.match_heatmap!r}")
+        numbers = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "match_heatmap"}
+        wrong = [name for name, value in numbers.items() if value is not None and not math.isfinite(value)]
+        if wrong:
+            raise ValueError(f"{wrong[0]} must be a number, got {numbers[wrong[0]]!r}")
 
 
 @dataclass(frozen=True)
@@ -266,6 +271,8 @@ class ModelConfig(_Stored):
     def __post_init__(self) -> None:
         if self.architecture != "dekr":
             raise ValueError(f"unknown architecture {self.architecture!r}; this version of dekrpose knows 'dekr'")
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise ValueError(f"mean and std must be numbers, std above 0, got {self.mean} and {self.std}")
 
     def without_numbers(self) -> ModelConfig:
         """A copy that claims no accuracy, for weights that are about to change."""

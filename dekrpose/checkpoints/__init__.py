@@ -52,6 +52,9 @@ __all__ = [
 _METADATA_KEY = "dekrpose"
 _RESCORING_PREFIX = "rescoring_net."
 _COUNTER = "num_batches_tracked"
+_LARGEST = 1e18
+"""Products of larger numbers leave single precision."""
+_NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Of batch norm; inference does not need it, and some files leave it out."""
 _WHAT_TO_DO = "pass DEKR weights from dekrpose, the official code or mmpose; `dekrpose models` lists published ones"
 
@@ -119,23 +122,41 @@ def _checkpoint_from(tensors: dict[str, Tensor], metadata: Mapping[str, str]) ->
     expected = shapes_in_file(expected_shapes(config), _family(file_format), shapes)
     network = {**{name: torch.zeros((), dtype=torch.int64) for name in expected if name.endswith(_COUNTER)}, **network}
     check_fits(network, expected)
-    _check_finite({**network, **rescoring})
+    _check_types({**network, **rescoring})
     if rescoring:
         _check_rescoring_net(rescoring, config.skeleton)
     state_dict = {name: _plain(tensor) for name, tensor in _to_ours(network, file_format).items()}
-    return Checkpoint(config, state_dict, {n: _plain(t) for n, t in rescoring.items()} or None, file_format)
+    judged = {name: _plain(tensor) for name, tensor in rescoring.items()}
+    _check_values({**state_dict, **judged})
+    return Checkpoint(config, state_dict, judged or None, file_format)
 
 
-def _check_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are no numbers: a network with a single one finds nobody, anywhere."""
-    floating = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()}
-    # the smallest and the largest are enough: a NaN among the values is both
-    wrong = [name for name, tensor in floating.items() if not bool(torch.stack(tensor.aminmax()).isfinite().all())]
+def _check_types(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are no floating numbers of 16 bits or more; counters may be anything."""
+    wrong = [name for name, own in tensors.items() if own.dtype not in _NUMBERS and not name.endswith(_COUNTER)]
     if wrong:
         raise CheckpointError(
-            f"{len(wrong)} of its tensors hold values that are not finite (first: {wrong[0]}); has its training "
-            "diverged, or was the file damaged? Take another checkpoint"
+            f"{len(wrong)} of its tensors are no weights (first: {wrong[0]} is {tensors[wrong[0]].dtype}); save them "
+            "as float32, float16 or bfloat16, or with `dekrpose convert --int8`"
         )
+
+
+def _check_values(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights of which a network makes no numbers: with a single one it finds nobody, anywhere."""
+    floating = {name: own for name, own in tensors.items() if own.is_floating_point() and own.numel()}
+    # the smallest and the largest are enough: a NaN among the values is both
+    ranges = {name: torch.stack(own.aminmax()) for name, own in floating.items()}
+    faults = {
+        "values that are not finite": [name for name, ends in ranges.items() if not bool(ends.isfinite().all())],
+        "values that no weights have": [name for name, ends in ranges.items() if float(ends.abs().max()) > _LARGEST],
+        "negative variances": [n for n, ends in ranges.items() if n.endswith("running_var") and float(ends[0]) < 0],
+    }
+    for fault, names in faults.items():
+        if names:
+            raise CheckpointError(
+                f"{len(names)} of its tensors hold {fault} (first: {names[0]}); has its training diverged, or was the "
+                "file damaged? Take another checkpoint"
+            )
 
 
 def _family(file_format: str) -> str:
@@ -155,7 +176,7 @@ def _stored_config(metadata: Mapping[str, str]) -> ModelConfig | None:
         return None
     try:
         return ModelConfig.from_dict(json.loads(metadata[_METADATA_KEY]))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"its configuration cannot be read ({error}); it may need a newer dekrpose") from error
 
 
@@ -170,8 +191,15 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Our names and shapes of the network that a configuration describes; no memory is taken for it."""
-    return dict(_network_shapes(config.backbone, config.head, config.skeleton, config.temporal))
+    """Our names and shapes of the network that a configuration describes; no memory is taken for it.
+
+    Raises:
+        CheckpointError: it describes none.
+    """
+    try:
+        return dict(_network_shapes(config.backbone, config.head, config.skeleton, config.temporal))
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        raise CheckpointError(f"its configuration describes no network ({error}); was the file damaged?") from error
 
 
 @lru_cache(maxsize=8)
@@ -238,10 +266,12 @@ def read_rescoring_net(path: str | Path, skeleton: Skeleton | None = None) -> di
                 f"it has no scoring net (l1.weight ... l3.bias); it looks like {describe(_shapes(network))}"
             )
         _check_rescoring_net(rescoring, skeleton)
-        _check_finite(rescoring)
+        _check_types(rescoring)
+        plain = {name: _plain(tensor) for name, tensor in rescoring.items()}
+        _check_values(plain)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return {name: _plain(tensor) for name, tensor in rescoring.items()}
+    return plain
 
 
 def _check_rescoring_net(rescoring: Mapping[str, Tensor], skeleton: Skeleton | None) -> None:

@@ -36,7 +36,7 @@ _LEGACY_PICKLES = 4  # magic number, protocol, system, content
 # What a broken or hostile pickle raises inside torch.load, besides UnpicklingError.
 _UNREADABLE = (
     ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, MemoryError,
-    RuntimeError, TypeError, ValueError, struct.error, pickle.UnpicklingError,
+    RuntimeError, SafetensorError, TypeError, ValueError, struct.error, pickle.UnpicklingError,
 )  # fmt: skip
 
 _STARTS: tuple[tuple[bytes, str, str], ...] = (
@@ -148,7 +148,7 @@ def _read_safetensors(path: Path, with_tensors: bool = True) -> tuple[dict[str, 
             names = list(file.keys()) if with_tensors else []
             # cloned, because the tensors of safe_open stay tied to the file on disk
             return without_integers({name: file.get_tensor(name).clone() for name in names}), file.metadata() or {}
-    except (SafetensorError, OSError, *_UNREADABLE) as error:
+    except (OSError, *_UNREADABLE) as error:
         raise CheckpointError(
             f"the safetensors file is cut off or damaged ({error}); download or copy it again"
         ) from error
@@ -242,10 +242,14 @@ def _state_dict_in(content: Any, depth: int) -> dict[str, Tensor]:
     tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if not tensors:
         raise CheckpointError(f"it holds no weights, only {', '.join(map(repr, list(content)[:5])) or 'an empty dict'}")
-    unusual = next((name for name, tensor in tensors.items() if tensor.is_meta or tensor.layout != torch.strided), None)
+    unusual = next((name for name, tensor in tensors.items() if not _is_plain(tensor)), None)
     if unusual is not None:
         raise CheckpointError(f"its tensor {unusual} holds no plain values; save module.state_dict() of a dense model")
     return tensors
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return not (tensor.is_meta or tensor.is_nested) and tensor.layout == torch.strided
 
 
 def _wrapped(content: Mapping[Any, Any]) -> Mapping[Any, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dekrpose.data.coco_file import Person, Photo, read_content, read_photos
-from dekrpose.errors import DekrPoseError, ImageError
+from dekrpose.errors import DekrPoseError
+from dekrpose.images import decode
 from dekrpose.skeletons import COCO_17, Skeleton
 
 __all__ = ["KeypointDataset", "Person", "Photo", "PhotoFiles", "read_content"]
@@ -56,7 +58,15 @@ class KeypointDataset:
         Raises:
             DekrPoseError: it is nowhere to be found; ``ImageError`` if it is no image.
         """
-        return self._files.read(self.photos[index].file_name)
+        photo = self.photos[index]
+        pixels = self._files.read(photo.file_name)
+        if pixels.shape[:2] != (photo.height, photo.width):
+            raise DekrPoseError(
+                f"{photo.file_name} has {pixels.shape[1]} x {pixels.shape[0]} pixels, but {self.path.name} says "
+                f"{photo.width} x {photo.height}: keypoints would lie in the wrong places; `dekrpose train DATA "
+                "--check` lists all such photos (they are read without their EXIF rotation)"
+            )
+        return pixels
 
     def missing(self) -> list[str]:
         """Names of the photos that none of the given places has."""
@@ -74,6 +84,10 @@ def ignored_mask(photo: Photo) -> NDArray[np.bool_]:
         if person.ignored:
             _fill(mask, person)
     return mask.astype(bool)
+
+
+_BROKEN = (OSError, EOFError, RuntimeError, NotImplementedError, ValueError, zipfile.BadZipFile, zlib.error)
+"""What a damaged or encrypted archive raises."""
 
 
 class PhotoFiles:
@@ -94,8 +108,7 @@ class PhotoFiles:
             elif place.is_file() and tarfile.is_tarfile(place):
                 self._add(_tar_members(place))
             elif place.is_file() and zipfile.is_zipfile(place):
-                names = _open_zip(place, os.getpid()).namelist()
-                self._add({name: _ZipMember(place, name) for name in names if not name.endswith("/")})
+                self._add({name: _ZipMember(place, name) for name in _zip_names(place) if not name.endswith("/")})
             else:
                 problem = "which is none of these" if place.exists() else "which does not exist"
                 raise DekrPoseError(f"images must be a folder, a .tar or a .zip file, got {place}, {problem}")
@@ -113,11 +126,12 @@ class PhotoFiles:
         if member is None:
             example = f"; the archives hold names such as {next(iter(self._members))!r}" if self._members else ""
             raise DekrPoseError(f"photo {name!r} of the annotations is in none of the given places{example}")
-        data = np.frombuffer(member.read_bytes(), np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
-        if image is None:
-            raise ImageError(f"{name} is not a readable image")
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+        try:
+            data = member.read_bytes()
+        except _BROKEN as error:
+            place = f" in {member.path}" if isinstance(member, (_TarMember, _ZipMember)) else ""
+            raise DekrPoseError(f"photo {name!r}{place} cannot be read ({error}); make or copy it again") from error
+        return decode(data, name, exif=False)
 
     def _add(self, members: Mapping[str, _TarMember | _ZipMember]) -> None:
         for name, member in members.items():
@@ -136,7 +150,10 @@ class _TarMember:
     def read_bytes(self) -> bytes:
         with self.path.open("rb") as file:
             file.seek(self.offset)
-            return file.read(self.size)
+            data = file.read(self.size)
+        if len(data) < self.size:
+            raise EOFError("the archive ends within it")
+        return data
 
 
 @dataclass(frozen=True)
@@ -152,6 +169,13 @@ class _ZipMember:
 def _open_zip(path: Path, process: int) -> zipfile.ZipFile:
     """One open file per process: processes that share one would move each other's position."""
     return zipfile.ZipFile(path)
+
+
+def _zip_names(path: Path) -> list[str]:
+    try:
+        return _open_zip(path, os.getpid()).namelist()
+    except _BROKEN as error:
+        raise DekrPoseError(f"{path} is a damaged zip file ({error}); make or copy it again") from error
 
 
 def _is_file(path: Path) -> bool:
@@ -170,7 +194,11 @@ def _tar_members(path: Path) -> dict[str, _TarMember]:
                 if member.isfile()
             }
     except tarfile.ReadError as error:
-        raise DekrPoseError(f"{path} is compressed; photos are read from an uncompressed tar") from error
+        with path.open("rb") as file:
+            packed = file.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
+        if packed:
+            raise DekrPoseError(f"{path} is compressed; photos are read from an uncompressed tar") from error
+        raise DekrPoseError(f"{path} is a damaged tar file ({error}); make or copy it again") from error
 
 
 def _fill(mask: NDArray[np.uint8], person: Person) -> None:

@@ -95,6 +95,7 @@ def load_evaluator() -> Any:
     return faster_coco_eval
 
 
+@np.errstate(all="ignore")  # its far pairs underflow, whatever the program has told NumPy
 def _evaluate(
     dataset: KeypointDataset, results: Iterable[Mapping[str, Any]], photos: Sequence[Photo]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -34,6 +34,7 @@ __all__ = [
     "Color",
     "Geometry",
     "Pixels",
+    "decode",
     "find_images",
     "load",
     "network_input",
@@ -107,11 +108,11 @@ def load(image: Any, *, color: Color = "rgb", exif: bool = True) -> tuple[Pixels
         return _from_pillow(image, "the Pillow image", exif), None
     if isinstance(image, (bytes, bytearray, memoryview)):
         data = bytes(image)
-        return _decode(data, f"the image of {len(data)} bytes", exif), None
+        return decode(data, f"the image of {len(data)} bytes", exif=exif), None
     if isinstance(image, (str, os.PathLike)):
         source = os.fsdecode(image)
         is_url = isinstance(image, str) and re.match(r"[a-z][a-z0-9+.-]+://", image, re.IGNORECASE)
-        return _decode(_fetch(source) if is_url else _read(source), source, exif), source
+        return decode(_fetch(source) if is_url else _read(source), source, exif=exif), source
     raise ImageError(
         f"image must be a path, URL, encoded bytes, Pillow image, uint8 array or uint8 tensor, "
         f"got {type(image).__name__}"
@@ -128,6 +129,8 @@ def _read(source: str) -> bytes:
                 f"image must be a file, {source!r} is a folder; list its images with find_images({source!r})"
             )
         return path.read_bytes()
+    except UnicodeError as error:
+        raise ImageError(f"image must be a path that can be written as bytes, got {source!r}") from error
     except FileNotFoundError:
         raise FileNotFoundError(f"no such image: {source!r}; relative paths start at {Path.cwd()}") from None
 
@@ -135,8 +138,8 @@ def _read(source: str) -> bytes:
 def _fetch(url: str) -> bytes:
     if not url.lower().startswith(("http://", "https://")):
         raise ImageError(f"image must be a path or an http(s) URL, got {url!r}; fetch the file and pass its path")
-    quoted = urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]", errors="surrogateescape")
     try:
+        quoted = urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]", errors="surrogateescape")
         request = urllib.request.Request(quoted, headers={"User-Agent": "dekrpose"})
         with urllib.request.urlopen(request, timeout=URL_TIMEOUT) as response:
             data: bytes = response.read(URL_LIMIT + 1)
@@ -147,8 +150,20 @@ def _fetch(url: str) -> bytes:
     return data
 
 
-def _decode(data: bytes, name: str, exif: bool) -> Pixels:
-    """Decode a file's bytes with OpenCV, the official decoder; Pillow reads the header and steps in."""
+def decode(data: bytes, name: str, *, exif: bool = True) -> Pixels:
+    """Decode a file's bytes with OpenCV, the official decoder; Pillow reads the header and steps in.
+
+    Args:
+        data: of the whole file.
+        name: for messages.
+        exif: as for ``load``.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageError: as for ``load``.
+    """
     _check_kind(data, name)
     try:
         header: PIL.Image.Image | None = PIL.Image.open(BytesIO(data), formats=_pillow_kinds())
@@ -162,7 +177,8 @@ def _decode(data: bytes, name: str, exif: bool) -> Pixels:
     if header is not None and kind in ("JPEG", "MPO") and b"\xff\xd9" not in data[-32:]:
         _check_whole(header, name)
     pixels = None
-    if data and kind != "GIF":  # only recent OpenCVs read GIF: one decoder for all
+    # only recent OpenCVs read GIF, and none of them minds the largest value of a PNM: one decoder for all
+    if data and kind not in ("GIF", "PPM"):
         try:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _READ_FLAGS)
         except Exception:  # as above

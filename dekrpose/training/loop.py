@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import pickle
 import signal
 import sys
 import threading
@@ -355,7 +356,16 @@ class Trainer:
             raise DekrPoseError(f"{here} of {self.processes.count} processes see {path}; use a folder that all see")
         if not here:
             return
-        state = cast(dict[str, Any], torch.load(path, map_location=self.device, weights_only=True))
+        try:
+            state = cast(dict[str, Any], torch.load(path, map_location=self.device, weights_only=True))
+            missing = {"model", "average", "optimizer", "progress", "config"} - state.keys()
+        except (OSError, EOFError, RuntimeError, ValueError, AttributeError, pickle.UnpicklingError) as error:
+            missing = {str(error).split("\n")[0]}
+        if missing:
+            raise DekrPoseError(
+                f"{path} is no whole state of a run ({', '.join(sorted(missing))}); put a good copy there, or use "
+                f"another folder and go on from its weights with --init {self.folder}"
+            )
         changed = changes(state["config"], self._settings())
         teacher = self._taught_by()
         if state.get("teacher", teacher) != teacher:  # older states do not say

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from dekrpose.config import ARCHITECTURES, ModelConfig
 from dekrpose.errors import CheckpointError
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14
 from tests import checkpoint_fixtures as fixtures
+from tests.small_model import SMALL
 
 
 def assert_same(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float = 0.0) -> None:
@@ -331,6 +334,44 @@ def test_weights_that_are_no_numbers_are_refused(file: Path, ours: dict[str, Ten
     broken[name] = broken[name].clone()
     broken[name].view(-1)[3] = value
     assert f"1 of its tensors hold values that are not finite (first: {name})" in refusal(saved(file, broken))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("backbone.layer1.0.conv1.weight", lambda tensor: tensor.double() * 0 + 1e300, "values that are not finite"),
+        ("backbone.layer1.0.conv1.weight", lambda tensor: tensor * 0 + 3e38, "values that no weights have"),
+        ("backbone.bn1.running_var", lambda tensor: tensor * 0 - 1, "negative variances"),
+        ("backbone.layer1.0.conv1.weight", lambda tensor: tensor.to(torch.float8_e4m3fn), "are no weights .*float8"),
+        ("backbone.layer1.0.conv1.weight", lambda tensor: tensor.int(), "are no weights .*int32"),
+        ("backbone.layer1.0.conv1.weight", lambda tensor: tensor.to(torch.int8), "are no weights .*int8"),
+    ],
+)
+def test_weights_of_which_no_network_makes_numbers_are_refused(
+    file: Path, ours: dict[str, Tensor], name: str, change: Callable[[Tensor], Tensor], words: str
+) -> None:
+    assert re.search(words, refusal(saved(file, {**ours, name: change(ours[name])})))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"mean": [math.nan] * 3},
+        {"std": [0, 1, 1]},
+        {"decode": {"score_threshold": math.nan}},
+        {"skeleton": {**SMALL.to_dict()["skeleton"], "edges": [[math.inf, 1]]}},
+        {"backbone": {"width": -3}},
+        {"backbone": {"width": "wide"}},
+    ],
+    ids=str,
+)
+def test_configurations_that_make_no_network_are_refused(
+    file: Path, ours: dict[str, Tensor], values: dict[str, Any]
+) -> None:
+    path, config = file.with_suffix(".safetensors"), {**small_config(file).to_dict(), **values}
+    save_file(ours, path, {"dekrpose": json.dumps(config)})
+    with pytest.raises(CheckpointError, match="configuration"):
+        read_checkpoint(path)
 
 
 def test_a_scoring_net_with_a_nan_is_refused(file: Path) -> None:

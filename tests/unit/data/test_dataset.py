@@ -5,6 +5,7 @@ import json
 import pickle
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ def test_broken_photo_is_an_image_error(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(b"")
     dataset = KeypointDataset(written(tmp_path, content(names=("a.png", "b.png"))))
     for index in (0, 1):
-        with pytest.raises(ImageError, match="not a readable image"):
+        with pytest.raises(ImageError, match="not an image of a kind"):
             dataset.read(index)
 
 
@@ -177,3 +178,45 @@ def test_places_without_photos_are_refused(tmp_path: Path) -> None:
         PhotoFiles([written(tmp_path, {})])
     with pytest.raises(DekrPoseError, match="uncompressed tar"):
         PhotoFiles([packed(tmp_path, "tar.gz")])
+
+
+def test_photos_of_another_size_than_stated_are_refused(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png", size=(8, 12))
+    dataset = KeypointDataset(written(tmp_path, content(annotation())))
+    with pytest.raises(DekrPoseError, match=r"a\.png has 8 x 12 pixels, but .* says 12 x 8"):
+        dataset.read(0)
+
+
+def test_what_estimate_refuses_is_no_photo_of_a_data_set_either(tmp_path: Path) -> None:
+    photos = PhotoFiles([tmp_path])
+    header = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (60000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
+    (tmp_path / "huge.png").write_bytes(header + zlib.crc32(header[12:]).to_bytes(4, "big"))
+    (tmp_path / "sun.jpg").write_bytes(b"\x59\xa6\x6a\x95" + b"\0" * 60)
+    for name in ("huge.png", "sun.jpg"):
+        with pytest.raises(ImageError, match=name):
+            photos.read(name)
+
+
+@pytest.mark.parametrize("damage", ["checksum", "header", "password", "method"])
+def test_photos_in_damaged_archives_are_named(tmp_path: Path, damage: str) -> None:
+    path = packed(tmp_path, "zip")
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"PK\x01\x02")  # of the central directory
+    if damage == "checksum":
+        data[entry + 16] ^= 1
+    elif damage == "header":
+        data[0] ^= 1
+    else:
+        at = 8 if damage == "password" else 10
+        data[entry + at] |= 1 if damage == "password" else 99
+    path.write_bytes(bytes(data))
+    with pytest.raises(DekrPoseError, match=r"'a\.png' in .* cannot be read"):
+        PhotoFiles([path]).read("a.png")
+
+
+def test_a_tar_that_ends_within_a_photo_says_so(tmp_path: Path) -> None:
+    path = packed(tmp_path, "tar")
+    files = PhotoFiles([path])
+    path.write_bytes(path.read_bytes()[:530])
+    with pytest.raises(DekrPoseError, match="ends within it"):
+        files.read("a.png")

@@ -604,3 +604,15 @@ class TestFindImages:
     def test_a_pattern_without_a_match_is_named(self, pattern: str) -> None:
         with pytest.raises(FileNotFoundError, match=pattern.replace("*", r"\*")):
             find_images(["b.jpg", pattern])
+
+
+@pytest.mark.parametrize("largest", [63, 100, 255])
+def test_pnm_counts_to_its_own_largest_value(largest: int) -> None:
+    data = b"P6 2 1 %d\n" % largest + bytes([largest, 0, 0, 0, largest, 0])
+    assert load(data)[0].tolist() == [[[255, 0, 0], [0, 255, 0]]]
+
+
+@pytest.mark.parametrize("path", ["\ud800.jpg", "http://\ud800/x.jpg"])
+def test_names_that_no_file_can_have_are_image_errors(path: str) -> None:
+    with pytest.raises(ImageError):
+        load(path)

@@ -13,8 +13,12 @@ from typing import Any
 import pytest
 import torch
 
+from dekrpose.errors import DekrPoseError
+from dekrpose.training.loader import CachedPhotos
+from dekrpose.training.loop import Trainer
+from dekrpose.training.recipes import TrainConfig
 from tests.small_model import write_small_model
-from tests.training_photos import SMALL, write_dataset
+from tests.training_photos import SMALL, made_up_dataset, write_dataset
 
 STEPS = 40
 EVERY_STEP = "from dekrpose.training import loop; loop.LOG_STEPS = 1; from dekrpose.cli import main; exit(main())"
@@ -96,3 +100,11 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Pa
         assert [record[name] for record in records(cut)] == [record[name] for record in records(whole)], name
     assert [record["step"] for record in records(cut)] == list(range(1, STEPS + 1))
     assert sorted(item.name for item in cut.iterdir()) == sorted(item.name for item in whole.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"no state", b"PK\x03\x04 cut off"])
+def test_a_damaged_state_is_named(tmp_path: Path, content: bytes) -> None:
+    photos = CachedPhotos(made_up_dataset(tmp_path / "data", 4), progress=False)
+    (tmp_path / "last.pt").write_bytes(content)
+    with pytest.raises(DekrPoseError, match=r"last\.pt is no whole state of a run"):
+        Trainer(SMALL, TrainConfig(batch_size=2, workers=0), photos, tmp_path)
