@@ -13,6 +13,8 @@ Heatmaps = Literal["residual", "separable"]
 Branches = Literal["per_keypoint", "grouped_13", "grouped_5", "shared"]
 TemporalKind = Literal["convgru", "gru_offset_flat"]
 """How a network remembers earlier frames (see ``models.temporal``)."""
+Color = Literal["rgb", "bgr"]
+"""Channel order of arrays and tensors."""
 MatchMode = Literal["official", "paper", "weighted"]
 """How keypoints are moved to heatmap peaks (see ``decode.matching``)."""
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from dekrpose.config import DecodeConfig, MatchMode
-from dekrpose.images import Color
+from dekrpose.config import Color, DecodeConfig, MatchMode
 
 MIN_CENTERS = 30
 """Centers that are looked at, however few people are asked for: several may belong to one person."""

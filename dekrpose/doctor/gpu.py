@@ -208,10 +208,10 @@ def check_cuda_engine() -> list[Finding]:
     """Whether the fast engine answers as the plain one does, where there is a CUDA device."""
     import torch
 
-    from dekrpose.estimator import PoseEstimator
-
     if not torch.cuda.is_available():
         return []
+    from dekrpose.estimator import PoseEstimator
+
     estimator = PoseEstimator.from_pretrained("tiny", device="cuda", engine="cuda")
     estimator.warmup()
     difference: str | None = estimator.engine.difference  # type: ignore[attr-defined]

@@ -90,6 +90,7 @@ class Stages:
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         """Add the time of a block to a stage."""
+        self.milliseconds.setdefault(stage, 0.0)  # in the order in which they begin
         start = time.perf_counter()
         yield
-        self.milliseconds[stage] = self.milliseconds.get(stage, 0.0) + 1000 * (time.perf_counter() - start)
+        self.milliseconds[stage] += 1000 * (time.perf_counter() - start)

@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +23,7 @@ import PIL.Image
 import PIL.ImageCms
 import torch
 
+from dekrpose.config import Color
 from dekrpose.errors import ImageError
 from dekrpose.images.resampling import MAX_INPUT_PIXELS, Geometry, Pixels, network_input, resize, to_tensor
 
@@ -41,8 +42,6 @@ __all__ = [
     "resize",
     "to_tensor",
 ]
-
-Color = Literal["rgb", "bgr"]
 
 URL_TIMEOUT = 30.0
 """Seconds that a server may stay silent."""
