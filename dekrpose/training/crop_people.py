@@ -43,8 +43,7 @@ def paper_people(crop: Crop, minimum_keypoints: int = 1) -> CropPeople:
     """
     keypoints = torch.from_numpy(crop.keypoints).clone()
     keypoints[..., :2] /= OUTPUT_STRIDE
-    centers = person_centers(keypoints)
-    centers[:, 2] *= ((keypoints[..., 2] > 0).sum(1) >= minimum_keypoints).float()
+    centers = person_centers(keypoints, minimum_keypoints=minimum_keypoints)
     middle = OUTPUT_STRIDE // 2
     return CropPeople(keypoints, centers, _every_fourth(crop.ignored, middle, middle))
 
