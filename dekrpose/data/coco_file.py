@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dekrpose.data.coco_categories import Categories
 from dekrpose.data.coco_fields import (
     LARGEST,
     MOST_PIXELS,
+    Categories,
     Id,
     as_flag,
     as_id,

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dekrpose.data.dataset import Photo
-from dekrpose.training.affine import SCALE_UNIT, training_affine
 from dekrpose.training.copy_paste import paste_people
-from dekrpose.training.crops import Crop, PhotoSource, Placement, moved_keypoints
+from dekrpose.training.crops import SCALE_UNIT, Crop, PhotoSource, Placement, moved_keypoints, training_affine
 
 
 @dataclass(frozen=True)

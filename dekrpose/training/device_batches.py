@@ -16,8 +16,8 @@ from torch import Tensor
 from dekrpose.architectures.dekr.targets import heatmap_targets, offset_targets, person_centers
 from dekrpose.config import OUTPUT_STRIDE
 from dekrpose.errors import DekrPoseError
-from dekrpose.training.affine import SCALE_UNIT
 from dekrpose.training.augment import AugmentConfig
+from dekrpose.training.crops import SCALE_UNIT
 from dekrpose.training.loader import Batch, CachedPhotos, TargetConfig
 from dekrpose.training.order import EpochOrder
 from dekrpose.training.packed_photos import CELLS, Cells, PackedPhotos, people_of, render

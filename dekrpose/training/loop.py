@@ -26,15 +26,13 @@ from dekrpose.hub import models
 from dekrpose.hub.repositories.repository import WEIGHTS
 from dekrpose.training.device_batches import DeviceBatches
 from dekrpose.training.distributed import Processes, parallel, synchronise_batch_norm
-from dekrpose.training.forward import TrainingForward
-from dekrpose.training.loader import Batch, CachedPhotos, Samples
+from dekrpose.training.forward import Precision, TrainingForward, choose_precision
+from dekrpose.training.loader import Batch, CachedPhotos, Samples, collate
 from dekrpose.training.memory import keep_freed_memory
 from dekrpose.training.optimizers import learning_rate, make_optimizer
 from dekrpose.training.order import EpochOrder, make_loader
-from dekrpose.training.precision import Precision, choose_precision
 from dekrpose.training.recipes import TrainConfig
-from dekrpose.training.run_log import RunLog
-from dekrpose.training.run_state import STATE, Progress, changes, clear_unfinished
+from dekrpose.training.run_log import STATE, Progress, RunLog, changes, clear_unfinished
 from dekrpose.training.teacher import Teacher
 from dekrpose.training.validation import Validation
 
@@ -138,7 +136,7 @@ class Trainer:
         if config.on_device:
             return DeviceBatches(photos, self.order, config.augment, config.targets, config.seed, self.device)
         samples = Samples(photos, config.augment, config.targets, config.seed)
-        return make_loader(samples, self.order, config.workers)
+        return make_loader(samples, self.order, config.workers, collate)
 
     @property
     def total_steps(self) -> int:

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from dekrpose.data.coco_categories import keypoint_names, with_keypoints
-from dekrpose.data.coco_fields import as_name, shown
+from dekrpose.data.coco_fields import as_name, keypoint_names, shown, with_keypoints
 from dekrpose.data.dataset import read_content
 from dekrpose.errors import DekrPoseError
 from dekrpose.formats import parse_json

@@ -7,11 +7,10 @@ import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dekrpose.architectures.dekr.losses import offset_loss
@@ -24,9 +23,9 @@ from dekrpose.training.clips import ClipBatch, ClipRecipe, ClipSamples, collate_
 from dekrpose.training.distributed import Processes
 from dekrpose.training.forward import normalised
 from dekrpose.training.loop import Trainer
-from dekrpose.training.memory import keep_freed_memory, start_method
+from dekrpose.training.memory import keep_freed_memory
 from dekrpose.training.optimizers import make_optimizer
-from dekrpose.training.order import EpochOrder, ProcessLoader, start_worker
+from dekrpose.training.order import EpochOrder, make_loader
 from dekrpose.training.recipes import TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -110,8 +109,9 @@ class TemporalTrainer(Trainer):
         if len(self.order) == 0:
             raise DekrPoseError(f"{recipe.clips} clips do not fill one batch of {config.batch_size}")
         samples = ClipSamples(source, recipe, config.targets, config.seed, repeat=self.is_frozen)
-        kept = KeptMaps(self.model, samples, self.order, self.device) if self.is_frozen else None
-        self.loader = _loader(samples, self) if kept is None else kept  # type: ignore[assignment]
+        self.loader: Any = make_loader(samples, self.order, config.workers, collate_clips)
+        if self.is_frozen:
+            self.loader = KeptMaps(self.model, samples, self.order, self.device)
         self._begin()
 
     @property
@@ -124,7 +124,7 @@ class TemporalTrainer(Trainer):
         clips = batch.clips if isinstance(batch, MapBatch) else batch
         maps = batch.maps if isinstance(batch, MapBatch) else transition_maps(self.model, batch.frames.images)
         if self.parts != "heads":
-            maps = remembered(self.model, maps, clips.resets)
+            maps, _ = self.model.remember((maps[0].float(), maps[1].float()), clips.resets, None)
         frames = clips.frames
         heatmaps = self.model.heatmap_head.from_transition(maps[0].float())
         heat = self.heat_loss(heatmaps, frames.heatmaps, frames.heatmap_weights)
@@ -183,32 +183,7 @@ def transition_maps(model: TemporalDEKR, images: Tensor) -> tuple[Tensor, Tensor
     return model.heatmap_head.transition(features), model.offset_head.transition(features)
 
 
-def remembered(model: TemporalDEKR, maps: tuple[Tensor, Tensor], resets: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps of B * T frames with what the frames before each add; resets is (B, T) bool on the CPU."""
-    assert model.heatmap_memory is not None
-    assert model.offset_memory is not None
-    batch, frames = resets.shape
-    heatmaps, offsets = (
-        memory(part.float().reshape(batch, frames, *part.shape[1:]), None, resets)[0].flatten(0, 1)
-        for memory, part in zip((model.heatmap_memory, model.offset_memory), maps, strict=True)
-    )
-    return heatmaps, offsets
-
-
 def _is_trained(name: str, parts: Parts) -> bool:
     memory = "_memory." in name
     heads = name.startswith(_HEADS)
     return {"heads": heads, "memory": memory, "memory+heads": memory or heads, "all": True}[parts]
-
-
-def _loader(samples: ClipSamples, trainer: TemporalTrainer) -> DataLoader[ClipBatch]:
-    workers = trainer.config.workers
-    return ProcessLoader(
-        samples,
-        batch_sampler=trainer.order,
-        num_workers=workers,
-        collate_fn=collate_clips,
-        worker_init_fn=start_worker,
-        multiprocessing_context=start_method() if workers else None,
-        persistent_workers=workers > 0,
-    )

@@ -26,7 +26,7 @@ from dekrpose.training.loop import Trainer
 from dekrpose.training.optimizers import learning_rate
 from dekrpose.training.order import EpochOrder
 from dekrpose.training.recipes import TrainConfig, paper_recipe
-from dekrpose.training.run_state import Progress
+from dekrpose.training.run_log import Progress
 from tests.small_model import write_small_model
 from tests.training_photos import SMALL, made_up_dataset, write_dataset
 

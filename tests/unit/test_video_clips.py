@@ -18,7 +18,7 @@ from dekrpose.data.clips.scenery import BACKGROUNDS, CLOTH, PATCH
 from dekrpose.data.clips.sequences import FORMATS
 from dekrpose.errors import DekrPoseError
 from dekrpose.skeletons import COCO_17
-from dekrpose.training.clips_cutouts import CutoutClips
+from dekrpose.training.clips import CutoutClips
 from tests.training_photos import made_up_dataset
 
 SHAPE = ClipShape(frames=4, size=96)

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from dekrpose.architectures.dekr.fast import FastDEKR, FastOffsetHead
 from dekrpose.architectures.dekr.network import DEKR, BranchGroup, SharedGroup
-from dekrpose.architectures.dekr.temporal_fast import MemoryBetween
-from dekrpose.architectures.dekr.temporal_memory import FlatGRU, MapMemory
+from dekrpose.architectures.dekr.temporal_memory import FlatGRU, MapMemory, MemoryBetween
 from dekrpose.config import OUTPUT_STRIDE, ModelConfig, TemporalConfig
 
 Maps = tuple[Tensor, Tensor]
