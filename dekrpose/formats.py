@@ -219,12 +219,9 @@ def pandas_table(
     track_ids: NDArray[np.int64] | None,
     skeleton: Skeleton,
 ) -> Any:
-    """A ``pandas.DataFrame`` with one row per keypoint: person, keypoint, x, y, score, person_score.
+    """A ``pandas.DataFrame`` with one row per keypoint: person, keypoint, x, y, score, person_score (and track_id).
 
-    Identities, where there are any, come as a seventh column ``track_id``.
-
-    Raises:
-        ImportError: pandas is missing.
+    ImportError if pandas is missing.
     """
     try:
         import pandas
@@ -248,11 +245,7 @@ def pandas_table(
 def supervision_keypoints(
     keypoints: NDArray[np.float32], keypoint_scores: NDArray[np.float32], scores: NDArray[np.float32]
 ) -> Any:
-    """A ``supervision.KeyPoints`` in image pixels, all of class 0.
-
-    Raises:
-        ImportError: supervision is missing.
-    """
+    """A ``supervision.KeyPoints`` in image pixels, all of class 0; ImportError if supervision is missing."""
     try:
         import supervision
     except ImportError:

@@ -297,12 +297,9 @@ def write_checkpoint(
 
 
 def write_config(path: str | Path, config: ModelConfig, *, source: str | Path) -> None:
-    """Write a file of ours with another configuration: whole or not at all, its tensors exactly as they are stored.
+    """Write ``source``, a file of ours, with another configuration of the same network: its tensors as they are stored.
 
-    Args:
-        path: ends in ``.safetensors``; an existing file is replaced.
-        config: of the same network.
-        source: the file to copy, which may be ``path``.
+    The file, which may be ``source`` itself, appears whole or not at all.
     """
     # copies, because tensors of an open file would keep it from being replaced on Windows
     tensors = {name: tensor.clone() for name, tensor in load_file(source).items()}

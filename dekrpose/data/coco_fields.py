@@ -88,11 +88,9 @@ def _unlabelled(values: list[Any], index: int) -> bool:
 
 
 def region_problem(shape: object, width: float = math.inf, height: float = math.inf) -> str:
-    """Why a ``segmentation`` cannot be read; empty if it can, or if there is none.
+    """Why a ``segmentation``, polygons or run lengths, cannot be read; empty if it can, or if there is none.
 
-    Args:
-        shape: polygons, run lengths, or None.
-        width, height: of the photo, image pixels; infinite where they are not known.
+    Width and height of the photo are image pixels; infinite where they are not known.
     """
     if shape is None or shape == []:
         return ""
@@ -130,11 +128,7 @@ _CROWDPOSE_AS_PUBLISHED = (*CROWDPOSE_14.keypoints[:12], "head", "neck")
 
 
 def read_categories(content: Mapping[str, Any], path: Path) -> list[Mapping[str, Any]]:
-    """The file's categories; empty if it has none.
-
-    Raises:
-        DekrPoseError: they are no list of objects.
-    """
+    """The file's categories; empty if it has none; DekrPoseError if they are no list of objects."""
     categories = content.get("categories")
     if categories is None:
         return []

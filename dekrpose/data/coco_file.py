@@ -146,11 +146,7 @@ def label_of(entry: object, number: int) -> str:
 
 
 def read_photo(record: object, where: str) -> Photo:
-    """An image record, without people.
-
-    Raises:
-        DekrPoseError: a field cannot be read; ``where`` names the record.
-    """
+    """An image record, without people; DekrPoseError if a field cannot be read; ``where`` names the record."""
     if not isinstance(record, dict):
         raise DekrPoseError(f"{where} must be an object, got {shown(record)}")
     photo_id = as_id(_given(record, "id", where))
@@ -185,16 +181,12 @@ def read_image_id(entry: Mapping[str, Any], where: str) -> Id:
 
 
 def read_person(entry: Mapping[str, Any], size: tuple[float, float], keypoints: int, where: str) -> Person:
-    """The person of an annotation; null is as if the field were missing.
+    """The person of an annotation; null is as if the field were missing. DekrPoseError if a field cannot be read.
 
     Args:
-        entry: as in the file.
+        entry: as in the file; ``where`` names it in messages.
         size: width and height of the photo, which run lengths must have; infinite if not known.
         keypoints: K of the skeleton.
-        where: names the annotation, for messages.
-
-    Raises:
-        DekrPoseError: a field cannot be read.
     """
     points = np.asarray(_keypoints(entry, keypoints, where), np.float32).reshape(keypoints, 3)
     given = entry.get("bbox")
@@ -249,11 +241,7 @@ def _source(entry: Mapping[str, Any]) -> str:
 
 
 def _tell(path: Path, categories: Categories, lost: Sequence[Id], photos: Mapping[Id, Photo], found: bool) -> None:
-    """Log what was left out.
-
-    Raises:
-        DekrPoseError: no annotation belongs to a photo.
-    """
+    """Log what was left out; DekrPoseError if no annotation belongs to a photo."""
     if categories.skipped:
         logger.warning("%s: %s", path, categories.words())
     if not lost:

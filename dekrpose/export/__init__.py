@@ -112,13 +112,7 @@ _CANDIDATES = 100
 
 
 def compare(model: DEKR, poses: PoseOutputs, path: Path, *, half: bool) -> Differences:
-    """Run a new file and torch on the same pictures.
-
-    Args:
-        model: the network, normalised images -> heatmaps and offsets.
-        poses: reads people from maps.
-        path: the exported file.
-        half: whether the file's weights were rounded to float16.
+    """Run a new file and torch on the same pictures; ``half``: the file's weights were rounded to float16.
 
     Raises:
         DekrPoseError: they differ by more than rounding; the message says how much.
@@ -172,12 +166,9 @@ def _differences(
 
 
 def _candidates_apart(candidates: Tensor, center_maps: Tensor, offsets: Tensor) -> float:
-    """How far a file's poses at centers are from those of torch's offset map there, input pixels.
+    """How far a file's poses (B, N, K, 3) at centers are from torch's offset map (B, 2K, h, w) there, input pixels.
 
-    Args:
-        candidates: (B, N, K, 3) of the file.
-        center_maps: (B, h, w) of the file; pixels that have a center's very value may be meant.
-        offsets: (B, 2K, h, w) of torch.
+    Pixels of the file's (B, h, w) center maps that have a center's very value may be meant.
     """
     apart = 0.0
     positions = OUTPUT_STRIDE * pose_map(offsets).flatten(2).transpose(1, 2)

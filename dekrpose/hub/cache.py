@@ -82,9 +82,7 @@ def entries(folder: Path) -> list[Entry]:
 def problem(item: Entry, *, thorough: bool = True) -> str | None:
     """What is wrong with weights in the cache; None when they are as they were written.
 
-    Args:
-        item: from ``entries``.
-        thorough: read the whole file and compare its hash, not its size alone.
+    ``thorough`` reads the whole file and compares its hash, not its size alone.
     """
     note = item.provenance
     if not note:

@@ -66,8 +66,7 @@ class ModelInfo:
 def list_models(cache_dir: str | Path | None = None) -> list[ModelInfo]:
     """The models that ``PoseEstimator.from_pretrained`` knows by name: bundled, published, Hugging Face's in the cache.
 
-    Args:
-        cache_dir: where downloads were kept; None is the usual place. Nothing is fetched.
+    ``cache_dir`` is where downloads were kept; None is the usual place. Nothing is fetched.
     """
     models = [_bundled_info()] if _TINY.is_file() else []
     folder = cache_folder(cache_dir)
@@ -243,12 +242,9 @@ def save_folder(
 
 
 def save_config(folder: str | Path, config: ModelConfig, has_rescoring_net: bool) -> None:
-    """Give a model folder another configuration: its weights stay as they are stored, config.json and card are new.
+    """Give a model folder of ``save_folder`` another configuration of the same network.
 
-    Args:
-        folder: as ``save_folder`` writes it.
-        config: of the same network.
-        has_rescoring_net: what the card says of the scoring net.
+    Its weights stay as they are stored; config.json and the card, which says whether there is a scoring net, are new.
     """
     folder = Path(folder)
     with _staged(folder) as staging:

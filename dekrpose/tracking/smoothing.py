@@ -163,11 +163,7 @@ class Smoother:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Smoother:
-        """The inverse of ``to_dict``.
-
-        Raises:
-            ValueError: not our format, another version of it, or something is missing.
-        """
+        """The inverse of ``to_dict``; ValueError if it is another format or version, or incomplete."""
         if values.get("format") != _FORMAT or values.get("version") != _FORMAT_VERSION:
             found = f"{values.get('format')!r} version {values.get('version')!r}"
             raise ValueError(f"expected {_FORMAT!r} version {_FORMAT_VERSION}, as to_dict writes it, got {found}")

@@ -35,11 +35,9 @@ class CropPeople:
 
 
 def paper_people(crop: Crop, minimum_keypoints: int = 1) -> CropPeople:
-    """Everybody with labels inside the crop; centers are means of these labels.
+    """Everybody with labels inside a crop, whatever is pasted or joined in it; centers are means of these labels.
 
-    Args:
-        crop: a photo's, a mosaic, with pasted people.
-        minimum_keypoints: people with fewer labels inside have no center.
+    People with fewer than ``minimum_keypoints`` labels inside have no center.
     """
     keypoints = torch.from_numpy(crop.keypoints).clone()
     keypoints[..., :2] /= OUTPUT_STRIDE

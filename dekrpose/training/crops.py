@@ -90,15 +90,9 @@ class Crop:
 def moved_keypoints(
     keypoints: NDArray[np.float32], matrix: NDArray[np.float64], size: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """Keypoints in a crop's frame; those outside become unlabelled, as they would be in such a photo.
+    """Keypoints (P, K, 3) in a crop's frame; those outside become unlabelled, as they would be in such a photo.
 
-    Args:
-        keypoints: (P, K, 3) x, y, visibility, image pixels.
-        matrix: (2, 3) image pixels to input pixels.
-        size: (height, width) of the crop.
-
-    Returns:
-        (P, K, 3) x, y, visibility, input pixels.
+    ``matrix`` (2, 3) maps image pixels to input pixels, ``size`` is the (height, width) of the crop.
     """
     moved = keypoints.copy()
     moved[..., :2] = keypoints[..., :2] @ matrix[:, :2].T + matrix[:, 2]

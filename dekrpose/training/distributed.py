@@ -96,12 +96,9 @@ def parallel(network: nn.Module, processes: Processes, device: torch.device) -> 
 
 
 def synchronise_batch_norm(network: nn.Module, device: torch.device, kept: Collection[nn.Module] = ()) -> None:
-    """Let batch norm in training mode see the batches of all processes; names in the state stay as they are.
+    """Let batch norm in training mode see the batches of all processes, in place; names in the state stay as they are.
 
-    Args:
-        network: changed in place.
-        device: where it is; torch's own synchronised batch norm works on GPUs only.
-        kept: layers in evaluation mode, which need no batch and stay plain.
+    Layers in ``kept`` are in evaluation mode, need no batch and stay plain. torch's own works on GPUs only.
     """
     plain = {inner for layer in kept for inner in layer.modules()}
     for module in list(network.modules()):

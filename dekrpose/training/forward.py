@@ -32,14 +32,9 @@ class TrainingForward(nn.Module):
         self.model, self.bfloat16_parts = model, bfloat16_parts
 
     def forward(self, crops: Tensor, pixels: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Heatmaps and offsets.
+        """Heatmaps (B, K + 1, h, w), and offsets (B, 2K, P) at pixels or (B, 2K, h, w), of (B, 3, H, W) uint8 RGB.
 
-        Args:
-            crops: (B, 3, H, W) uint8 RGB.
-            pixels: (B, P, 2) xy where offsets are wanted, heatmap pixels; None for everywhere.
-
-        Returns:
-            (B, K + 1, h, w) and (B, 2K, P), or (B, 2K, h, w) without pixels.
+        ``pixels`` are (B, P, 2) xy where offsets are wanted, heatmap pixels.
         """
         model = self.model
         images = normalised(crops, model.config)

@@ -49,11 +49,7 @@ class TargetConfig:
 
 
 def check_targets(targets: TargetConfig, augmentation: AugmentConfig) -> None:
-    """Refuse targets that do not exist for these crops.
-
-    Raises:
-        DekrPoseError: official targets of mosaics or of pasted people.
-    """
+    """DekrPoseError for targets that do not exist for these crops: official ones of mosaics or of pasted people."""
     if targets.mode == "official" and (augmentation.mosaic or augmentation.copy_paste):
         raise DekrPoseError(
             "official targets repeat the released training, which has neither mosaics nor pasted people; got "

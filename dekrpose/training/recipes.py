@@ -67,8 +67,7 @@ class TrainConfig:
 def tiny_recipe(on_device: bool = False) -> TrainConfig:
     """How ``tiny`` is trained: small crops, few offset pixels, mosaics.
 
-    Args:
-        on_device: for a GPU that makes the batches: more epochs and a larger batch of larger crops.
+    ``on_device``, for a GPU that makes the batches: more epochs and a larger batch of larger crops.
     """
     config = TrainConfig(
         epochs=20,
@@ -107,9 +106,6 @@ def movenet_recipe(on_device: bool = False) -> TrainConfig:
     """How a network that starts from MoveNet is trained: as ``tiny_recipe``, and MoveNet's own weights at a low rate.
 
     Its heatmaps are as wide as MoveNet's, whose peaks have a sigma of 1.2 to 1.4 heatmap pixels (centers: 1.1 to 1.6).
-
-    Args:
-        on_device: as for ``tiny_recipe``.
     """
     config = tiny_recipe(on_device)
     return replace(

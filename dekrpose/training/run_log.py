@@ -117,11 +117,7 @@ class RunLog:
 
 
 def summary_writer() -> Any:
-    """TensorBoard's writer.
-
-    Raises:
-        DekrPoseError: it is not installed.
-    """
+    """TensorBoard's writer; DekrPoseError if it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

@@ -64,11 +64,7 @@ class Validation:
         return step == total_steps or step % (self.every or max(1, total_steps // TIMES)) == 0
 
     def measure(self, config: ModelConfig, weights: Mapping[str, Tensor], device: torch.device, step: int) -> str:
-        """Measure weights, keep them if they are the best, and draw the curves.
-
-        Returns:
-            A line for people.
-        """
+        """Measure weights, keep them if they are the best, and draw the curves; a line for people."""
         with torch.device("meta"):
             model = build_model(config)
         model.load_state_dict({name: value.clone() for name, value in weights.items()}, assign=True)
@@ -124,12 +120,7 @@ _MEASURES = (("ap", "AP"), ("recall", "recall"), ("pck", "PCK@0.2"))
 
 
 def curves_svg(log: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]]) -> str:
-    """The picture.
-
-    Args:
-        log: lines of ``log.jsonl``.
-        records: lines of ``validation.jsonl``; the first chart is left out without any.
-    """
+    """The picture, from lines of ``log.jsonl`` and of ``validation.jsonl``; without the latter, of losses alone."""
     charts: list[str] = []
     reach = max((float(line["step"]) for line in (*log, *records)), default=0.0)
     if records:

@@ -106,10 +106,8 @@ class Header:
     def shortage(self, count: int, last: float, packets: int) -> str | None:
         """What is missing of what was promised; its count includes empty packets and what an edit list cuts.
 
-        Args:
-            count: of frames, broken ones too.
-            last: seconds of the last one.
-            packets: that were there and not empty.
+        ``count`` is of frames, broken ones too, ``last`` seconds of the last one, ``packets`` those that were not
+        empty.
         """
         ends = None if self.is_absurd else self.ends
         if self.promised:

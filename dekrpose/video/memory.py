@@ -98,11 +98,7 @@ class StreamState:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> StreamState:
-        """The inverse of ``tensors``.
-
-        Raises:
-            ValueError: these are not the tensors of a state.
-        """
+        """The inverse of ``tensors``; ValueError if these are not the tensors of a state."""
         if not {"sight", "luma"} <= tensors.keys():
             raise ValueError(f"a stream's state has 'sight' and 'luma', got {', '.join(sorted(tensors)) or 'nothing'}")
         height, width, timestamp, calm = tensors["sight"].tolist()

@@ -23,17 +23,10 @@ _PRINTF = re.compile(r"%0?\d*d")
 
 
 def find_sequence(place: str) -> list[Path] | None:
-    """The pictures that a folder, a glob or a printf pattern names, in the order of the numbers in their names.
+    """The pictures that a folder, a glob or a printf pattern names, by the numbers in their names; None if it is none.
 
-    Args:
-        place: such as "frames", "frames/*.png" or "frames/%04d.png". A pattern's missing numbers are named, too:
-            reading them fails, and what comes later keeps its time.
-
-    Returns:
-        None when it is none of these.
-
-    Raises:
-        FileNotFoundError: it is, and there is no picture.
+    A pattern ("frames/%04d.png") names its missing numbers, too: reading them fails, and what comes later keeps its
+    time. FileNotFoundError if there is no picture.
     """
     path = Path(place)
     if "://" in place or path.is_file():

@@ -120,12 +120,9 @@ def open_stream(
     every_frame: bool = False,
     **options: Any,
 ) -> PoseStream:
-    """Open a stream for ``PoseEstimator.estimate_video``; see there.
+    """Open a stream for ``PoseEstimator.estimate_video``, whose arguments these are; ``color`` is among the options.
 
-    Args:
-        estimator: whose ``estimate_many`` answers each batch, or ``estimate_frames`` when its model has a memory.
-        source, stride, track, smooth, start, end, fps, batch_size, on_error, options: as there.
-        every_frame: ``pairs`` gives the frames between the strides, too.
+    ``every_frame``: ``pairs`` gives the frames between the strides, too.
     """
     if stride < 1:
         raise ValueError(f"stride must be at least 1, got {stride}")

@@ -51,11 +51,7 @@ class FilmWriter(Protocol):
         """
 
     def close(self, whole: bool) -> None:
-        """Finish the file. ``whole``: with the sound after the last picture, too.
-
-        Raises:
-            FilmError: it cannot be written.
-        """
+        """Finish the file. ``whole``: with the sound after the last picture, too; FilmError if it cannot be written."""
 
 
 def open_writer(path: Path, size: tuple[int, int], info: StreamInfo, sound: tuple[str, float] | None) -> FilmWriter:

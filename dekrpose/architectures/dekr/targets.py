@@ -109,13 +109,9 @@ def official_center_sigma(keypoint_count: int, *, sigma: float = 2.0, center_sig
 
 
 def windowed_gaussians(positions: Tensor, drawn: Tensor, sigmas: Tensor, length: int) -> Tensor:
-    """One-dimensional Gaussians (..., C, length), 0 outside the official window and where not drawn.
+    """Gaussians (..., C, length) along one axis, 0 outside the official window and where (..., C) ``drawn`` is False.
 
-    Args:
-        positions: (..., C) coordinates along one axis, heatmap pixels.
-        drawn: (..., C) boolean.
-        sigmas: (C,) heatmap pixels.
-        length: pixels along the axis.
+    Positions (..., C), sigmas (C,) and length are in heatmap pixels.
     """
     pixels = torch.arange(length, device=positions.device, dtype=positions.dtype)
     start = torch.floor(positions - 3 * sigmas - 1)
@@ -278,16 +274,11 @@ def _write_official_offsets(
 def _official_winner(empty: Tensor, owner_areas: Tensor, valid: Tensor, area: Tensor) -> Tensor:
     """Which pixels a person takes, for each keypoint, (K, h, w) boolean.
 
-    The official code walks over the keypoints and takes a pixel that is empty or whose owner is not smaller.
-    All keypoints share one owner's area per pixel, in single precision. So after a person's first keypoint
-    the owner is the person itself: it takes the pixel for its later keypoints too, except when rounding
-    made its own area smaller; then it takes empty pixels only. Recorded targets depend on both.
-
-    Args:
-        empty: (K, h, w), where nobody has written this keypoint.
-        owner_areas: (h, w) float32.
-        valid: (K, 1, 1), the keypoints that the person has in the map.
-        area: scalar, the person's.
+    The official code walks over the keypoints and takes a pixel that is ``empty`` (K, h, w) or whose owner is not
+    smaller. All keypoints share one owner's area per pixel (h, w), in single precision. So after a person's first
+    keypoint the owner is the person itself: it takes the pixel for its later keypoints too, except when rounding made
+    its own area smaller; then it takes empty pixels only. Recorded targets depend on both. ``valid`` (K, 1, 1):
+    keypoints that are in the map.
     """
     not_smaller = owner_areas.to(area.dtype) >= area
     if area.float().to(area.dtype) >= area:

@@ -146,17 +146,11 @@ class TemporalDEKR(DEKR):
     def transitions(
         self, images: Tensor, reset: Tensor | None = None, state: TemporalState | None = None
     ) -> tuple[Maps, TemporalState]:
-        """``forward_clip`` up to the heads' blocks, for training that wants offsets at some pixels only.
-
-        Args:
-            images, reset, state: as in ``forward_clip``.
+        """``forward_clip`` up to the heads' blocks, for networks without a flat GRU.
 
         Returns:
-            Maps (B * T, C, H/4, W/4) for ``heatmap_head.from_transition`` and float32 ones for
-            ``offset_head.from_transition`` or ``at_transition``, and the state after the last frame.
-
-        Raises:
-            ValueError: the network has a flat GRU, which stands behind the heads.
+            Maps (B * T, C, H/4, W/4) for both heads' ``from_transition``, those of offsets float32, and the state after
+            the last frame.
         """
         reset = _resets(images, reset)
         features = self.features(images.flatten(0, 1))
@@ -165,17 +159,11 @@ class TemporalDEKR(DEKR):
         return self.remember((self.heatmap_head.transition(features), offsets), reset, state)
 
     def remember(self, maps: Maps, reset: Tensor, state: TemporalState | None) -> tuple[Maps, TemporalState]:
-        """What the memory makes of both transitions' maps.
+        """What the memory makes of both transitions' maps, and the state after the last frame; no flat GRU can.
 
         Args:
             maps: (B * T, C, h, w) of the heatmap head and of the offset head, the latter float32.
             reset, state: as in ``forward_clip``, reset on the CPU.
-
-        Returns:
-            The maps with what earlier frames add, and the state after the last frame.
-
-        Raises:
-            ValueError: the network has a flat GRU.
         """
         if self.heatmap_memory is None or self.offset_memory is None:
             raise ValueError("a flat GRU stands behind the heads; use forward_clip")
@@ -228,15 +216,9 @@ def build_model(config: ModelConfig) -> DEKR:
 def with_memory(
     config: ModelConfig, state_dict: Mapping[str, Tensor], temporal: TemporalConfig | None = None
 ) -> TemporalDEKR:
-    """A network for video that starts from an image model, with a fresh memory.
+    """A network for video that starts from an image model's configuration and tensors, with a fresh memory.
 
-    Args:
-        config: the image model's.
-        state_dict: its tensors.
-        temporal: the memory; None is the default one.
-
-    Raises:
-        RuntimeError: the tensors are not those of the image model.
+    ``temporal`` None is the default memory. RuntimeError if the tensors are not those of the image model.
     """
     model = TemporalDEKR(replace(config, temporal=temporal or TemporalConfig()))
     memory = {name: value for name, value in model.state_dict().items() if name.startswith(_MEMORY)}

@@ -40,14 +40,9 @@ class ConvGRU(nn.Module):
         nn.init.zeros_(self.out.weight)
 
     def step(self, maps: Tensor, hidden: Tensor | None) -> Tensor:
-        """The memory after a frame.
+        """The memory after a frame, always float32: half precision would lose what changes slowly.
 
-        Args:
-            maps: of the frame, (B, C, h, w).
-            hidden: the memory before it, (B, C, h, w) float32; None is one of zeros.
-
-        Returns:
-            (B, C, h, w), always float32: half precision would lose what changes slowly.
+        Maps of the frame and the memory before it are (B, C, h, w); None is a memory of zeros.
         """
         if hidden is None:
             parts = self._by_branch(self.inputs(maps), 3)

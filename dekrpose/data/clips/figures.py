@@ -50,17 +50,10 @@ class Looks:
 def draw_figure(
     frame: NDArray[np.uint8], keypoints: Floats, depth: Floats, height: float, looks: Looks
 ) -> NDArray[np.bool_]:
-    """Draw one person into a frame, in place.
+    """Draw one person into a (H, W, 3) uint8 RGB frame, in place; (H, W) where the person is.
 
-    Args:
-        frame: (H, W, 3) uint8 RGB.
-        keypoints: (17, 2) xy, frame pixels; they may lie outside.
-        depth: (17,) towards the camera, in heights; nearer limbs cover those behind.
-        height: of the body, frame pixels.
-        looks: what it wears.
-
-    Returns:
-        (H, W) where the person is.
+    Keypoints (17, 2) are xy in frame pixels and may lie outside; ``height`` is the body's, frame pixels. Depths (17,)
+    point towards the camera, in heights; nearer limbs cover those behind.
     """
     covered = np.zeros(frame.shape[:2], bool)
     parts = sorted(_parts(keypoints, depth, height), key=lambda part: part.depth)
