@@ -23,7 +23,6 @@ from dekrpose.architectures.dekr.foreign_names import (
     detect_format,
     mmpose_to_ours,
     official_to_ours,
-    ours_to_official,
     shapes_by_our_name,
     shapes_in_file,
     split_scoring_net,
@@ -34,20 +33,6 @@ from dekrpose.checkpoints.pickles import read_metadata, read_tensors
 from dekrpose.config import BackboneConfig, EfficientNetLiteConfig, HeadConfig, ModelConfig, TemporalConfig
 from dekrpose.errors import CheckpointError
 from dekrpose.skeletons import Skeleton
-
-__all__ = [
-    "Checkpoint",
-    "check_fits",
-    "expected_shapes",
-    "mmpose_to_ours",
-    "official_to_ours",
-    "ours_to_official",
-    "read_checkpoint",
-    "read_rescoring_net",
-    "read_stored_config",
-    "write_checkpoint",
-    "write_config",
-]
 
 _METADATA_KEY = "dekrpose"
 _RESCORING_PREFIX = "rescoring_net."

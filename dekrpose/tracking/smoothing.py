@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dekrpose.results import Poses
-from dekrpose.tracking.tracks import Array, keypoint_weights, person_areas
+from dekrpose.tracking.tracks import Array, finite_seconds, keypoint_weights, person_areas
 
 _FORMAT = "dekrpose.smoother"
 _FORMAT_VERSION = 1
@@ -123,7 +122,7 @@ class Smoother:
             ValueError: there are no ``track_ids``, one comes twice, there is no finite timestamp, or the
                 number of keypoints changed without ``reset``.
         """
-        time = _seconds(poses.timestamp if timestamp is None else timestamp)
+        time = finite_seconds(poses.timestamp if timestamp is None else timestamp, "smoothing")
         ids = _identities(poses)
         if self._timestamp is not None and time < self._timestamp:
             self.reset()
@@ -226,9 +225,3 @@ def _identities(poses: Poses) -> NDArray[np.int64]:
     if len(np.unique(ids)) < len(ids):
         raise ValueError(f"an identity is given to one person a frame, got track_ids {poses.track_ids.tolist()}")
     return poses.track_ids
-
-
-def _seconds(timestamp: float | None) -> float:
-    if timestamp is None or not math.isfinite(timestamp):
-        raise ValueError(f"smoothing needs the frame's time: expected finite seconds, got {timestamp}")
-    return float(timestamp)

@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 
 from dekrpose.results import Poses
 from dekrpose.skeletons import Skeleton
-from dekrpose.tracking.tracks import Array, Motion, People, Tracks, follow, observe, shape_likeness, similarities
+from dekrpose.tracking.tracks import (
+    Array,
+    Motion,
+    People,
+    Tracks,
+    finite_seconds,
+    follow,
+    observe,
+    shape_likeness,
+    similarities,
+)
 
 _FORMAT = "dekrpose.tracker"
 _FORMAT_VERSION = 1
@@ -110,7 +120,7 @@ class Tracker:
         Raises:
             ValueError: there is no finite timestamp, or the skeleton changed without ``reset``.
         """
-        time = _seconds(poses.timestamp if timestamp is None else timestamp)
+        time = finite_seconds(poses.timestamp if timestamp is None else timestamp, "tracking")
         if self._timestamp is not None and time < self._timestamp:
             self.reset()
         if self._skeleton is not None and poses.skeleton != self._skeleton:
@@ -259,9 +269,3 @@ def _match(rank: Array, rows: NDArray[np.intp], columns: NDArray[np.intp], assig
 
 def _rows(people: People, which: NDArray[np.intp]) -> People:
     return People(**{name: values[which] for name, values in vars(people).items()})
-
-
-def _seconds(timestamp: float | None) -> float:
-    if timestamp is None or not math.isfinite(timestamp):
-        raise ValueError(f"tracking needs the frame's time: expected finite seconds, got {timestamp}")
-    return float(timestamp)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -161,6 +162,13 @@ class Motion:
     slack: float = 0.12
     growth: float = 0.5
     surprise: float = 0.5
+
+
+def finite_seconds(timestamp: float | None, work: str) -> float:
+    """A frame's time; ValueError, which names the work that needs it, unless it is finite."""
+    if timestamp is None or not math.isfinite(timestamp):
+        raise ValueError(f"{work} needs the frame's time: expected finite seconds, got {timestamp}")
+    return float(timestamp)
 
 
 def bone_ends(skeleton: Skeleton) -> NDArray[np.intp]:

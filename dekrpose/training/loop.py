@@ -23,7 +23,7 @@ from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.config import ModelConfig
 from dekrpose.errors import DekrPoseError
 from dekrpose.hub import models
-from dekrpose.hub.repositories.repository import WEIGHTS
+from dekrpose.hub.repository import WEIGHTS
 from dekrpose.training.device_batches import DeviceBatches
 from dekrpose.training.distributed import Processes, parallel, synchronise_batch_norm
 from dekrpose.training.forward import Precision, TrainingForward, choose_precision
