@@ -101,7 +101,8 @@ def _checkpoint_from(tensors: dict[str, Tensor], metadata: Mapping[str, str]) ->
             raise CheckpointError(_misfit(shapes, shapes_in_file(expected, "mmpose-1.x", shapes)))
         raise CheckpointError(_misfit(shapes, shapes_in_file(expected, "official", shapes)))
     config = stored or config_from_shapes(shapes_by_our_name(shapes))
-    expected = shapes_in_file(expected_shapes(config), _family(file_format), shapes)
+    family = "official" if file_format == "super-gradients" else file_format
+    expected = shapes_in_file(expected_shapes(config), family, shapes)
     network = {**{name: torch.zeros((), dtype=torch.int64) for name in expected if name.endswith(_COUNTER)}, **network}
     check_fits(network, expected)
     _check_finite({**network, **rescoring})
@@ -121,10 +122,6 @@ def _check_finite(tensors: Mapping[str, Tensor]) -> None:
             f"{len(wrong)} of its tensors hold values that are not finite (first: {wrong[0]}); has its training "
             "diverged, or was the file damaged? Take another checkpoint"
         )
-
-
-def _family(file_format: str) -> str:
-    return "official" if file_format == "super-gradients" else file_format
 
 
 def _to_ours(network: Mapping[str, Tensor], file_format: str) -> dict[str, Tensor]:

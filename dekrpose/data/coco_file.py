@@ -128,7 +128,9 @@ def read_photos(path: Path, content: Mapping[str, Any], skeleton: Skeleton) -> l
             raise DekrPoseError(f"{where} must be an object, got {shown(entry)}")
         if categories.skips(entry, where):
             continue
-        image_id = read_image_id(entry, where)
+        image_id = as_id(_given(entry, "image_id", where))
+        if image_id is None:
+            raise DekrPoseError(f"{where}: image_id must be a whole number or a text, got {shown(entry['image_id'])}")
         photo_id = same_id(by_id, image_id)
         if photo_id is None:
             lost.append(image_id)
@@ -166,18 +168,6 @@ def read_photo(record: object, where: str) -> Photo:
         raise DekrPoseError(f"{where}: crowdIndex must be a number, got {shown(crowd_index)}")
     crowding = float("nan") if crowd_index is None else float(crowd_index)
     return Photo(photo_id, name, width, height, _source(record), (), crowding)
-
-
-def read_image_id(entry: Mapping[str, Any], where: str) -> Id:
-    """The photo that an annotation says it belongs to.
-
-    Raises:
-        DekrPoseError: it is missing, or neither a whole number nor a text; ``where`` names the annotation.
-    """
-    image_id = as_id(_given(entry, "image_id", where))
-    if image_id is None:
-        raise DekrPoseError(f"{where}: image_id must be a whole number or a text, got {shown(entry['image_id'])}")
-    return image_id
 
 
 def read_person(entry: Mapping[str, Any], size: tuple[float, float], keypoints: int, where: str) -> Person:

@@ -144,11 +144,7 @@ def _pictures(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 @torch.inference_mode()
 def _differences(
-    model: DEKR,
-    poses: PoseOutputs,
-    answer: tuple[NDArray[np.float32], ...],
-    pictures: NDArray[np.uint8],
-    kind: Offsets,
+    model: DEKR, poses: PoseOutputs, answer: tuple[NDArray[np.float32], ...], pictures: NDArray[np.uint8], kind: Offsets
 ) -> tuple[float, float, float]:
     device = next(model.parameters()).device
     config = model.config

@@ -109,11 +109,7 @@ class Repository:
                 "was made for"
             )
         folder = api.snapshot_download(
-            self.repo_id,
-            revision=self.revision,
-            cache_dir=self.cache,
-            allow_patterns=list(FILES),
-            force_download=force,
+            self.repo_id, revision=self.revision, cache_dir=self.cache, allow_patterns=list(FILES), force_download=force
         )
         return Path(folder)
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dekrpose.results import Poses
-from dekrpose.tracking.tracks import Array, finite_seconds, keypoint_weights, person_areas
+from dekrpose.tracking.tracker import finite_seconds
+from dekrpose.tracking.tracks import Array, keypoint_weights, person_areas
 
 _FORMAT = "dekrpose.smoother"
 _FORMAT_VERSION = 1

@@ -12,17 +12,7 @@ from numpy.typing import NDArray
 
 from dekrpose.results import Poses
 from dekrpose.skeletons import Skeleton
-from dekrpose.tracking.tracks import (
-    Array,
-    Motion,
-    People,
-    Tracks,
-    finite_seconds,
-    follow,
-    observe,
-    shape_likeness,
-    similarities,
-)
+from dekrpose.tracking.tracks import Array, Motion, People, Tracks, follow, observe, shape_likeness, similarities
 
 _FORMAT = "dekrpose.tracker"
 _FORMAT_VERSION = 1
@@ -269,3 +259,10 @@ def _match(rank: Array, rows: NDArray[np.intp], columns: NDArray[np.intp], assig
 
 def _rows(people: People, which: NDArray[np.intp]) -> People:
     return People(**{name: values[which] for name, values in vars(people).items()})
+
+
+def finite_seconds(timestamp: float | None, work: str) -> float:
+    """A frame's time; ValueError, which names the work that needs it, unless it is finite."""
+    if timestamp is None or not math.isfinite(timestamp):
+        raise ValueError(f"{work} needs the frame's time: expected finite seconds, got {timestamp}")
+    return float(timestamp)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -82,8 +81,7 @@ class Tracks:
 
     def join(self, other: Tracks) -> Tracks:
         """These tracks, then the others."""
-        pairs = {field.name: (getattr(self, field.name), getattr(other, field.name)) for field in fields(self)}
-        return Tracks(**{name: np.concatenate(pair) for name, pair in pairs.items()})
+        return Tracks(**{name: np.concatenate([value, getattr(other, name)]) for name, value in vars(self).items()})
 
     def as_people(self) -> People:
         """What has been seen of them, as if of one frame; all scores are 1."""
@@ -111,18 +109,8 @@ class Tracks:
     @classmethod
     def nobody(cls, skeleton: Skeleton) -> Tracks:
         """T = 0."""
-        channels, bones = len(skeleton), len(bone_ends(skeleton))
-        return cls.start(
-            People(
-                keypoints=np.zeros((0, channels, 2)),
-                weights=np.zeros((0, channels)),
-                areas=np.zeros(0),
-                scores=np.zeros(0),
-                bones=np.zeros((0, bones)),
-                bone_weights=np.zeros((0, bones)),
-            ),
-            0.0,
-        )
+        scores = np.zeros((0, len(skeleton)))
+        return cls.start(observe(np.zeros((*scores.shape, 2)), scores, np.zeros(0), skeleton), 0.0)
 
     @classmethod
     def start(cls, people: People, timestamp: float) -> Tracks:
@@ -162,13 +150,6 @@ class Motion:
     slack: float = 0.12
     growth: float = 0.5
     surprise: float = 0.5
-
-
-def finite_seconds(timestamp: float | None, work: str) -> float:
-    """A frame's time; ValueError, which names the work that needs it, unless it is finite."""
-    if timestamp is None or not math.isfinite(timestamp):
-        raise ValueError(f"{work} needs the frame's time: expected finite seconds, got {timestamp}")
-    return float(timestamp)
 
 
 def bone_ends(skeleton: Skeleton) -> NDArray[np.intp]:

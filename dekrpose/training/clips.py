@@ -16,8 +16,7 @@ from dekrpose.data.clips.corruption import CORRUPTIONS, corrupt
 from dekrpose.data.clips.photos import PhotoClips, filmed
 from dekrpose.data.dataset import KeypointDataset, Person
 from dekrpose.skeletons import COCO_17
-from dekrpose.training.crop_people import paper_people
-from dekrpose.training.crops import Crop
+from dekrpose.training.crops import Crop, paper_people
 from dekrpose.training.loader import Batch, TargetConfig, collate, make_sample
 from dekrpose.training.person_mask import cut_out, hidden_keypoints
 

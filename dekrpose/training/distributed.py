@@ -70,22 +70,19 @@ def joined(device: str) -> Iterator[tuple[Processes, torch.device]]:
         yield processes, picked
         return
     if picked.type == "cuda":
-        picked = _own_gpu(int(os.environ.get("LOCAL_RANK", "0")))
+        index = int(os.environ.get("LOCAL_RANK", "0"))
+        if index >= torch.cuda.device_count():
+            raise DekrPoseError(
+                f"process {index} of this machine has no GPU: there are {torch.cuda.device_count()}; "
+                "start as many processes as GPUs (torchrun --nproc-per-node), or pass --device cpu"
+            )
+        picked = torch.device("cuda", index)
         torch.cuda.set_device(picked)
     elif picked.type != "cpu":
         raise DekrPoseError(f"several processes train on cuda or cpu, got {picked.type}; pass --device cpu")
     dist.init_process_group("nccl" if picked.type == "cuda" else "gloo")
     yield processes, picked
     dist.destroy_process_group()  # not after an error: the others may be waiting, and notice when this process ends
-
-
-def _own_gpu(index: int) -> torch.device:
-    if index >= torch.cuda.device_count():
-        raise DekrPoseError(
-            f"process {index} of this machine has no GPU: there are {torch.cuda.device_count()}; "
-            "start as many processes as GPUs (torchrun --nproc-per-node), or pass --device cpu"
-        )
-    return torch.device("cuda", index)
 
 
 def parallel(network: nn.Module, processes: Processes, device: torch.device) -> nn.Module:

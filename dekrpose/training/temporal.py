@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from dekrpose.architectures.dekr.losses import offset_loss
 from dekrpose.architectures.dekr.temporal import TemporalDEKR
-from dekrpose.config import ModelConfig
 from dekrpose.data.clips.clip import ClipSource
 from dekrpose.errors import DekrPoseError
 from dekrpose.formats import json_text, write_whole
@@ -23,10 +22,8 @@ from dekrpose.training.clips import ClipBatch, ClipRecipe, ClipSamples, collate_
 from dekrpose.training.distributed import Processes
 from dekrpose.training.forward import normalised
 from dekrpose.training.loop import Trainer
-from dekrpose.training.memory import keep_freed_memory
-from dekrpose.training.optimizers import make_optimizer
 from dekrpose.training.order import EpochOrder, make_loader
-from dekrpose.training.recipes import TrainConfig
+from dekrpose.training.recipes import TrainConfig, make_optimizer
 
 logger = logging.getLogger(__name__)
 
@@ -89,16 +86,10 @@ class TemporalTrainer(Trainer):
             raise ValueError(f"parts must be one of {get_args(Parts)}, got {parts!r}")
         if model.heatmap_memory is None:
             raise DekrPoseError("a flat GRU is not trained by this command; take a model with convolutional GRUs")
-        self.config, self.recipe, self.parts = config, recipe, parts
-        self.model_config: ModelConfig = model.config.without_numbers()
-        self.teacher = self.validation = self.stopped = None
-        self.folder, self.device, self.tensorboard = Path(folder), torch.device(device), tensorboard
-        self.processes = Processes()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.recipe, self.parts = recipe, parts
+        self.teacher = self.validation = None
+        self._prepare(model.config, config, folder, device, tensorboard, Processes())
         self._check_clips()
-        torch.manual_seed(config.seed)
-        if self.device.type == "cpu":
-            keep_freed_memory()
         self.model: TemporalDEKR = model.to(self.device)
         self._kept = [self.model]  # batch norm keeps its statistics
         for name, value in self.model.named_parameters():

@@ -69,7 +69,10 @@ class Validation:
             model = build_model(config)
         model.load_state_dict({name: value.clone() for name, value in weights.items()}, assign=True)
         estimator = PoseEstimator(model, device=device)
-        measured = {dataset.path.name: self._report(estimator, dataset) for dataset in self.datasets}
+        measured = {
+            dataset.path.name: report(collect(predictor(estimator), dataset, progress=False), own_threshold(estimator))
+            for dataset in self.datasets
+        }
         known = [own.ap["AP"] for own in measured.values() if not math.isnan(own.ap["AP"])]
         mean = sum(known) / len(known) if known else 0.0
         best = mean > max((record["mean_ap"] for record in self.records), default=-1.0)
@@ -94,15 +97,8 @@ class Validation:
     def is_hopeless(self) -> bool:
         """Whether the last ``patience`` measurements brought nothing better."""
         values = [record["mean_ap"] for record in self.records]
-        return self.patience is not None and len(values) - 1 - _first_best(values) >= self.patience
-
-    def _report(self, estimator: PoseEstimator, dataset: KeypointDataset) -> Report:
-        found = collect(predictor(estimator), dataset, progress=False)
-        return report(found, own_threshold(estimator))
-
-
-def _first_best(values: Sequence[float]) -> int:
-    return max(range(len(values)), key=lambda index: (values[index], -index), default=-1)
+        first_best = values.index(max(values)) if values else -1
+        return self.patience is not None and len(values) - 1 - first_best >= self.patience
 
 
 def _words(measured: Report) -> str:

@@ -65,12 +65,8 @@ def _numbered(pattern: Path) -> list[Path]:
 def open_sequence(paths: Sequence[Path], fps: float, name: str | None) -> Source:
     """Image files as a stream of a constant rate."""
     info = StreamInfo(name=name, frames=len(paths), duration=len(paths) / fps, fps=fps)
-    return Source(info, _file_frames(paths, fps), lambda: None)
-
-
-def _file_frames(paths: Iterable[Path], fps: float) -> Iterator[Frame]:
-    for index, path in enumerate(paths):
-        yield Frame(index, index / fps, functools.partial(_load, path), 1 / fps)
+    frames = (Frame(index, index / fps, functools.partial(_load, path), 1 / fps) for index, path in enumerate(paths))
+    return Source(info, frames, lambda: None)
 
 
 def _load(path: Path) -> Pixels:

@@ -41,14 +41,6 @@ class TemporalState:
         """(h, w), heatmap pixels."""
         return self.heatmap.shape[-2], self.heatmap.shape[-1]
 
-    def detach(self) -> TemporalState:
-        """The same numbers without the way that gradients would take through earlier frames."""
-        return TemporalState(self.heatmap.detach(), self.offset.detach())
-
-    def to(self, device: str | torch.device) -> TemporalState:
-        """The state on another device."""
-        return TemporalState(self.heatmap.to(device), self.offset.to(device))
-
     def resized(self, size: tuple[int, int]) -> TemporalState:
         """The state for maps of another (h, w) that show the same scene, resampled bilinearly.
 
@@ -97,7 +89,8 @@ class TemporalDEKR(DEKR):
             return
         parts = 2 if config.head.heatmaps == "separable" else 1  # keypoints and centers
         self.heatmap_memory = MapMemory([(parts * config.head.heatmap_channels, parts)])
-        self.offset_memory = MapMemory(list(zip(self.offset_head.splits, self._branches(), strict=True)))
+        branches = [cast(BranchGroup | SharedGroup, group).final.groups for group in self.offset_head.groups]
+        self.offset_memory = MapMemory(list(zip(self.offset_head.splits, branches, strict=True)))
 
     def step(self, images: Tensor, state: TemporalState | None = None) -> tuple[Maps, TemporalState | None]:
         """The next frame of B streams.
@@ -188,9 +181,6 @@ class TemporalDEKR(DEKR):
         between = MemoryBetween(self.heatmap_memory, self.offset_memory, hidden, reset)
         maps = network(images.flatten(0, 1), between)
         return maps, TemporalState(*between.hidden())
-
-    def _branches(self) -> list[int]:
-        return [cast(BranchGroup | SharedGroup, group).final.groups for group in self.offset_head.groups]
 
     def _flat(self, gru: FlatGRU, offsets: Tensor, reset: Tensor) -> Tensor:
         """Disjoint chunks, cut at resets, too."""

@@ -140,32 +140,29 @@ class MapMemory(nn.Module):
 
     def recur(self, index: int, maps: Tensor, hidden: Tensor | None, reset: Tensor) -> tuple[Tensor, Tensor]:
         """``forward`` for the channels of one run."""
-        return _recur(cast(ConvGRU, self.grus[index]), maps, hidden, reset)
-
-
-def _recur(gru: ConvGRU, maps: Tensor, hidden: Tensor | None, reset: Tensor) -> tuple[Tensor, Tensor]:
-    batch, frames = maps.shape[:2]
-    outs: list[Tensor] = []
-    for index in range(frames):
-        now = maps[:, index]
-        if now.is_cpu:
-            # with gradients grouped convolutions take about half the time so; without, passes over the maps do
-            order = torch.channels_last if torch.is_grad_enabled() else torch.contiguous_format
-            now = now.contiguous(memory_format=order)
-        forget = reset[:, index]
-        mixed = forget.to(maps.device).reshape(-1, 1, 1, 1) if forget.any() else None
-        before = None if hidden is None or forget.all() else hidden
-        if before is not None and mixed is not None:
-            before = before.masked_fill(mixed, 0)
-        hidden = gru.step(now, before)
-        if before is None:
-            outs.append(now)
-        else:
-            added = gru.read(hidden)
-            outs.append(now + (added if mixed is None else added.masked_fill(mixed, 0)))
-    assert hidden is not None
-    # joined along the first axis, which keeps the order in memory
-    return torch.cat(outs).reshape(frames, batch, *maps.shape[2:]).transpose(0, 1), hidden
+        gru = cast(ConvGRU, self.grus[index])
+        batch, frames = maps.shape[:2]
+        outs: list[Tensor] = []
+        for index in range(frames):
+            now = maps[:, index]
+            if now.is_cpu:
+                # with gradients grouped convolutions take about half the time so; without, passes over the maps do
+                order = torch.channels_last if torch.is_grad_enabled() else torch.contiguous_format
+                now = now.contiguous(memory_format=order)
+            forget = reset[:, index]
+            mixed = forget.to(maps.device).reshape(-1, 1, 1, 1) if forget.any() else None
+            before = None if hidden is None or forget.all() else hidden
+            if before is not None and mixed is not None:
+                before = before.masked_fill(mixed, 0)
+            hidden = gru.step(now, before)
+            if before is None:
+                outs.append(now)
+            else:
+                added = gru.read(hidden)
+                outs.append(now + (added if mixed is None else added.masked_fill(mixed, 0)))
+        assert hidden is not None
+        # joined along the first axis, which keeps the order in memory
+        return torch.cat(outs).reshape(frames, batch, *maps.shape[2:]).transpose(0, 1), hidden
 
 
 class FlatGRU(nn.Module):
