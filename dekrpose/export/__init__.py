@@ -30,6 +30,14 @@ FASTEST: dict[Format, Sampling] = {"onnx": "deform_conv", "openvino": "grid_samp
 """How each runtime reads the taps of adaptive convolutions fastest; docs/export.md has the measurement."""
 MOST_PEOPLE = 64
 """Places of the smallest map, 8x8 heatmap pixels."""
+LARGEST_SHIFT = 0.05
+"""Input pixels by which a keypoint may differ."""
+LARGEST_HEAT = 0.001
+"""By which heatmaps and scores may differ."""
+HALF_FACTOR = 10
+"""How many times more weights that were rounded to float16 may differ."""
+_SHAPES = ((1, 192, 256), (2, 128, 96))
+_CANDIDATES = 100
 
 
 def export(
@@ -99,16 +107,6 @@ def _checked(
     if file_format != "pt2" and opset < least:
         raise ValueError(f"opset must be at least {least} for {sampling}, got {opset}")
     return sampling
-
-
-LARGEST_SHIFT = 0.05
-"""Input pixels by which a keypoint may differ."""
-LARGEST_HEAT = 0.001
-"""By which heatmaps and scores may differ."""
-HALF_FACTOR = 10
-"""How many times more weights that were rounded to float16 may differ."""
-_SHAPES = ((1, 192, 256), (2, 128, 96))
-_CANDIDATES = 100
 
 
 def compare(model: DEKR, poses: PoseOutputs, path: Path, *, half: bool) -> Differences:

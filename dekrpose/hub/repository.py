@@ -23,6 +23,9 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 NEEDED = (WEIGHTS, CONFIG)
 FILES = (WEIGHTS, CONFIG, CARD)
 """What belongs to a model; whatever else lies in a repository is left there."""
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+_ELSEWHERE = "set HF_HOME or pass cache_dir to use a folder elsewhere"
+_LOGIN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
 
 
 @dataclass(frozen=True)
@@ -122,11 +125,6 @@ def is_ours(config: Path) -> bool:
         return False
     known = {item.name for item in fields(ModelConfig)}
     return isinstance(values, dict) and {"skeleton", "backbone", "head"} <= known & values.keys()
-
-
-_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
-_ELSEWHERE = "set HF_HOME or pass cache_dir to use a folder elsewhere"
-_LOGIN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
 
 
 def names() -> Any:

@@ -20,6 +20,15 @@ from dekrpose.training.crops import Crop, paper_people
 from dekrpose.training.loader import Batch, TargetConfig, collate, make_sample
 from dekrpose.training.person_mask import cut_out, hidden_keypoints
 
+MOST_PEOPLE = 2
+"""That move over one clip."""
+COVERED = 0.6
+"""Who has a larger share of its labels behind somebody is no longer taught in that frame."""
+_LABELS = 12  # that a person needs, or parts of its body would be missing
+_SIZES = (0.35, 0.8)  # of a person, in sides of the frame
+_PACE = 0.25  # sides a second, about
+_ATTEMPTS = 8
+
 
 @dataclass(frozen=True)
 class ClipRecipe:
@@ -128,16 +137,6 @@ def collate_clips(samples: Sequence[ClipBatch]) -> ClipBatch:
     """Join clips to a batch."""
     frames = Batch.joined([sample.frames for sample in samples], torch.cat)
     return ClipBatch(frames, torch.cat([sample.resets for sample in samples]))
-
-
-MOST_PEOPLE = 2
-"""That move over one clip."""
-COVERED = 0.6
-"""Who has a larger share of its labels behind somebody is no longer taught in that frame."""
-_LABELS = 12  # that a person needs, or parts of its body would be missing
-_SIZES = (0.35, 0.8)  # of a person, in sides of the frame
-_PACE = 0.25  # sides a second, about
-_ATTEMPTS = 8
 
 
 class CutoutClips:

@@ -13,6 +13,11 @@ from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.config import ModelConfig
 from dekrpose.images.on_device import normalise
 
+Precision = Literal["float32", "bfloat16"]
+_RUNS = 5
+_WORTH = 1.1
+"""How many times as fast bfloat16 must be."""
+
 
 def normalised(crops: Tensor, config: ModelConfig) -> Tensor:
     """(B, 3, H, W) uint8 RGB as a network takes them: float32, channels-last."""
@@ -47,13 +52,6 @@ class TrainingForward(nn.Module):
         else:
             offsets = model.offset_head.at_transition(maps.float(), pixels)
         return heatmaps.float(), offsets
-
-
-Precision = Literal["float32", "bfloat16"]
-
-_RUNS = 5
-_WORTH = 1.1
-"""How many times as fast bfloat16 must be."""
 
 
 def choose_precision(device: torch.device) -> tuple[Precision, str]:

@@ -35,6 +35,13 @@ _LITE_PARTS = {
 }  # fmt: skip
 _LITE_MEAN, _LITE_STD = 127.0, 128.0
 """What EfficientNet-Lite subtracts from pixel values of 0 to 255, and divides them by."""
+_STACKED = ("offset_head.transition.", "offset_head.groups.")
+"""Where a head with a branch per keypoint holds one block of channels for each."""
+_SHARED = "offset_head.transition.shared."
+"""What all keypoints of an offset head share."""
+INPUT_SIZE = 256
+"""Short side of the input of networks that start from MoveNet, as MultiPose has it."""
+_HEATMAPS = "heatmap_head.final."
 
 
 def read_backbone(source: str | Path, config: ModelConfig) -> dict[str, Tensor]:
@@ -100,15 +107,6 @@ def _lite_name(name: str) -> str:
     block, layer = match["block"], match["layer"]
     place, parts = ("stem", _LITE_STEM) if block is None else (f"blocks.{block}", _LITE_PARTS)
     return f"backbone.{place}.{parts.get(layer, layer)}.{match['value']}"
-
-
-_STACKED = ("offset_head.transition.", "offset_head.groups.")
-"""Where a head with a branch per keypoint holds one block of channels for each."""
-_SHARED = "offset_head.transition.shared."
-"""What all keypoints of an offset head share."""
-INPUT_SIZE = 256
-"""Short side of the input of networks that start from MoveNet, as MultiPose has it."""
-_HEATMAPS = "heatmap_head.final."
 
 
 def for_skeleton(config: ModelConfig, skeleton: Skeleton) -> ModelConfig:

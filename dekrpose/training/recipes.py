@@ -14,6 +14,9 @@ from dekrpose.architectures.dekr.losses import OFFSET_FACTORS
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.loader import TargetConfig
 
+_SMALLEST = 2.0**-12
+"""Weights below it, such as biases of zero, are taken for this large."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -140,10 +143,6 @@ def paper_recipe(size: int = 512, crowdpose: bool = False) -> TrainConfig:
         ema=0.0,
         augment=AugmentConfig(size=size),
     )
-
-
-_SMALLEST = 2.0**-12
-"""Weights below it, such as biases of zero, are taken for this large."""
 
 
 def make_optimizer(

@@ -17,6 +17,17 @@ from dekrpose.training.recipes import TrainConfig
 STATE = "last.pt"
 """The file in a run's folder that it goes on from."""
 _MAY_CHANGE = {"precision", "workers", "checkpoint_minutes", "epochs"}
+LOG = "log.jsonl"
+TENSORBOARD = "tensorboard"
+_TAGS = {
+    "heat": "loss/heatmaps",
+    "offset": "loss/offsets",
+    "learning_rate": "training/learning_rate",
+    "gradient_norm": "training/gradient_norm",
+    "images_per_second": "speed/images_per_second",
+    "waiting": "speed/waiting_for_data",
+}
+"""Names in TensorBoard of what a line of the log holds."""
 
 
 @dataclass
@@ -68,19 +79,6 @@ def clear_unfinished(folder: Path) -> None:
     (folder / f"{STATE}.tmp").unlink(missing_ok=True)
     for item in folder.glob(f".{'[0-9a-f]' * 32}.tmp"):
         shutil.rmtree(item, ignore_errors=True)
-
-
-LOG = "log.jsonl"
-TENSORBOARD = "tensorboard"
-_TAGS = {
-    "heat": "loss/heatmaps",
-    "offset": "loss/offsets",
-    "learning_rate": "training/learning_rate",
-    "gradient_norm": "training/gradient_norm",
-    "images_per_second": "speed/images_per_second",
-    "waiting": "speed/waiting_for_data",
-}
-"""Names in TensorBoard of what a line of the log holds."""
 
 
 class RunLog:

@@ -28,6 +28,9 @@ VALIDATION = "validation.jsonl"
 CURVES = "curves.svg"
 TIMES = 10
 """How often a run is measured unless somebody says."""
+_SMOOTHED = 20
+"""Lines of the log that a point of a loss is the mean of."""
+_MEASURES = (("ap", "AP"), ("recall", "recall"), ("pck", "PCK@0.2"))
 
 
 class Validation:
@@ -108,11 +111,6 @@ def _words(measured: Report) -> str:
     if not math.isnan(measured.false_people):
         parts.append(f"{measured.false_people:.2f} false people")
     return ", ".join(parts)
-
-
-_SMOOTHED = 20
-"""Lines of the log that a point of a loss is the mean of."""
-_MEASURES = (("ap", "AP"), ("recall", "recall"), ("pck", "PCK@0.2"))
 
 
 def curves_svg(log: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]]) -> str:

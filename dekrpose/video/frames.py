@@ -21,6 +21,8 @@ TICKS = Fraction(1, 90_000)
 
 SLOWEST, FASTEST = 0.01, 100_000
 """Frames per second beyond which a header is not believed."""
+_WAKE = 0.2  # seconds: waiting without end cannot be interrupted everywhere
+_JOIN = 2.0  # seconds that closing waits for a reader that hangs in its driver
 
 
 @dataclass(eq=False)
@@ -116,10 +118,6 @@ def is_address(place: str) -> bool:
 def location(place: str) -> str:
     """What names a place beyond doubt: the colon of a bare file name looks like the end of a protocol's."""
     return place if is_address(place) else str(Path(place).absolute())
-
-
-_WAKE = 0.2  # seconds: waiting without end cannot be interrupted everywhere
-_JOIN = 2.0  # seconds that closing waits for a reader that hangs in its driver
 
 
 @dataclass(eq=False)

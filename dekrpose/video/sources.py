@@ -20,6 +20,7 @@ from dekrpose.video.opencv import open_camera, open_with_opencv
 from dekrpose.video.pyav import open_pyav
 
 _PRINTF = re.compile(r"%0?\d*d")
+_MOVING = {".gif", ".webp", ".avif"}  # images by their suffix that may be films
 
 
 def find_sequence(place: str) -> list[Path] | None:
@@ -105,9 +106,6 @@ def _made_frames(items: Iterable[Any], fps: float, color: Color) -> Iterator[Fra
             yield broken(index, timestamp, str(error))
         else:
             yield Frame(index, timestamp, lambda pixels=pixels: pixels)  # type: ignore[misc]
-
-
-_MOVING = {".gif", ".webp", ".avif"}  # images by their suffix that may be films
 
 
 def find_pyav() -> Any | None:
