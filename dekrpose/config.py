@@ -43,8 +43,15 @@ class _Stored:
         return cls(**values)
 
 
+class _Backbone(_Stored):
+    """What all backbones have: ``title``, a name for people."""
+
+    size_multiple: ClassVar[int] = SIZE_MULTIPLE
+    """Sides of network inputs are multiples of this many pixels."""
+
+
 @dataclass(frozen=True)
-class BackboneConfig(_Stored):
+class BackboneConfig(_Backbone):
     """An HRNet: stem, layer1, and three stages of parallel branches.
 
     Args:
@@ -68,9 +75,6 @@ class BackboneConfig(_Stored):
         """What the paper calls it."""
         return f"HRNet-W{self.width}"
 
-    size_multiple: ClassVar[int] = SIZE_MULTIPLE
-    """Sides of network inputs are multiples of this many pixels."""
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from JSON values; unknown keys raise ValueError."""
@@ -78,7 +82,7 @@ class BackboneConfig(_Stored):
 
 
 @dataclass(frozen=True)
-class EfficientNetLiteConfig(_Stored):
+class EfficientNetLiteConfig(_Backbone):
     """An EfficientNet-Lite0 without its last two blocks, and a top-down path from stride 32 to stride 4.
 
     Args:
@@ -91,17 +95,11 @@ class EfficientNetLiteConfig(_Stored):
     expansion: int = 2
     family: str = "efficientnet-lite0"
 
-    @property
-    def title(self) -> str:
-        """Its name for people."""
-        return "EfficientNet-Lite0"
-
-    size_multiple: ClassVar[int] = SIZE_MULTIPLE
-    """Sides of network inputs are multiples of this many pixels."""
+    title: ClassVar[str] = "EfficientNet-Lite0"
 
 
 @dataclass(frozen=True)
-class MobileNetConfig(_Stored):
+class MobileNetConfig(_Backbone):
     """A MobileNetV2 with MoveNet's feature pyramid, and a top-down path of the network's own beside it.
 
     Args:
@@ -122,7 +120,6 @@ class MobileNetConfig(_Stored):
         return f"MobileNetV2 {self.width:g}"
 
     size_multiple: ClassVar[int] = 32
-    """Sides of network inputs are multiples of this many pixels."""
 
 
 Backbone = BackboneConfig | EfficientNetLiteConfig | MobileNetConfig

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from dekrpose.skeletons import Skeleton
 
+Floats = NDArray[np.float32]
+
 # OpenPose's BODY_25 order; None stands for the feet, which our skeletons do not have.
 BODY_25: tuple[str | None, ...] = (
     "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
@@ -150,11 +152,7 @@ def _float32(value: Any, label: str) -> float:
 
 
 def coco_results(
-    keypoints: NDArray[np.float32],
-    keypoint_scores: NDArray[np.float32],
-    scores: NDArray[np.float32],
-    image_id: int | str,
-    category_id: int,
+    keypoints: Floats, keypoint_scores: Floats, scores: Floats, image_id: int | str, category_id: int
 ) -> list[dict[str, Any]]:
     """COCO's results format, one dict per person; ``keypoints`` is flat x, y, score in image pixels.
 
@@ -170,9 +168,7 @@ def coco_results(
     ]
 
 
-def openpose_people(
-    keypoints: NDArray[np.float32], keypoint_scores: NDArray[np.float32], skeleton: Skeleton
-) -> dict[str, Any]:
+def openpose_people(keypoints: Floats, keypoint_scores: Floats, skeleton: Skeleton) -> dict[str, Any]:
     """OpenPose's JSON, BODY_25: 25 times x, y, score per person, image pixels.
 
     ``neck`` and ``mid_hip`` are the middles of the shoulders and hips (with the lower score of the two)
@@ -203,9 +199,7 @@ def openpose_people(
     return {"version": 1.3, "people": people}
 
 
-def _finite_triples(
-    keypoints: NDArray[np.float32], keypoint_scores: NDArray[np.float32], other: float = 0.0
-) -> NDArray[np.float64]:
+def _finite_triples(keypoints: Floats, keypoint_scores: Floats, other: float = 0.0) -> NDArray[np.float64]:
     """(N, K, 3) x, y, score; all three are ``other`` where one is NaN or infinite."""
     triples = np.concatenate([keypoints, keypoint_scores[..., None]], axis=2).astype(np.float64)
     triples[~np.isfinite(triples).all(axis=2)] = other
@@ -213,18 +207,11 @@ def _finite_triples(
 
 
 def pandas_table(
-    keypoints: NDArray[np.float32],
-    keypoint_scores: NDArray[np.float32],
-    scores: NDArray[np.float32],
-    track_ids: NDArray[np.int64] | None,
-    skeleton: Skeleton,
+    keypoints: Floats, keypoint_scores: Floats, scores: Floats, track_ids: NDArray[np.int64] | None, skeleton: Skeleton
 ) -> Any:
-    """A ``pandas.DataFrame`` with one row per keypoint: person, keypoint, x, y, score, person_score.
+    """A ``pandas.DataFrame`` with one row per keypoint: person, keypoint, x, y, score, person_score (and track_id).
 
-    Identities, where there are any, come as a seventh column ``track_id``.
-
-    Raises:
-        ImportError: pandas is missing.
+    ImportError if pandas is missing.
     """
     try:
         import pandas
@@ -245,14 +232,8 @@ def pandas_table(
     return table.astype({"keypoint": object}) if count == 0 else table
 
 
-def supervision_keypoints(
-    keypoints: NDArray[np.float32], keypoint_scores: NDArray[np.float32], scores: NDArray[np.float32]
-) -> Any:
-    """A ``supervision.KeyPoints`` in image pixels, all of class 0.
-
-    Raises:
-        ImportError: supervision is missing.
-    """
+def supervision_keypoints(keypoints: Floats, keypoint_scores: Floats, scores: Floats) -> Any:
+    """A ``supervision.KeyPoints`` in image pixels, all of class 0; ImportError if supervision is missing."""
     try:
         import supervision
     except ImportError:

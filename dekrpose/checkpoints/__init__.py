@@ -23,7 +23,6 @@ from dekrpose.architectures.dekr.foreign_names import (
     detect_format,
     mmpose_to_ours,
     official_to_ours,
-    ours_to_official,
     shapes_by_our_name,
     shapes_in_file,
     split_scoring_net,
@@ -34,20 +33,6 @@ from dekrpose.checkpoints.pickles import read_metadata, read_tensors
 from dekrpose.config import BackboneConfig, EfficientNetLiteConfig, HeadConfig, ModelConfig, TemporalConfig
 from dekrpose.errors import CheckpointError
 from dekrpose.skeletons import Skeleton
-
-__all__ = [
-    "Checkpoint",
-    "check_fits",
-    "expected_shapes",
-    "mmpose_to_ours",
-    "official_to_ours",
-    "ours_to_official",
-    "read_checkpoint",
-    "read_rescoring_net",
-    "read_stored_config",
-    "write_checkpoint",
-    "write_config",
-]
 
 _METADATA_KEY = "dekrpose"
 _RESCORING_PREFIX = "rescoring_net."
@@ -119,7 +104,8 @@ def _checkpoint_from(tensors: dict[str, Tensor], metadata: Mapping[str, str]) ->
             raise CheckpointError(_misfit(shapes, shapes_in_file(expected, "mmpose-1.x", shapes)))
         raise CheckpointError(_misfit(shapes, shapes_in_file(expected, "official", shapes)))
     config = stored or config_from_shapes(shapes_by_our_name(shapes))
-    expected = shapes_in_file(expected_shapes(config), _family(file_format), shapes)
+    family = "official" if file_format == "super-gradients" else file_format
+    expected = shapes_in_file(expected_shapes(config), family, shapes)
     network = {**{name: torch.zeros((), dtype=torch.int64) for name in expected if name.endswith(_COUNTER)}, **network}
     check_fits(network, expected)
     _check_types({**network, **rescoring})
@@ -157,10 +143,6 @@ def _check_values(tensors: Mapping[str, Tensor]) -> None:
                 f"{len(names)} of its tensors hold {fault} (first: {names[0]}); has its training diverged, or was the "
                 "file damaged? Take another checkpoint"
             )
-
-
-def _family(file_format: str) -> str:
-    return "official" if file_format == "super-gradients" else file_format
 
 
 def _to_ours(network: Mapping[str, Tensor], file_format: str) -> dict[str, Tensor]:
@@ -327,12 +309,9 @@ def write_checkpoint(
 
 
 def write_config(path: str | Path, config: ModelConfig, *, source: str | Path) -> None:
-    """Write a file of ours with another configuration: whole or not at all, its tensors exactly as they are stored.
+    """Write ``source``, a file of ours, with another configuration of the same network: its tensors as they are stored.
 
-    Args:
-        path: ends in ``.safetensors``; an existing file is replaced.
-        config: of the same network.
-        source: the file to copy, which may be ``path``.
+    The file, which may be ``source`` itself, appears whole or not at all.
     """
     # copies, because tensors of an open file would keep it from being replaced on Windows
     tensors = {name: tensor.clone() for name, tensor in load_file(source).items()}

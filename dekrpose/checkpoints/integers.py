@@ -19,14 +19,9 @@ _SMALLEST_TENSOR = 512  # numbers; below, nothing is gained
 def with_integers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of convolutions and linear layers as int8 and, named ``<name>.step``, one step for each output channel.
 
-    A number is its integer times its channel's step, the step a channel's largest absolute value / LARGEST. Everything
-    else, such as biases and statistics, stays as it is.
-
-    Args:
-        tensors: by name; those of two or more dimensions have the output channel first.
-
-    Raises:
-        CheckpointError: a tensor holds a number that is not finite.
+    A number is its integer times its channel's step, the step a channel's largest absolute value / LARGEST; the output
+    channel comes first. Everything else, such as biases and statistics, stays as it is. CheckpointError if a tensor
+    holds a number that is not finite.
     """
     stored: dict[str, Tensor] = {}
     for name, tensor in tensors.items():

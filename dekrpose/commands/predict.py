@@ -7,12 +7,11 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dekrpose.errors import DekrPoseError, error_words
 
 if TYPE_CHECKING:
-    from dekrpose.estimator import PoseEstimator
     from dekrpose.results import Poses
 
 _URL = re.compile(r"https?://", re.IGNORECASE)
@@ -23,22 +22,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.description = "Find everyone in photos; photo.jpg gets photo.poses.jpg beside it."
     parser.add_argument("images", nargs="+", metavar="PHOTO", help="files, folders, globs or URLs")
-    parser.add_argument("--model", default="tiny", help="name, folder or weights file (default: tiny)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write there instead of beside each photo")
     parser.add_argument("--json", action="store_true", help="write photo.poses.json too")
     parser.add_argument("--no-picture", action="store_true", help="write no pictures")
-    parser.add_argument("--score-threshold", type=float, metavar="T", help="default: the model's own")
-    parser.add_argument("--max-people", type=int, default=30, metavar="N")
-    parser.add_argument("--input-size", type=int, metavar="N", help="short side in pixels; default: the model's own")
-    parser.add_argument("--flip", action="store_true", help="average with the mirrored photo: slower, more accurate")
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0], metavar="S", help="such as 0.5 1 2")
     parser.add_argument(
         "--match-heatmap",
         action=argparse.BooleanOptionalAction,
         help="move keypoints to heatmap peaks; default: the model's own",
     )
+    add_model_arguments(parser)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what all commands share that show what a model finds."""
+    parser.add_argument("--model", default="tiny", help="name, folder or weights file (default: tiny)")
+    parser.add_argument("--score-threshold", type=float, metavar="T", help="default: the model's own")
+    parser.add_argument("--max-people", type=int, default=30, metavar="N")
+    parser.add_argument("--input-size", type=int, metavar="N", help="short side in pixels; default: the model's own")
+    parser.add_argument("--flip", action="store_true", help="average with the mirrored picture: slower, more accurate")
     parser.add_argument("--rescoring-net", metavar="FILE", help="weights of a scoring net, or its name")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+
+
+def estimate_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What the shared arguments ask of ``PoseEstimator.estimate``."""
+    chosen = {name: getattr(options, name) for name in ("score_threshold", "max_people", "input_size")}
+    return {**chosen, "flip_test": options.flip}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,10 +63,11 @@ def run(options: argparse.Namespace) -> int:
         estimator = PoseEstimator.from_pretrained(
             options.model, device=options.device, rescoring_net=options.rescoring_net
         )
+    chosen = {**estimate_options(options), "scales": options.scales, "match_heatmap": options.match_heatmap}
     width = max(map(len, photos), default=0)
     for photo in tqdm(photos, unit="photo", disable=len(photos) == 1 or None):
         try:
-            poses = _estimate(estimator, photo, options)
+            poses = estimator.estimate(photo, **chosen)
             for path in outputs[photo]:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 poses.save(path)
@@ -123,18 +134,6 @@ def _outputs(photos: Sequence[str], options: argparse.Namespace) -> dict[str, li
                 raise DekrPoseError(f"{owners[output]} and {photo} would both write {output}; predict them apart")
             owners[output] = photo
     return outputs
-
-
-def _estimate(estimator: PoseEstimator, photo: str, options: argparse.Namespace) -> Poses:
-    return estimator.estimate(
-        photo,
-        score_threshold=options.score_threshold,
-        max_people=options.max_people,
-        input_size=options.input_size,
-        flip_test=options.flip,
-        scales=options.scales,
-        match_heatmap=options.match_heatmap,
-    )
 
 
 def _summary(photo: str, poses: Poses, written: Sequence[Path]) -> str:

@@ -18,13 +18,11 @@ from dekrpose.config import ARCHITECTURES, Branches, HeadConfig, MobileNetConfig
 from dekrpose.data.dataset import KeypointDataset
 from dekrpose.errors import DekrPoseError
 from dekrpose.skeletons import Skeleton
-from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.check import check_dataset
 from dekrpose.training.check_report import Findings, report
 from dekrpose.training.contact_sheet import contact_sheet
 from dekrpose.training.distributed import Processes, joined
-from dekrpose.training.imagenet import BACKBONES
-from dekrpose.training.initial import for_skeleton, read_initial, starts_from_movenet
+from dekrpose.training.initial import BACKBONES, for_skeleton, read_initial, starts_from_movenet
 from dekrpose.training.loader import CachedPhotos, check_targets
 from dekrpose.training.loop import Trainer
 from dekrpose.training.recipes import RECIPES, TrainConfig, movenet_recipe, paper_recipe
@@ -48,6 +46,21 @@ _RECIPE_OPTIONS = (
     ("workers", int, "N", "processes that prepare batches"),
     ("limit", int, "N", "use only the first photos"),
     ("checkpoint-minutes", float, "M", "how often the state is saved"),
+)
+_PRECISION = "of backbone and heatmap head, auto: what is faster here; offsets stay in float32; default: the recipe's"
+_CHOICES = (
+    ("precision", ("auto", "float32", "bfloat16"), _PRECISION),
+    ("optimizer", ("adamw", "adam"), "default: the recipe's"),
+    ("schedule", ("cosine", "steps"), "of the learning rate; default: the recipe's"),
+    ("head-branches", get_args(Branches), "of a new network's offset head; default: the network's"),
+)
+_SWITCHES = (
+    ("keep-early-layers", "leave the backbone's first layers as they are in --init"),
+    ("on-device", "keep all photos and make batches on the device: for small datasets"),
+    ("compile", "backbone and heatmap head by torch.compile: slow to start, then faster"),
+    ("no-adaptive", "plain convolutions in a new network's offset head (ablation)"),
+    ("tensorboard", "write event files for TensorBoard into --out FOLDER/tensorboard"),
+    ("paper", "the paper's recipe: Adam, tenths at two epochs, 40 crops of the full size"),
 )
 _CROWD_OPTIONS = (
     ("mosaic", "share of crops that join two or four photos"),
@@ -111,31 +124,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, ...")
     for name, kind, metavar, text in _RECIPE_OPTIONS:
         parser.add_argument(f"--{name}", type=kind, metavar=metavar, help=f"{text}; default: the network's recipe")
-    parser.add_argument(
-        "--precision",
-        choices=("auto", "float32", "bfloat16"),
-        help="of backbone and heatmap head, auto: what is faster here; offsets stay in float32; default: the recipe's",
-    )
-    parser.add_argument(
-        "--keep-early-layers", action="store_true", help="leave the backbone's first layers as they are in --init"
-    )
-    parser.add_argument("--optimizer", choices=("adamw", "adam"), help="default: the recipe's")
-    parser.add_argument("--schedule", choices=("cosine", "steps"), help="of the learning rate; default: the recipe's")
-    parser.add_argument(
-        "--on-device", action="store_true", help="keep all photos and make batches on the device: for small datasets"
-    )
-    parser.add_argument(
-        "--compile", action="store_true", help="backbone and heatmap head by torch.compile: slow to start, then faster"
-    )
-    parser.add_argument(
-        "--head-branches", choices=get_args(Branches), help="of a new network's offset head; default: the network's"
-    )
-    parser.add_argument(
-        "--no-adaptive", action="store_true", help="plain convolutions in a new network's offset head (ablation)"
-    )
-    parser.add_argument(
-        "--tensorboard", action="store_true", help="write event files for TensorBoard into --out FOLDER/tensorboard"
-    )
+    for name, choices, text in _CHOICES:
+        parser.add_argument(f"--{name}", choices=choices, help=text)
+    for name, text in _SWITCHES:
+        parser.add_argument(f"--{name}", action="store_true", help=text)
     for name, text in _CROWD_OPTIONS:
         parser.add_argument(f"--{name}", type=_share, metavar="P", help=f"{text}, 0 to 1; default: the recipe's")
     parser.add_argument(
@@ -143,9 +135,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the paper's (default), or those of the released training code, with its weight of the offset loss; "
         "with --paper they repeat that training",
     )  # fmt: skip
-    parser.add_argument(
-        "--paper", action="store_true", help="the paper's recipe: Adam, tenths at two epochs, 40 crops of the full size"
-    )
 
 
 def recipe(options: argparse.Namespace) -> TrainConfig:
@@ -158,10 +147,11 @@ def recipe(options: argparse.Namespace) -> TrainConfig:
     switches = {"on_device": options.on_device, "compiled": options.compile}
     config = replace(base, keep_early_layers=options.keep_early_layers, **switches, **changes)
     size = options.size or (config.augment.size if options.arch in RECIPES else full_size)
-    config = replace(config, augment=_with_size(config.augment, size))
+    if size <= 0 or size % 32:
+        raise ValueError(f"--size must be a multiple of 32, got {size}")
     names = [name.replace("-", "_") for name, _ in _CROWD_OPTIONS]
     shares = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    return _with_targets(replace(config, augment=replace(config.augment, **shares)), options.targets)
+    return _with_targets(replace(config, augment=replace(config.augment, size=size, **shares)), options.targets)
 
 
 def _own_recipe(options: argparse.Namespace) -> TrainConfig:
@@ -203,12 +193,6 @@ def _share(text: str) -> float:
     if not 0 <= float(text) <= 1:
         raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {text}")
     return float(text)
-
-
-def _with_size(augment: AugmentConfig, size: int) -> AugmentConfig:
-    if size <= 0 or size % 32:
-        raise ValueError(f"--size must be a multiple of 32, got {size}")
-    return replace(augment, size=size)
 
 
 def check(options: argparse.Namespace, config: TrainConfig) -> int:
@@ -274,7 +258,7 @@ def _train(options: argparse.Namespace, config: TrainConfig, processes: Processe
     teacher = None if options.teacher is None else _teacher(options.teacher, model_config.skeleton)
     validation = _validation(options, model_config.skeleton)
     datasets = [KeypointDataset(path, options.images, model_config.skeleton) for path, _ in options.annotations]
-    if not any(_has_people(dataset, config.limit) for dataset in datasets):
+    if not any(photo.labelled for dataset in datasets for photo in dataset.photos[: config.limit]):
         raise DekrPoseError(_NOBODY)
     times = [count for _, count in options.annotations]
     photos = CachedPhotos(datasets, config.limit, progress=processes.first, times=times)
@@ -294,10 +278,6 @@ def _train(options: argparse.Namespace, config: TrainConfig, processes: Processe
         )
         return 128 + trainer.stopped
     return 0
-
-
-def _has_people(dataset: KeypointDataset, limit: int | None) -> bool:
-    return any(not person.ignored for photo in dataset.photos[:limit] for person in photo.people)
 
 
 def _check_validation(options: argparse.Namespace) -> None:

@@ -20,8 +20,7 @@ from dekrpose.errors import DekrPoseError
 from dekrpose.estimator import pick_device
 from dekrpose.hub import models
 from dekrpose.skeletons import COCO_17
-from dekrpose.training.clips import ClipRecipe, MixedClips
-from dekrpose.training.clips_cutouts import CutoutClips
+from dekrpose.training.clips import ClipRecipe, CutoutClips, MixedClips
 from dekrpose.training.recipes import TrainConfig, tiny_recipe
 from dekrpose.training.run_log import summary_writer
 from dekrpose.training.temporal import Parts, TemporalTrainer

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from dekrpose.commands.predict import add_model_arguments, estimate_options
 from dekrpose.errors import DekrPoseError
 from dekrpose.estimator import PoseEstimator
 from dekrpose.results import Poses
@@ -42,36 +43,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--end", type=float, metavar="S", help="stop at this second")
     parser.add_argument("--fps", type=float, default=25.0, help="frames per second of image files (default: 25)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="frames that go through the network together")
-    add_model_arguments(parser)
+    add_stream_arguments(parser)
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+def add_stream_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what ``dekrpose video`` and ``dekrpose webcam`` share."""
     parser.add_argument("--track", action="store_true", help="give people identities")
     parser.add_argument("--smooth", action="store_true", help="smooth the paths of keypoints; tracks, too")
-    parser.add_argument("--model", default="tiny", help="name, folder or weights file (default: tiny)")
-    parser.add_argument("--score-threshold", type=float, metavar="T", help="default: the model's own")
-    parser.add_argument("--max-people", type=int, default=30, metavar="N")
-    parser.add_argument("--input-size", type=int, metavar="N", help="short side in pixels; default: the model's own")
-    parser.add_argument("--flip", action="store_true", help="average with the mirrored frame: slower, more accurate")
-    parser.add_argument("--rescoring-net", metavar="FILE", help="weights of a scoring net, or its name")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    add_model_arguments(parser)
 
 
 def stream_of(source: Any, options: argparse.Namespace, **more: Any) -> PoseStream:
     """Load the model and open the stream, as the shared arguments say."""
     estimator = PoseEstimator.from_pretrained(options.model, device=options.device, rescoring_net=options.rescoring_net)
-    return open_stream(
-        estimator,
-        source,
-        track=options.track,
-        smooth=options.smooth,
-        score_threshold=options.score_threshold,
-        max_people=options.max_people,
-        input_size=options.input_size,
-        flip_test=options.flip,
-        **more,
-    )
+    chosen = estimate_options(options)
+    return open_stream(estimator, source, track=options.track, smooth=options.smooth, **chosen, **more)
 
 
 def run(options: argparse.Namespace) -> int:

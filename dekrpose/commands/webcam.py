@@ -11,7 +11,7 @@ import time
 import cv2
 import numpy as np
 
-from dekrpose.commands.video import add_model_arguments, stream_of
+from dekrpose.commands.video import add_stream_arguments, stream_of
 from dekrpose.errors import DekrPoseError
 
 _TITLE = "dekrpose"
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Show a camera's pictures with skeletons, always the newest one; q or Esc ends it."
     parser.add_argument("--camera", default="0", metavar="N", help="its number, or the URL of a camera (default: 0)")
     parser.add_argument("--mirror", action="store_true", help="show yourself as in a mirror")
-    add_model_arguments(parser)
+    add_stream_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:

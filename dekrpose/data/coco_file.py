@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dekrpose.data.coco_categories import Categories
 from dekrpose.data.coco_fields import (
     LARGEST,
     MOST_PIXELS,
+    Categories,
     Id,
     as_flag,
     as_id,
@@ -128,7 +128,9 @@ def read_photos(path: Path, content: Mapping[str, Any], skeleton: Skeleton) -> l
             raise DekrPoseError(f"{where} must be an object, got {shown(entry)}")
         if categories.skips(entry, where):
             continue
-        image_id = read_image_id(entry, where)
+        image_id = as_id(_given(entry, "image_id", where))
+        if image_id is None:
+            raise DekrPoseError(f"{where}: image_id must be a whole number or a text, got {shown(entry['image_id'])}")
         photo_id = same_id(by_id, image_id)
         if photo_id is None:
             lost.append(image_id)
@@ -146,11 +148,7 @@ def label_of(entry: object, number: int) -> str:
 
 
 def read_photo(record: object, where: str) -> Photo:
-    """An image record, without people.
-
-    Raises:
-        DekrPoseError: a field cannot be read; ``where`` names the record.
-    """
+    """An image record, without people; DekrPoseError if a field cannot be read; ``where`` names the record."""
     if not isinstance(record, dict):
         raise DekrPoseError(f"{where} must be an object, got {shown(record)}")
     photo_id = as_id(_given(record, "id", where))
@@ -172,29 +170,13 @@ def read_photo(record: object, where: str) -> Photo:
     return Photo(photo_id, name, width, height, _source(record), (), crowding)
 
 
-def read_image_id(entry: Mapping[str, Any], where: str) -> Id:
-    """The photo that an annotation says it belongs to.
-
-    Raises:
-        DekrPoseError: it is missing, or neither a whole number nor a text; ``where`` names the annotation.
-    """
-    image_id = as_id(_given(entry, "image_id", where))
-    if image_id is None:
-        raise DekrPoseError(f"{where}: image_id must be a whole number or a text, got {shown(entry['image_id'])}")
-    return image_id
-
-
 def read_person(entry: Mapping[str, Any], size: tuple[float, float], keypoints: int, where: str) -> Person:
-    """The person of an annotation; null is as if the field were missing.
+    """The person of an annotation; null is as if the field were missing. DekrPoseError if a field cannot be read.
 
     Args:
-        entry: as in the file.
+        entry: as in the file; ``where`` names it in messages.
         size: width and height of the photo, which run lengths must have; infinite if not known.
         keypoints: K of the skeleton.
-        where: names the annotation, for messages.
-
-    Raises:
-        DekrPoseError: a field cannot be read.
     """
     points = np.asarray(_keypoints(entry, keypoints, where), np.float32).reshape(keypoints, 3)
     given = entry.get("bbox")
@@ -249,11 +231,7 @@ def _source(entry: Mapping[str, Any]) -> str:
 
 
 def _tell(path: Path, categories: Categories, lost: Sequence[Id], photos: Mapping[Id, Photo], found: bool) -> None:
-    """Log what was left out.
-
-    Raises:
-        DekrPoseError: no annotation belongs to a photo.
-    """
+    """Log what was left out; DekrPoseError if no annotation belongs to a photo."""
     if categories.skipped:
         logger.warning("%s: %s", path, categories.words())
     if not lost:

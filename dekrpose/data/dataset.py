@@ -6,9 +6,8 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 
 import cv2
@@ -100,7 +99,7 @@ class PhotoFiles:
     """
 
     def __init__(self, places: Iterable[str | Path]) -> None:
-        self._members: dict[str, _TarMember | _ZipMember] = {}
+        self._members: dict[str, Callable[[], bytes]] = {}
         self._folders: list[Path] = []
         for place in map(Path, places):
             if place.is_dir():
@@ -108,7 +107,7 @@ class PhotoFiles:
             elif place.is_file() and tarfile.is_tarfile(place):
                 self._add(_tar_members(place))
             elif place.is_file() and zipfile.is_zipfile(place):
-                self._add({name: _ZipMember(place, name) for name in _zip_names(place) if not name.endswith("/")})
+                self._add({name: partial(_read_zip, place, name) for name in _zip_names(place) if name[-1:] != "/"})
             else:
                 problem = "which is none of these" if place.exists() else "which does not exist"
                 raise DekrPoseError(f"images must be a folder, a .tar or a .zip file, got {place}, {problem}")
@@ -122,18 +121,19 @@ class PhotoFiles:
         Raises:
             DekrPoseError: no place has it; ``ImageError`` if it is no image.
         """
-        member = self._members.get(name) or self._in_folders(name)
-        if member is None:
+        path = None if name in self._members else self._in_folders(name)
+        read_bytes = self._members.get(name) if path is None else path.read_bytes
+        if read_bytes is None:
             example = f"; the archives hold names such as {next(iter(self._members))!r}" if self._members else ""
             raise DekrPoseError(f"photo {name!r} of the annotations is in none of the given places{example}")
         try:
-            data = member.read_bytes()
+            data = read_bytes()
         except _BROKEN as error:
-            place = f" in {member.path}" if isinstance(member, (_TarMember, _ZipMember)) else ""
+            place = f" in {read_bytes.args[0]}" if isinstance(read_bytes, partial) else ""
             raise DekrPoseError(f"photo {name!r}{place} cannot be read ({error}); make or copy it again") from error
         return decode(data, name, exif=False)
 
-    def _add(self, members: Mapping[str, _TarMember | _ZipMember]) -> None:
+    def _add(self, members: Mapping[str, Callable[[], bytes]]) -> None:
         for name, member in members.items():
             self._members.setdefault(name.removeprefix("./"), member)
 
@@ -141,28 +141,17 @@ class PhotoFiles:
         return next((folder / name for folder in self._folders if _is_file(folder / name)), None)
 
 
-@dataclass(frozen=True)
-class _TarMember:
-    path: Path
-    offset: int
-    size: int
-
-    def read_bytes(self) -> bytes:
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            data = file.read(self.size)
-        if len(data) < self.size:
-            raise EOFError("the archive ends within it")
-        return data
+def _read_tar(path: Path, offset: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read(size)
+    if len(data) < size:
+        raise EOFError("the archive ends within it")
+    return data
 
 
-@dataclass(frozen=True)
-class _ZipMember:
-    path: Path
-    name: str
-
-    def read_bytes(self) -> bytes:
-        return _open_zip(self.path, os.getpid()).read(self.name)
+def _read_zip(path: Path, name: str) -> bytes:
+    return _open_zip(path, os.getpid()).read(name)
 
 
 @lru_cache(maxsize=16)
@@ -185,11 +174,11 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _tar_members(path: Path) -> dict[str, _TarMember]:
+def _tar_members(path: Path) -> dict[str, Callable[[], bytes]]:
     try:
         with tarfile.open(path, "r:") as archive:
             return {
-                member.name: _TarMember(path, member.offset_data, member.size)
+                member.name: partial(_read_tar, path, member.offset_data, member.size)
                 for member in archive.getmembers()
                 if member.isfile()
             }

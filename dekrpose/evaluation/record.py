@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dekrpose.errors import DekrPoseError
-from dekrpose.hub.repositories.repository import CARD, CONFIG, WEIGHTS
+from dekrpose.hub.repository import CARD, CONFIG, WEIGHTS
 
 if TYPE_CHECKING:
     from dekrpose.evaluation.evaluate import Report

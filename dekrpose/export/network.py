@@ -78,11 +78,8 @@ def _replace_adaptive(network: DEKR, sampling: Sampling, offsets: Offsets) -> No
 class _UpsampledConv(nn.Module):
     """A 1x1 convolution of maps that ``hrnet.concatenate`` would join: each at its own size, then upsampled and added.
 
-    Both are linear, so the result is the same, with fewer multiplications and no joined map.
-
-    Args:
-        conv: the convolution of the joined maps.
-        widths: channels of each map, finest first.
+    Both are linear, so the result is the same, with fewer multiplications and no joined map. ``widths`` are the
+    channels of each map, finest first.
     """
 
     def __init__(self, conv: nn.Conv2d, widths: list[int]) -> None:

@@ -57,18 +57,10 @@ def _hint(size: Any) -> int:
 def write(
     module: nn.Module, file_format: Format, path: Path, texts: dict[str, str], *, opset: int = OPSET, half: bool = False
 ) -> None:
-    """Write a module that takes pictures and gives ``exported.OUTPUTS``.
+    """Write a module that takes pictures and gives ``OUTPUTS``; ImportError if what writes the format is missing.
 
-    Args:
-        module: see ``poses.ExportedPoses`` and ``poses.ExportedCenters``, as the texts say.
-        file_format: which kind of file.
-        path: the new file; OpenVINO writes a .bin beside it.
-        texts: names and texts to keep in the file.
-        opset: of ONNX.
-        half: OpenVINO stores weights as float16.
-
-    Raises:
-        ImportError: what writes this format is missing.
+    OpenVINO writes a .bin beside ``path``, and with ``half`` stores weights as float16. The texts are kept in the file,
+    by their names.
     """
     if file_format == "pt2":
         torch.export.save(traced(module), path, extra_files=texts)

@@ -18,7 +18,7 @@ CONVERSION = 1
 DOWNLOADS = "downloads"
 """Folder inside the cache for unfinished downloads, and for files that were fetched by hand."""
 _WEIGHTS, _NOTE, _PARTIAL = ".safetensors", ".json", ".part"
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
 
 
@@ -82,9 +82,7 @@ def entries(folder: Path) -> list[Entry]:
 def problem(item: Entry, *, thorough: bool = True) -> str | None:
     """What is wrong with weights in the cache; None when they are as they were written.
 
-    Args:
-        item: from ``entries``.
-        thorough: read the whole file and compare its hash, not its size alone.
+    ``thorough`` reads the whole file and compares its hash, not its size alone.
     """
     note = item.provenance
     if not note:
@@ -150,7 +148,7 @@ def file_sha256(path: Path) -> str:
 def explain_disk_error(error: OSError, folder: Path, needed: int | None = None) -> DekrPoseError | None:
     """An error in words with the way out when a disk is full or a folder not writable; None for other errors."""
     way_out = "set DEKRPOSE_CACHE to a folder elsewhere, or pass cache_dir"
-    if error.errno in _DISK_FULL:
+    if error.errno in DISK_FULL:
         amount = f"{needed / 1e6:,.0f} MB are needed" if needed else "more is needed"
         return DekrPoseError(
             f"the disk of {folder} is full: {free_bytes(folder) / 1e6:,.0f} MB are free and {amount}; make room "

@@ -111,18 +111,15 @@ def _receive(url: str, target: Path, progress: bool) -> None:
             have = 0
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
-        _check_space(target, (total or 0) - have)
+        needed = (total or 0) - have
+        if free_bytes(target.parent) < needed:
+            full = explain_disk_error(OSError(errno.ENOSPC, "no space left"), target.parent, needed)
+            assert full is not None
+            raise full
         with tqdm(
             total=total, initial=have, unit="B", unit_scale=True, desc=target.stem, disable=None if progress else True
         ) as bar:
             _write(response, target, have, total, bar)
-
-
-def _check_space(target: Path, needed: int) -> None:
-    if free_bytes(target.parent) < needed:
-        full = explain_disk_error(OSError(errno.ENOSPC, "no space left"), target.parent, needed)
-        assert full is not None
-        raise full
 
 
 def _write(response: http.client.HTTPResponse, target: Path, have: int, total: int | None, bar: tqdm[None]) -> None:

@@ -72,7 +72,10 @@ def model_card(config: ModelConfig, has_rescoring_net: bool = False, repository:
     sections = {
         f"# {name}": f"A DEKR network that finds the {len(config.skeleton)} keypoints of everyone in a photo in one "
         f"bottom-up pass, without a person detector{scoring}. "
-        f"It is used with the Python library dekrpose (`pip install dekrpose`).\n\n{_usage(repository)}",
+        f"It is used with the Python library dekrpose (`pip install dekrpose`).\n\n"
+        "```python\nfrom dekrpose import PoseEstimator\n\n"
+        f"estimator = PoseEstimator.from_pretrained({json.dumps(repository or _FOLDER)})\n"
+        'poses = estimator.estimate("photo.jpg")\nposes.save("poses.jpg")\n```',
         "## Intended use": _INTENDED_USE,
         "## The network": _network(config, has_rescoring_net),
         "## Licence and training data": _origin(config),
@@ -115,14 +118,6 @@ def _header(config: ModelConfig, name: str) -> str:
         eval_results=results or None,
     )
     return data.to_yaml()
-
-
-def _usage(repository: str | None) -> str:
-    return (
-        "```python\nfrom dekrpose import PoseEstimator\n\n"
-        f"estimator = PoseEstimator.from_pretrained({json.dumps(repository or _FOLDER)})\n"
-        'poses = estimator.estimate("photo.jpg")\nposes.save("poses.jpg")\n```'
-    )
 
 
 def _network(config: ModelConfig, has_rescoring_net: bool) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
 
 from torch import Tensor
 
@@ -24,7 +23,7 @@ from dekrpose.hub.cache import cache_folder, problem
 from dekrpose.hub.cache import entry as cache_entry
 from dekrpose.hub.model_cards import model_card
 from dekrpose.hub.published import PUBLISHED, PublishedWeights, fetch
-from dekrpose.hub.repositories.repository import CARD, CONFIG, WEIGHTS
+from dekrpose.hub.repository import CARD, CONFIG, WEIGHTS
 
 _TINY = Path(__file__).parents[1] / "weights" / "tiny.safetensors"
 _SUFFIXES = {".safetensors", ".pth", ".pt", ".tar", ".ckpt", ".bin", ".onnx", ".xml", ".pt2"}
@@ -66,10 +65,11 @@ class ModelInfo:
 def list_models(cache_dir: str | Path | None = None) -> list[ModelInfo]:
     """The models that ``PoseEstimator.from_pretrained`` knows by name: bundled, published, Hugging Face's in the cache.
 
-    Args:
-        cache_dir: where downloads were kept; None is the usual place. Nothing is fetched.
+    ``cache_dir`` is where downloads were kept; None is the usual place. Nothing is fetched.
     """
-    models = [_bundled_info()] if _TINY.is_file() else []
+    models = []
+    if _TINY.is_file():
+        models.append(_own_info("tiny", "bundled", read_stored_config(_TINY) or ModelConfig(), _TINY))
     folder = cache_folder(cache_dir)
     models += [_published_info(entry, folder) for entry in PUBLISHED.values() if entry.kind == "model"]
     for repository in repositories.cached_repositories(cache_dir):
@@ -82,10 +82,6 @@ def list_models(cache_dir: str | Path | None = None) -> list[ModelInfo]:
             source = f"https://huggingface.co/{repository.repo_id}"
             models.append(_own_info(repository.repo_id, source, config, weights))
     return models
-
-
-def _bundled_info() -> ModelInfo:
-    return _own_info("tiny", "bundled", read_stored_config(_TINY) or ModelConfig(), _TINY)
 
 
 def _own_info(name: str, source: str, config: ModelConfig, weights: Path) -> ModelInfo:
@@ -139,28 +135,22 @@ def resolve(
     """
     name = str(name_or_path)
     if name == "tiny":
-        return _bundled()
+        if not _TINY.is_file():
+            raise DekrPoseError(f"the bundled weights {_TINY} are missing; install dekrpose again")
+        return _TINY
     path = Path(name).expanduser()
     if path.is_file():
         return path
     if path.is_dir():
         return _in_folder(path)
-    where: _Where = {
-        "cache_dir": cache_dir, "local_files_only": local_files_only, "force_download": force_download
-    }  # fmt: skip
+    where = {"cache_dir": cache_dir, "local_files_only": local_files_only, "force_download": force_download}
     if name in PUBLISHED:
         if PUBLISHED[name].kind == "backbone":
             raise DekrPoseError(f"{name} is an ImageNet backbone without a pose head, so it finds nobody. {_KNOWN}")
-        return fetch(PUBLISHED[name], **where)
+        return fetch(PUBLISHED[name], **where)  # type: ignore[arg-type]
     if _REPOSITORY.fullmatch(name) and path.suffix.lower() not in _SUFFIXES:
-        return _in_folder(repositories.fetch_repository(name, revision=revision, token=token, **where))
+        return _in_folder(repositories.fetch_repository(name, revision=revision, token=token, **where))  # type: ignore[arg-type]
     raise DekrPoseError(_unknown(name, path))
-
-
-class _Where(TypedDict):
-    cache_dir: str | Path | None
-    local_files_only: bool
-    force_download: bool
 
 
 def rescoring_net_of(name_or_path: str | Path) -> str | None:
@@ -169,12 +159,6 @@ def rescoring_net_of(name_or_path: str | Path) -> str | None:
     if name not in PUBLISHED or Path(name).exists():
         return None
     return PUBLISHED[name].rescoring_net
-
-
-def _bundled() -> Path:
-    if not _TINY.is_file():
-        raise DekrPoseError(f"the bundled weights {_TINY} are missing; install dekrpose again")
-    return _TINY
 
 
 def _in_folder(folder: Path) -> Path:
@@ -243,12 +227,9 @@ def save_folder(
 
 
 def save_config(folder: str | Path, config: ModelConfig, has_rescoring_net: bool) -> None:
-    """Give a model folder another configuration: its weights stay as they are stored, config.json and card are new.
+    """Give a model folder of ``save_folder`` another configuration of the same network.
 
-    Args:
-        folder: as ``save_folder`` writes it.
-        config: of the same network.
-        has_rescoring_net: what the card says of the scoring net.
+    Its weights stay as they are stored; config.json and the card, which says whether there is a scoring net, are new.
     """
     folder = Path(folder)
     with _staged(folder) as staging:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dekrpose.results import Poses
+from dekrpose.tracking.tracker import finite_seconds
 from dekrpose.tracking.tracks import Array, keypoint_weights, person_areas
 
 _FORMAT = "dekrpose.smoother"
@@ -123,7 +123,7 @@ class Smoother:
             ValueError: there are no ``track_ids``, one comes twice, there is no finite timestamp, or the
                 number of keypoints changed without ``reset``.
         """
-        time = _seconds(poses.timestamp if timestamp is None else timestamp)
+        time = finite_seconds(poses.timestamp if timestamp is None else timestamp, "smoothing")
         ids = _identities(poses)
         if self._timestamp is not None and time < self._timestamp:
             self.reset()
@@ -163,11 +163,7 @@ class Smoother:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Smoother:
-        """The inverse of ``to_dict``.
-
-        Raises:
-            ValueError: not our format, another version of it, or something is missing.
-        """
+        """The inverse of ``to_dict``; ValueError if it is another format or version, or incomplete."""
         if values.get("format") != _FORMAT or values.get("version") != _FORMAT_VERSION:
             found = f"{values.get('format')!r} version {values.get('version')!r}"
             raise ValueError(f"expected {_FORMAT!r} version {_FORMAT_VERSION}, as to_dict writes it, got {found}")
@@ -230,9 +226,3 @@ def _identities(poses: Poses) -> NDArray[np.int64]:
     if len(np.unique(ids)) < len(ids):
         raise ValueError(f"an identity is given to one person a frame, got track_ids {poses.track_ids.tolist()}")
     return poses.track_ids
-
-
-def _seconds(timestamp: float | None) -> float:
-    if timestamp is None or not math.isfinite(timestamp):
-        raise ValueError(f"smoothing needs the frame's time: expected finite seconds, got {timestamp}")
-    return float(timestamp)

@@ -110,7 +110,7 @@ class Tracker:
         Raises:
             ValueError: there is no finite timestamp, or the skeleton changed without ``reset``.
         """
-        time = _seconds(poses.timestamp if timestamp is None else timestamp)
+        time = finite_seconds(poses.timestamp if timestamp is None else timestamp, "tracking")
         if self._timestamp is not None and time < self._timestamp:
             self.reset()
         if self._skeleton is not None and poses.skeleton != self._skeleton:
@@ -153,14 +153,7 @@ class Tracker:
     def _rank(self, people: People, tracks: Tracks, time: float, floor: float, least: float) -> Array:
         """(N, T) by how much the weighted logarithm of the likelihood that two are the same is above the floor.
 
-        Args:
-            people, tracks: N and T of them.
-            time: seconds.
-            floor: see ``TrackerSettings``.
-            least: similarity below which two are never the same.
-
-        Returns:
-            At least 0, which is never the same.
+        At least 0, which is never the same; so is a similarity below ``least``.
         """
         assert self._skeleton is not None
         settings = self.settings
@@ -235,11 +228,7 @@ class Tracker:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Tracker:
-        """The inverse of ``to_dict``.
-
-        Raises:
-            ValueError: not our format, another version of it, or something is missing.
-        """
+        """The inverse of ``to_dict``; ValueError if it is another format or version, or incomplete."""
         if values.get("format") != _FORMAT or values.get("version") != _FORMAT_VERSION:
             found = f"{values.get('format')!r} version {values.get('version')!r}"
             raise ValueError(f"expected {_FORMAT!r} version {_FORMAT_VERSION}, as to_dict writes it, got {found}")
@@ -272,7 +261,8 @@ def _rows(people: People, which: NDArray[np.intp]) -> People:
     return People(**{name: values[which] for name, values in vars(people).items()})
 
 
-def _seconds(timestamp: float | None) -> float:
+def finite_seconds(timestamp: float | None, work: str) -> float:
+    """A frame's time; ValueError, which names the work that needs it, unless it is finite."""
     if timestamp is None or not math.isfinite(timestamp):
-        raise ValueError(f"tracking needs the frame's time: expected finite seconds, got {timestamp}")
+        raise ValueError(f"{work} needs the frame's time: expected finite seconds, got {timestamp}")
     return float(timestamp)

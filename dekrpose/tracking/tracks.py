@@ -81,8 +81,7 @@ class Tracks:
 
     def join(self, other: Tracks) -> Tracks:
         """These tracks, then the others."""
-        pairs = {field.name: (getattr(self, field.name), getattr(other, field.name)) for field in fields(self)}
-        return Tracks(**{name: np.concatenate(pair) for name, pair in pairs.items()})
+        return Tracks(**{name: np.concatenate([value, getattr(other, name)]) for name, value in vars(self).items()})
 
     def as_people(self) -> People:
         """What has been seen of them, as if of one frame; all scores are 1."""
@@ -110,18 +109,8 @@ class Tracks:
     @classmethod
     def nobody(cls, skeleton: Skeleton) -> Tracks:
         """T = 0."""
-        channels, bones = len(skeleton), len(bone_ends(skeleton))
-        return cls.start(
-            People(
-                keypoints=np.zeros((0, channels, 2)),
-                weights=np.zeros((0, channels)),
-                areas=np.zeros(0),
-                scores=np.zeros(0),
-                bones=np.zeros((0, bones)),
-                bone_weights=np.zeros((0, bones)),
-            ),
-            0.0,
-        )
+        scores = np.zeros((0, len(skeleton)))
+        return cls.start(observe(np.zeros((*scores.shape, 2)), scores, np.zeros(0), skeleton), 0.0)
 
     @classmethod
     def start(cls, people: People, timestamp: float) -> Tracks:
@@ -172,15 +161,9 @@ def bone_ends(skeleton: Skeleton) -> NDArray[np.intp]:
 def keypoint_weights(keypoints: NDArray[Any], scores: NDArray[Any]) -> Array:
     """How far each keypoint is to be believed, by its share of the person's best keypoint score.
 
-    Good scores of a bottom-up network may be as low as 0.1, so the share counts, as where poses are drawn:
-    0 up to a tenth of the best, 1 from half of it on.
-
-    Args:
-        keypoints: (N, K, 2) xy.
-        scores: (N, K).
-
-    Returns:
-        (N, K) in [0, 1]; 0 where a keypoint or its score is not finite.
+    Good scores of a bottom-up network may be as low as 0.1, so the share counts, as where poses are drawn: 0 up to a
+    tenth of the best, 1 from half of it on. (N, K, 2) xy and (N, K) scores give (N, K) in [0, 1]; 0 where one is not
+    finite.
     """
     finite = np.isfinite(keypoints).all(axis=2) & np.isfinite(scores)
     values = np.where(finite, scores, 0.0).astype(np.float64)
@@ -264,17 +247,10 @@ def similarities(
 
 
 def common_motion(error: Array, weights: Array, falloff: Array) -> Array:
-    """What the keypoints' errors have in common: their mean, then once more without those far from it.
+    """What the keypoints' errors (..., K, 2) have in common: their mean, then once more without those far from it.
 
-    Keypoints of somebody half hidden may be those of the person in front.
-
-    Args:
-        error: (..., K, 2) image pixels.
-        weights: (..., K) in [0, 1].
-        falloff: (..., K) square image pixels, over which a keypoint loses 63 % of its weight.
-
-    Returns:
-        (..., 2) image pixels.
+    Keypoints of somebody half hidden may be those of the person in front. Weights (..., K) are in [0, 1], ``falloff``
+    (..., K) square image pixels over which a keypoint loses 63 % of its weight; the result is (..., 2) image pixels.
     """
     common = _mean(error, weights)
     return _mean(error, weights * np.exp(-_squared(error - common[..., None, :]) / falloff))
@@ -291,12 +267,9 @@ def _squared(vectors: Array) -> Array:
 
 
 def shape_likeness(people: People, tracks: Tracks) -> Array:
-    """How well the lengths of people's bones fit those that tracks were seen with.
+    """(N, T) in (0, 1]: how well the lengths of people's bones fit those of tracks; 1 where nothing can be compared.
 
     Lengths are in pixels: over a short gap nobody grows or shrinks much, and tall and small people differ most.
-
-    Returns:
-        (N, T) in (0, 1]; 1 where nothing can be compared.
     """
     certainty = np.minimum(tracks.bone_count, 1.0) / (np.square(tracks.bone_spread) + 0.1**2)
     weights = people.bone_weights[:, None] * certainty[None]

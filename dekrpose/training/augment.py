@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dekrpose.data.dataset import Photo
-from dekrpose.training.affine import SCALE_UNIT, training_affine
 from dekrpose.training.copy_paste import paste_people
-from dekrpose.training.crops import Crop, PhotoSource, Placement, moved_keypoints
+from dekrpose.training.crops import SCALE_UNIT, Crop, PhotoSource, Placement, moved_keypoints, training_affine
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,8 @@ def augment(source: PhotoSource, index: int, config: AugmentConfig, rng: np.rand
     columns, rows = ((2, 1), (1, 2), (2, 2))[rng.integers(3)]
     x_edges = _edges(size, columns, rng)
     y_edges = _edges(size, rows, rng)
-    crop = _empty(size, len(source.skeleton))
+    nobody = np.zeros((0, len(source.skeleton), 3), np.float32)
+    crop = Crop(np.zeros((size, size, 3), np.uint8), nobody, np.zeros((size, size), bool))
     for cell, (column, row) in enumerate(np.ndindex(columns, rows)):
         left, right, top, bottom = x_edges[column], x_edges[column + 1], y_edges[row], y_edges[row + 1]
         photo = index if cell == 0 else int(rng.integers(len(source.photos)))
@@ -68,14 +68,6 @@ def augment(source: PhotoSource, index: int, config: AugmentConfig, rng: np.rand
 
 def _edges(size: int, parts: int, rng: np.random.Generator) -> list[int]:
     return [0, size] if parts == 1 else [0, int(size * rng.uniform(0.35, 0.65)), size]
-
-
-def _empty(size: int, keypoints: int) -> Crop:
-    return Crop(
-        image=np.zeros((size, size, 3), np.uint8),
-        keypoints=np.zeros((0, keypoints, 3), np.float32),
-        ignored=np.zeros((size, size), bool),
-    )
 
 
 def _join(crop: Crop, part: Crop, left: int, top: int) -> Crop:
@@ -109,11 +101,7 @@ def _crop(
 
 
 def _random_affine(
-    photo: Photo,
-    keypoints: NDArray[np.float32],
-    size: tuple[int, int],
-    config: AugmentConfig,
-    rng: np.random.Generator,
+    photo: Photo, keypoints: NDArray[np.float32], size: tuple[int, int], config: AugmentConfig, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], float]:
     side = min(photo.width, photo.height) * float(rng.uniform(*config.scale))
     center = np.array([photo.width / 2, photo.height / 2])

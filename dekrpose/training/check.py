@@ -16,8 +16,7 @@ from typing import Any
 import cv2
 from tqdm import tqdm
 
-from dekrpose.data.coco_categories import Categories, with_keypoints
-from dekrpose.data.coco_fields import Id, as_id, as_side, same_id, shown
+from dekrpose.data.coco_fields import Categories, Id, as_id, as_side, same_id, shown, with_keypoints
 from dekrpose.data.coco_file import Photo, label_of, read_content, read_photo
 from dekrpose.data.dataset import PhotoFiles
 from dekrpose.errors import DekrPoseError

@@ -60,12 +60,7 @@ class TaughtPose:
 
 
 def contact_sheet(
-    photos: PhotoSource,
-    augmentation: AugmentConfig,
-    targets: TargetConfig,
-    path: Path,
-    count: int = 16,
-    seed: int = 0,
+    photos: PhotoSource, augmentation: AugmentConfig, targets: TargetConfig, path: Path, count: int = 16, seed: int = 0
 ) -> Path:
     """Draw the first crops of a training with this seed; see ``draw_samples`` for what is shown.
 
@@ -86,7 +81,7 @@ def contact_sheet(
     samples = Samples(photos, augmentation, targets, seed)
     indices = _first_indices(len(photos.photos), count, seed)
     names = [photos.photos[photo].file_name for _, _, photo in indices]
-    cells = [samples.crop(index).cells for index in indices]
+    cells = [samples.draw(index)[0].cells for index in indices]
     sheet = draw_samples([samples[index] for index in indices], names, photos.skeleton, cells)
     _, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     path.parent.mkdir(parents=True, exist_ok=True)

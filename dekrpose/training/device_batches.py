@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dekrpose.architectures.dekr.batch_targets import heatmap_targets, offset_targets
+from dekrpose.architectures.dekr.targets import heatmap_targets, offset_targets, person_centers
 from dekrpose.config import OUTPUT_STRIDE
 from dekrpose.errors import DekrPoseError
-from dekrpose.training.affine import SCALE_UNIT
 from dekrpose.training.augment import AugmentConfig
+from dekrpose.training.crops import SCALE_UNIT
 from dekrpose.training.loader import Batch, CachedPhotos, TargetConfig
 from dekrpose.training.order import EpochOrder
 from dekrpose.training.packed_photos import CELLS, Cells, PackedPhotos, people_of, render
@@ -79,17 +79,14 @@ class DeviceBatches:
         people = people_of(self.packed, cells)
         people[..., :2] /= OUTPUT_STRIDE
         size, half = self.augmentation.size // OUTPUT_STRIDE, OUTPUT_STRIDE // 2
-        config = self.targets
-        heatmaps, heatmap_weights, centers = heatmap_targets(
-            people,
-            size,
-            sigma=config.sigma,
-            center_sigma=config.center_sigma,
+        config, maps = self.targets, (size, size)
+        centers = person_centers(people, minimum_keypoints=self.augmentation.minimum_keypoints)
+        heatmaps, heatmap_weights = heatmap_targets(
+            people, centers, maps, sigma=config.sigma, center_sigma=config.center_sigma,
             background_weight=config.background_weight,
             ignored=ignored[:, half::OUTPUT_STRIDE, half::OUTPUT_STRIDE],
-            minimum_keypoints=self.augmentation.minimum_keypoints,
-        )
-        offsets, offset_weights = offset_targets(people, centers, size, radius=config.radius)
+        )  # fmt: skip
+        offsets, offset_weights = offset_targets(people, centers, maps, radius=config.radius)
         pixels = None
         if config.offset_pixels:
             random = self._uniform(len(photos), size * size)[own]

@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -71,22 +70,19 @@ def joined(device: str) -> Iterator[tuple[Processes, torch.device]]:
         yield processes, picked
         return
     if picked.type == "cuda":
-        picked = _own_gpu(int(os.environ.get("LOCAL_RANK", "0")))
+        index = int(os.environ.get("LOCAL_RANK", "0"))
+        if index >= torch.cuda.device_count():
+            raise DekrPoseError(
+                f"process {index} of this machine has no GPU: there are {torch.cuda.device_count()}; "
+                "start as many processes as GPUs (torchrun --nproc-per-node), or pass --device cpu"
+            )
+        picked = torch.device("cuda", index)
         torch.cuda.set_device(picked)
     elif picked.type != "cpu":
         raise DekrPoseError(f"several processes train on cuda or cpu, got {picked.type}; pass --device cpu")
     dist.init_process_group("nccl" if picked.type == "cuda" else "gloo")
     yield processes, picked
     dist.destroy_process_group()  # not after an error: the others may be waiting, and notice when this process ends
-
-
-def _own_gpu(index: int) -> torch.device:
-    if index >= torch.cuda.device_count():
-        raise DekrPoseError(
-            f"process {index} of this machine has no GPU: there are {torch.cuda.device_count()}; "
-            "start as many processes as GPUs (torchrun --nproc-per-node), or pass --device cpu"
-        )
-    return torch.device("cuda", index)
 
 
 def parallel(network: nn.Module, processes: Processes, device: torch.device) -> nn.Module:
@@ -97,12 +93,9 @@ def parallel(network: nn.Module, processes: Processes, device: torch.device) -> 
 
 
 def synchronise_batch_norm(network: nn.Module, device: torch.device, kept: Collection[nn.Module] = ()) -> None:
-    """Let batch norm in training mode see the batches of all processes; names in the state stay as they are.
+    """Let batch norm in training mode see the batches of all processes, in place; names in the state stay as they are.
 
-    Args:
-        network: changed in place.
-        device: where it is; torch's own synchronised batch norm works on GPUs only.
-        kept: layers in evaluation mode, which need no batch and stay plain.
+    Layers in ``kept`` are in evaluation mode, need no batch and stay plain. torch's own works on GPUs only.
     """
     plain = {inner for layer in kept for inner in layer.modules()}
     for module in list(network.modules()):
@@ -126,55 +119,34 @@ class SyncedBatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        mean, variance = _joined_statistics(x.detach().float())
-        self._update_running(mean, variance, x.numel() // x.shape[1] * dist.get_world_size())
-        normalise = cast(Callable[..., Tensor], _Normalise.apply)
-        return normalise(x, self.weight, self.bias, mean, variance, self.eps)
-
-    def _update_running(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """From statistics over ``count`` pixels."""
-        running = (self.running_mean, self.running_var, self.num_batches_tracked)
-        if running[0] is None or running[1] is None or running[2] is None or self.momentum is None:
+        if self.running_mean is None or self.running_var is None or self.momentum is None:
             raise ValueError(
                 "synchronised batch norm needs running statistics and a momentum, as all our networks have"
             )
-        running[0].lerp_(mean, self.momentum)
-        running[1].lerp_(variance * (count / max(count - 1, 1)), self.momentum)
-        running[2].add_(1)
+        assert self.num_batches_tracked is not None
+        single, processes = x.float(), dist.get_world_size()
+        total = cast(Callable[[Tensor], Tensor], _Total.apply)
+        mean = total(single.mean((0, 2, 3))) / processes
+        centered = single - mean.view(1, -1, 1, 1)
+        variance = total(centered.square().mean((0, 2, 3))) / processes
+        count = x.numel() // x.shape[1] * processes
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / max(count - 1, 1)), self.momentum)
+            self.num_batches_tracked.add_(1)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centered * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
 
 
-def _joined_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(C,) mean and biased variance of (B, C, h, w) over all processes, from each one's own, so that none cancels."""
-    own = torch.stack(torch.var_mean(x, dim=(0, 2, 3), correction=0))
-    every = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(every, own)
-    variances, means = torch.stack(every, 1)
-    return means.mean(0), variances.mean(0) + means.var(0, correction=0)
-
-
-class _Normalise(torch.autograd.Function):
-    """(x - mean) / deviation * weight + bias, where mean and deviation are those of x over all processes."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt())
-        return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
+class _Total(torch.autograd.Function):
+    """The sum over all processes, whose gradient is summed over them too."""
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, inverse = ctx.saved_tensors
-        gradient = gradients[0].float()
-        normal = (x.float() - _by_channel(mean)) * _by_channel(inverse)
-        own = torch.stack([gradient.sum((0, 2, 3)), (gradient * normal).sum((0, 2, 3))])
-        joined_sums = own.clone()
-        dist.all_reduce(joined_sums)
-        count = x.numel() // x.shape[1] * dist.get_world_size()
-        shift, slope = (joined_sums / count).unbind()
-        change = gradient - _by_channel(shift) - normal * _by_channel(slope)
-        return (change * _by_channel(inverse * weight)).to(x.dtype), own[1], own[0], None, None, None
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        values = values.clone()
+        dist.all_reduce(values)
+        return values
 
-
-def _by_channel(values: Tensor) -> Tensor:
-    return values.view(1, -1, 1, 1)
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _Total.forward(ctx, gradients[0])

@@ -1,13 +1,22 @@
-"""What a training step runs of the network, as one call."""
+"""What a training step runs of the network, as one call, and which numbers it computes with."""
 
 from __future__ import annotations
 
+import time
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.config import ModelConfig
 from dekrpose.images.on_device import normalise
+
+Precision = Literal["float32", "bfloat16"]
+_RUNS = 5
+_WORTH = 1.1
+"""How many times as fast bfloat16 must be."""
 
 
 def normalised(crops: Tensor, config: ModelConfig) -> Tensor:
@@ -28,14 +37,9 @@ class TrainingForward(nn.Module):
         self.model, self.bfloat16_parts = model, bfloat16_parts
 
     def forward(self, crops: Tensor, pixels: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Heatmaps and offsets.
+        """Heatmaps (B, K + 1, h, w), and offsets (B, 2K, P) at pixels or (B, 2K, h, w), of (B, 3, H, W) uint8 RGB.
 
-        Args:
-            crops: (B, 3, H, W) uint8 RGB.
-            pixels: (B, P, 2) xy where offsets are wanted, heatmap pixels; None for everywhere.
-
-        Returns:
-            (B, K + 1, h, w) and (B, 2K, P), or (B, 2K, h, w) without pixels.
+        ``pixels`` are (B, P, 2) xy where offsets are wanted, heatmap pixels.
         """
         model = self.model
         images = normalised(crops, model.config)
@@ -48,3 +52,34 @@ class TrainingForward(nn.Module):
         else:
             offsets = model.offset_head.at_transition(maps.float(), pixels)
         return heatmaps.float(), offsets
+
+
+def choose_precision(device: torch.device) -> tuple[Precision, str]:
+    """The faster precision for a device, and why, in words.
+
+    A CPU without instructions for bfloat16 computes with it several times more slowly than with float32, and nothing
+    but a try tells: a convolution of a network's size is timed in both.
+    """
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bfloat16", "this GPU has bfloat16"
+        return "float32", "this GPU has no bfloat16"
+    if device.type != "cpu":
+        return "float32", f"bfloat16 was not tried on {device.type}"
+    single, half = _seconds(torch.float32), _seconds(torch.bfloat16)
+    if single > _WORTH * half:
+        return "bfloat16", f"a convolution takes {half / single:.2f} of the time that it takes in float32 on this CPU"
+    return "float32", f"a convolution in bfloat16 takes {half / single:.1f} times as long on this CPU"
+
+
+@torch.no_grad()
+def _seconds(dtype: torch.dtype) -> float:
+    """The shortest of a few convolutions; a fresh one is slower."""
+    maps = torch.ones(4, 96, 48, 48).to(dtype=dtype, memory_format=torch.channels_last)
+    weight = torch.ones(96, 96, 1, 1, dtype=dtype)
+    times = []
+    for _ in range(_RUNS):
+        start = time.perf_counter()
+        functional.conv2d(maps, weight)
+        times.append(time.perf_counter() - start)
+    return min(times)

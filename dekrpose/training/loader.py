@@ -21,8 +21,7 @@ from dekrpose.data.dataset import KeypointDataset, Photo, ignored_mask
 from dekrpose.errors import DekrPoseError
 from dekrpose.skeletons import Skeleton
 from dekrpose.training.augment import AugmentConfig, augment
-from dekrpose.training.crop_people import CropPeople, official_people, paper_people
-from dekrpose.training.crops import Crop, PhotoSource
+from dekrpose.training.crops import Crop, CropPeople, PhotoSource, official_people, paper_people
 from dekrpose.training.memory import SharedPictures, start_method
 
 
@@ -49,11 +48,7 @@ class TargetConfig:
 
 
 def check_targets(targets: TargetConfig, augmentation: AugmentConfig) -> None:
-    """Refuse targets that do not exist for these crops.
-
-    Raises:
-        DekrPoseError: official targets of mosaics or of pasted people.
-    """
+    """DekrPoseError for targets that do not exist for these crops: official ones of mosaics or of pasted people."""
     if targets.mode == "official" and (augmentation.mosaic or augmentation.copy_paste):
         raise DekrPoseError(
             "official targets repeat the released training, which has neither mosaics nor pasted people; got "
@@ -149,18 +144,15 @@ class Samples(Dataset[Batch]):
         self.photos, self.augmentation, self.targets, self.seed = photos, augmentation, targets, seed
 
     def __getitem__(self, index: tuple[int, int, int]) -> Batch:
-        crop, rng = self._draw(index)
+        crop, rng = self.draw(index)
         if self.targets.mode == "official":
             people = official_people(crop, self.photos.photos[index[2]], self.photos.skeleton)
         else:
             people = paper_people(crop, self.augmentation.minimum_keypoints)
         return make_sample(crop.image, people, self.targets, rng)
 
-    def crop(self, index: tuple[int, int, int]) -> Crop:
-        """The crop that the sample of this index is made of."""
-        return self._draw(index)[0]
-
-    def _draw(self, index: tuple[int, int, int]) -> tuple[Crop, np.random.Generator]:
+    def draw(self, index: tuple[int, int, int]) -> tuple[Crop, np.random.Generator]:
+        """The crop that the sample of this index is made of, and the generator after it."""
         epoch, position, photo = index
         rng = np.random.default_rng([self.seed, epoch, position])
         return augment(self.photos, photo, self.augmentation, rng), rng

@@ -24,18 +24,15 @@ from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.config import ModelConfig
 from dekrpose.errors import DekrPoseError
 from dekrpose.hub import models
-from dekrpose.hub.repositories.repository import WEIGHTS
+from dekrpose.hub.repository import WEIGHTS
 from dekrpose.training.device_batches import DeviceBatches
 from dekrpose.training.distributed import Processes, parallel, synchronise_batch_norm
-from dekrpose.training.forward import TrainingForward
-from dekrpose.training.loader import Batch, CachedPhotos, Samples
+from dekrpose.training.forward import Precision, TrainingForward, choose_precision
+from dekrpose.training.loader import Batch, CachedPhotos, Samples, collate
 from dekrpose.training.memory import keep_freed_memory
-from dekrpose.training.optimizers import learning_rate, make_optimizer
 from dekrpose.training.order import EpochOrder, make_loader
-from dekrpose.training.precision import Precision, choose_precision
-from dekrpose.training.recipes import TrainConfig
-from dekrpose.training.run_log import RunLog
-from dekrpose.training.run_state import STATE, Progress, changes, clear_unfinished
+from dekrpose.training.recipes import TrainConfig, learning_rate, make_optimizer
+from dekrpose.training.run_log import STATE, Progress, RunLog, changes, clear_unfinished
 from dekrpose.training.teacher import Teacher
 from dekrpose.training.validation import Validation
 
@@ -78,15 +75,8 @@ class Trainer:
         teacher: DEKR | None = None,
         validation: Validation | None = None,
     ) -> None:
-        self.config, self.model_config = config, model_config.without_numbers()
         self.validation = validation
-        self.stopped: int | None = None
-        self.folder, self.device, self.tensorboard = Path(folder), torch.device(device), tensorboard
-        self.processes = processes or Processes()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(config.seed)
-        if self.device.type == "cpu":
-            keep_freed_memory()
+        self._prepare(model_config, config, folder, device, tensorboard, processes or Processes())
         self.model = DEKR(model_config)
         if initial is not None:
             self.model.load_state_dict(initial)
@@ -109,6 +99,20 @@ class Trainer:
         self._begin()
         half = self._precision() == "bfloat16"
         self._network = parallel(TrainingForward(self.model, half), self.processes, self.device)
+
+    def _prepare(
+        self, model_config: ModelConfig, config: TrainConfig, folder: str | Path, device: str | torch.device,
+        tensorboard: bool, processes: Processes,
+    ) -> None:  # fmt: skip
+        """What a run needs before it has a network."""
+        self.config, self.model_config = config, model_config.without_numbers()
+        self.stopped: int | None = None
+        self.folder, self.device, self.tensorboard = Path(folder), torch.device(device), tensorboard
+        self.processes = processes
+        self.folder.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(config.seed)
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     def _precision(self) -> Precision:
         """What backbone and heatmap head run in; all processes take the first one's choice."""
@@ -139,7 +143,7 @@ class Trainer:
         if config.on_device:
             return DeviceBatches(photos, self.order, config.augment, config.targets, config.seed, self.device)
         samples = Samples(photos, config.augment, config.targets, config.seed)
-        return make_loader(samples, self.order, config.workers)
+        return make_loader(samples, self.order, config.workers, collate)
 
     @property
     def total_steps(self) -> int:
@@ -266,7 +270,7 @@ class Trainer:
         (heat + offset).backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
         self._norms += norm.detach()
-        if not self._runs_ahead:
+        if self.device.type != "cuda":  # a GPU works while the CPU goes on; asking it for a number makes both wait
             self._check_norms()
         self.optimizer.step()
         self.progress.step += 1
@@ -274,11 +278,6 @@ class Trainer:
         self._update_average()
         self._count_seconds()
         return {"heat": heat.detach(), "offset": offset.detach(), "gradient_norm": norm}
-
-    @property
-    def _runs_ahead(self) -> bool:
-        """Whether the device works while the CPU goes on; asking it for a number would make both wait."""
-        return self.device.type == "cuda"
 
     def _check_norms(self) -> None:
         """Stop when a gradient since the last check was not finite."""

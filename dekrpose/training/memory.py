@@ -18,12 +18,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep the memory of freed tensors for the next ones, instead of giving it back to the system.
+    """Let this process keep the memory of freed tensors for the next ones; whether it could be done, which needs glibc.
 
-    Every step on a CPU asks for the same large tensors; fresh memory for each takes up to a third of it. Needs glibc.
-
-    Returns:
-        Whether it could be done.
+    Every step on a CPU asks for the same large tensors; fresh memory for each takes up to a third of it.
     """
     if not sys.platform.startswith("linux"):
         return False

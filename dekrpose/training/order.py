@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from dekrpose.training.loader import Batch, Samples, collate
 from dekrpose.training.memory import start_method
 
-Sample = TypeVar("Sample", covariant=True)
+Sample = TypeVar("Sample")
 
 
 class EpochOrder(Sampler[list[tuple[int, int, int]]]):
@@ -49,13 +48,15 @@ class EpochOrder(Sampler[list[tuple[int, int, int]]]):
             yield [(self.epoch, position, int(order[position])) for position in positions]
 
 
-def make_loader(samples: Samples, order: EpochOrder, workers: int) -> DataLoader[Batch]:
+def make_loader(
+    samples: Dataset[Sample], order: EpochOrder, workers: int, join: Callable[[list[Sample]], Sample]
+) -> DataLoader[Sample]:
     """A loader over ``order``; with workers the next batches are made while the network trains."""
     return ProcessLoader(
         samples,
         batch_sampler=order,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=join,
         worker_init_fn=start_worker,
         multiprocessing_context=start_method() if workers else None,
         prefetch_factor=4 if workers else None,

@@ -31,12 +31,7 @@ _SHIFT = 4  # OpenCV's sub-pixel bits
 def long_bone(keypoints: Floats, skeleton: Skeleton) -> float:
     """The second longest edge between labelled keypoints, which stays when others are foreshortened; 0 if none.
 
-    Args:
-        keypoints: (K, 3) x, y, visibility in any frame.
-        skeleton: whose edges are measured.
-
-    Returns:
-        A length, in pixels of that frame.
+    Keypoints (K, 3) x, y, visibility may be in any frame; the length is in its pixels.
     """
     edges = [edge for edge in skeleton.edges if (keypoints[list(edge), 2] > 0).all()]
     lengths = sorted(float(np.linalg.norm(keypoints[a, :2] - keypoints[b, :2])) for a, b in edges)

@@ -1,13 +1,21 @@
-"""What a training run is made of, and the recipes of this library and of the paper."""
+"""What a training run is made of: the recipes of this library and of the paper, optimisers and learning rates."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
+
+import torch
+from torch import nn
 
 from dekrpose.architectures.dekr.losses import OFFSET_FACTORS
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.loader import TargetConfig
+
+_SMALLEST = 2.0**-12
+"""Weights below it, such as biases of zero, are taken for this large."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +75,7 @@ class TrainConfig:
 def tiny_recipe(on_device: bool = False) -> TrainConfig:
     """How ``tiny`` is trained: small crops, few offset pixels, mosaics.
 
-    Args:
-        on_device: for a GPU that makes the batches: more epochs and a larger batch of larger crops.
+    ``on_device``, for a GPU that makes the batches: more epochs and a larger batch of larger crops.
     """
     config = TrainConfig(
         epochs=20,
@@ -107,9 +114,6 @@ def movenet_recipe(on_device: bool = False) -> TrainConfig:
     """How a network that starts from MoveNet is trained: as ``tiny_recipe``, and MoveNet's own weights at a low rate.
 
     Its heatmaps are as wide as MoveNet's, whose peaks have a sigma of 1.2 to 1.4 heatmap pixels (centers: 1.1 to 1.6).
-
-    Args:
-        on_device: as for ``tiny_recipe``.
     """
     config = tiny_recipe(on_device)
     return replace(
@@ -139,3 +143,57 @@ def paper_recipe(size: int = 512, crowdpose: bool = False) -> TrainConfig:
         ema=0.0,
         augment=AugmentConfig(size=size),
     )
+
+
+def make_optimizer(
+    model: nn.Module, config: TrainConfig, pretrained: Sequence[nn.Module] = ()
+) -> torch.optim.Optimizer:
+    """AdamW or Adam over the network's parameters.
+
+    Args:
+        model: the network.
+        config: the run.
+        pretrained: layers whose learning rate is ``config.pretrained_rate`` times that of the others, times the size
+            of their weights: where batch norm was folded into them, some are 0.0005 and others 30, and a step of one
+            size for all would wipe the small ones out.
+    """
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    slow = {id(value) for layer in pretrained for value in layer.parameters()}
+    by_rate: dict[float, list[nn.Parameter]] = {1.0: []}
+    for value in model.parameters():
+        rate = config.pretrained_rate * _size(value) if id(value) in slow else 1.0
+        by_rate.setdefault(rate, []).append(value)
+    groups = [group for rate, values in by_rate.items() for group in _groups(values, config.weight_decay, rate)]
+    try:
+        return kind(groups, config.learning_rate, fused=True)
+    except RuntimeError:  # not every device has it
+        return kind(groups, config.learning_rate)
+
+
+def learning_rate(config: TrainConfig, step: int, epoch_steps: int) -> float:
+    """The rate of a step: warm-up, for a fifth of a short run at most, then the schedule."""
+    total = config.epochs * epoch_steps
+    warmup = min(config.warmup, total // 5)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    if config.schedule == "steps":
+        return config.learning_rate * 0.1 ** sum(step >= epoch * epoch_steps for epoch in config.milestones)
+    share = (step - warmup) / max(1, total - warmup)
+    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
+
+
+def _size(value: nn.Parameter) -> float:
+    """The power of two next to the size of a tensor's weights: of the channels' root mean squares, the median."""
+    rows = value.detach().reshape(len(value), -1) if value.ndim > 1 else value.detach()[None]
+    size = float(rows.square().mean(1).sqrt().median())
+    return 2.0 ** round(math.log2(max(size, _SMALLEST)))
+
+
+def _groups(values: Sequence[nn.Parameter], weight_decay: float, rate: float) -> list[dict[str, Any]]:
+    """Weight decay for convolutions only, not for biases and batch norm; ``rate`` is a share of the learning rate."""
+    decayed = [value for value in values if value.ndim > 1]
+    others = [value for value in values if value.ndim <= 1]
+    return [
+        {"params": decayed, "weight_decay": weight_decay, "rate": rate},
+        {"params": others, "weight_decay": 0.0, "rate": rate},
+    ]

@@ -97,16 +97,11 @@ def examples_of(predictions: Predictions) -> Examples:
     targets, photos = [np.zeros(0)], [np.zeros(0, np.int64)]
     for index, (photo, found) in enumerate(zip(predictions.photos, predictions.people, strict=True)):
         best, judged = best_oks(found.keypoints, photo, skeleton)
-        features.append(features_of(found, skeleton)[judged])
+        parts = torch.from_numpy(found.keypoints), torch.from_numpy(found.keypoint_scores)
+        features.append(pose_features(*parts, skeleton.edges).numpy()[judged])  # as PoseEstimator computes them
         targets.append(best[judged])
         photos.append(np.full(judged.sum(), index))
     return Examples(np.concatenate(features), np.concatenate(targets).astype(np.float32), np.concatenate(photos))
-
-
-def features_of(found: Prediction, skeleton: Skeleton) -> NDArray[np.float32]:
-    """(N, 3E + K) ``pose_features`` of one photo's poses, exactly as ``PoseEstimator`` computes them."""
-    keypoints, scores = torch.from_numpy(found.keypoints), torch.from_numpy(found.keypoint_scores)
-    return np.asarray(pose_features(keypoints, scores, skeleton.edges).numpy(), np.float32)
 
 
 def check_skeleton(skeleton: Skeleton) -> None:

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from dekrpose.data.coco_categories import keypoint_names, with_keypoints
-from dekrpose.data.coco_fields import as_name, shown
+from dekrpose.data.coco_fields import as_name, keypoint_names, shown, with_keypoints
 from dekrpose.data.dataset import read_content
 from dekrpose.errors import DekrPoseError
 from dekrpose.formats import parse_json
@@ -47,7 +46,12 @@ def skeleton_of(data_file: Path, skeleton_file: Path | None = None) -> Skeleton:
     content = read_content(data_file)
     in_file = keypoint_names(given.get("names"), f'"names" of {skeleton_file}')
     category, in_data = _category(content, data_file, in_file)
-    names = _agreed_names(in_data, in_file, data_file, skeleton_file)
+    if in_data and in_file and in_data != in_file:
+        raise DekrPoseError(
+            f"{data_file} names the keypoints {', '.join(in_data)}, but {skeleton_file} {', '.join(in_file)}; "
+            "they must be the same, in the same order"
+        )
+    names = in_data or in_file
     if names is None:
         if _first_length(content) != 3 * len(COCO_17):
             raise DekrPoseError(
@@ -139,17 +143,6 @@ def _category(
             'keypoints; a network learns one skeleton: make a file of each, or choose by "names" in a skeleton file'
         )
     return named[0] if named else ({}, None)
-
-
-def _agreed_names(
-    in_data: tuple[str, ...] | None, in_file: tuple[str, ...] | None, data_file: Path, skeleton_file: Path | None
-) -> tuple[str, ...] | None:
-    if in_data and in_file and in_data != in_file:
-        raise DekrPoseError(
-            f"{data_file} names the keypoints {', '.join(in_data)}, but {skeleton_file} {', '.join(in_file)}; "
-            "they must be the same, in the same order"
-        )
-    return in_data or in_file
 
 
 def _name(given: Mapping[str, Any], category: Mapping[str, Any], names: tuple[str, ...], where: str) -> str:

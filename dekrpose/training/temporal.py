@@ -7,16 +7,14 @@ import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dekrpose.architectures.dekr.losses import offset_loss
 from dekrpose.architectures.dekr.temporal import TemporalDEKR
-from dekrpose.config import ModelConfig
 from dekrpose.data.clips.clip import ClipSource
 from dekrpose.errors import DekrPoseError
 from dekrpose.formats import json_text, write_whole
@@ -24,10 +22,8 @@ from dekrpose.training.clips import ClipBatch, ClipRecipe, ClipSamples, collate_
 from dekrpose.training.distributed import Processes
 from dekrpose.training.forward import normalised
 from dekrpose.training.loop import Trainer
-from dekrpose.training.memory import keep_freed_memory, start_method
-from dekrpose.training.optimizers import make_optimizer
-from dekrpose.training.order import EpochOrder, ProcessLoader, start_worker
-from dekrpose.training.recipes import TrainConfig
+from dekrpose.training.order import EpochOrder, make_loader
+from dekrpose.training.recipes import TrainConfig, make_optimizer
 
 logger = logging.getLogger(__name__)
 
@@ -90,16 +86,10 @@ class TemporalTrainer(Trainer):
             raise ValueError(f"parts must be one of {get_args(Parts)}, got {parts!r}")
         if model.heatmap_memory is None:
             raise DekrPoseError("a flat GRU is not trained by this command; take a model with convolutional GRUs")
-        self.config, self.recipe, self.parts = config, recipe, parts
-        self.model_config: ModelConfig = model.config.without_numbers()
-        self.teacher = self.validation = self.stopped = None
-        self.folder, self.device, self.tensorboard = Path(folder), torch.device(device), tensorboard
-        self.processes = Processes()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.recipe, self.parts = recipe, parts
+        self.teacher = self.validation = None
+        self._prepare(model.config, config, folder, device, tensorboard, Processes())
         self._check_clips()
-        torch.manual_seed(config.seed)
-        if self.device.type == "cpu":
-            keep_freed_memory()
         self.model: TemporalDEKR = model.to(self.device)
         self._kept = [self.model]  # batch norm keeps its statistics
         for name, value in self.model.named_parameters():
@@ -110,8 +100,9 @@ class TemporalTrainer(Trainer):
         if len(self.order) == 0:
             raise DekrPoseError(f"{recipe.clips} clips do not fill one batch of {config.batch_size}")
         samples = ClipSamples(source, recipe, config.targets, config.seed, repeat=self.is_frozen)
-        kept = KeptMaps(self.model, samples, self.order, self.device) if self.is_frozen else None
-        self.loader = _loader(samples, self) if kept is None else kept  # type: ignore[assignment]
+        self.loader: Any = make_loader(samples, self.order, config.workers, collate_clips)
+        if self.is_frozen:
+            self.loader = KeptMaps(self.model, samples, self.order, self.device)
         self._begin()
 
     @property
@@ -124,7 +115,7 @@ class TemporalTrainer(Trainer):
         clips = batch.clips if isinstance(batch, MapBatch) else batch
         maps = batch.maps if isinstance(batch, MapBatch) else transition_maps(self.model, batch.frames.images)
         if self.parts != "heads":
-            maps = remembered(self.model, maps, clips.resets)
+            maps, _ = self.model.remember((maps[0].float(), maps[1].float()), clips.resets, None)
         frames = clips.frames
         heatmaps = self.model.heatmap_head.from_transition(maps[0].float())
         heat = self.heat_loss(heatmaps, frames.heatmaps, frames.heatmap_weights)
@@ -183,32 +174,7 @@ def transition_maps(model: TemporalDEKR, images: Tensor) -> tuple[Tensor, Tensor
     return model.heatmap_head.transition(features), model.offset_head.transition(features)
 
 
-def remembered(model: TemporalDEKR, maps: tuple[Tensor, Tensor], resets: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps of B * T frames with what the frames before each add; resets is (B, T) bool on the CPU."""
-    assert model.heatmap_memory is not None
-    assert model.offset_memory is not None
-    batch, frames = resets.shape
-    heatmaps, offsets = (
-        memory(part.float().reshape(batch, frames, *part.shape[1:]), None, resets)[0].flatten(0, 1)
-        for memory, part in zip((model.heatmap_memory, model.offset_memory), maps, strict=True)
-    )
-    return heatmaps, offsets
-
-
 def _is_trained(name: str, parts: Parts) -> bool:
     memory = "_memory." in name
     heads = name.startswith(_HEADS)
     return {"heads": heads, "memory": memory, "memory+heads": memory or heads, "all": True}[parts]
-
-
-def _loader(samples: ClipSamples, trainer: TemporalTrainer) -> DataLoader[ClipBatch]:
-    workers = trainer.config.workers
-    return ProcessLoader(
-        samples,
-        batch_sampler=trainer.order,
-        num_workers=workers,
-        collate_fn=collate_clips,
-        worker_init_fn=start_worker,
-        multiprocessing_context=start_method() if workers else None,
-        persistent_workers=workers > 0,
-    )

@@ -1,4 +1,4 @@
-"""Measuring a network on annotated photos while it is trained: what it reaches, and which weights were the best."""
+"""Measuring a network while it is trained: what it reaches, which weights were the best, and its curves."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from dekrpose.data.dataset import KeypointDataset
 from dekrpose.estimator import PoseEstimator
 from dekrpose.evaluation.coco_ap import load_evaluator
 from dekrpose.evaluation.evaluate import Report, own_threshold, percent, predictor, report
+from dekrpose.evaluation.line_chart import HEIGHT, Line, line_chart, svg
 from dekrpose.evaluation.predictions import collect
-from dekrpose.training.curves import curves_svg
 from dekrpose.training.run_log import LOG, drop_later_lines, read_lines
 
 BEST = "best.safetensors"
@@ -28,6 +28,9 @@ VALIDATION = "validation.jsonl"
 CURVES = "curves.svg"
 TIMES = 10
 """How often a run is measured unless somebody says."""
+_SMOOTHED = 20
+"""Lines of the log that a point of a loss is the mean of."""
+_MEASURES = (("ap", "AP"), ("recall", "recall"), ("pck", "PCK@0.2"))
 
 
 class Validation:
@@ -64,16 +67,15 @@ class Validation:
         return step == total_steps or step % (self.every or max(1, total_steps // TIMES)) == 0
 
     def measure(self, config: ModelConfig, weights: Mapping[str, Tensor], device: torch.device, step: int) -> str:
-        """Measure weights, keep them if they are the best, and draw the curves.
-
-        Returns:
-            A line for people.
-        """
+        """Measure weights, keep them if they are the best, and draw the curves; a line for people."""
         with torch.device("meta"):
             model = build_model(config)
         model.load_state_dict({name: value.clone() for name, value in weights.items()}, assign=True)
         estimator = PoseEstimator(model, device=device)
-        measured = {dataset.path.name: self._report(estimator, dataset) for dataset in self.datasets}
+        measured = {
+            dataset.path.name: report(collect(predictor(estimator), dataset, progress=False), own_threshold(estimator))
+            for dataset in self.datasets
+        }
         known = [own.ap["AP"] for own in measured.values() if not math.isnan(own.ap["AP"])]
         mean = sum(known) / len(known) if known else 0.0
         best = mean > max((record["mean_ap"] for record in self.records), default=-1.0)
@@ -98,15 +100,8 @@ class Validation:
     def is_hopeless(self) -> bool:
         """Whether the last ``patience`` measurements brought nothing better."""
         values = [record["mean_ap"] for record in self.records]
-        return self.patience is not None and len(values) - 1 - _first_best(values) >= self.patience
-
-    def _report(self, estimator: PoseEstimator, dataset: KeypointDataset) -> Report:
-        found = collect(predictor(estimator), dataset, progress=False)
-        return report(found, own_threshold(estimator))
-
-
-def _first_best(values: Sequence[float]) -> int:
-    return max(range(len(values)), key=lambda index: (values[index], -index), default=-1)
+        first_best = values.index(max(values)) if values else -1
+        return self.patience is not None and len(values) - 1 - first_best >= self.patience
 
 
 def _words(measured: Report) -> str:
@@ -116,3 +111,39 @@ def _words(measured: Report) -> str:
     if not math.isnan(measured.false_people):
         parts.append(f"{measured.false_people:.2f} false people")
     return ", ".join(parts)
+
+
+def curves_svg(log: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]]) -> str:
+    """The picture, from lines of ``log.jsonl`` and of ``validation.jsonl``; without the latter, of losses alone."""
+    charts: list[str] = []
+    reach = max((float(line["step"]) for line in (*log, *records)), default=0.0)
+    if records:
+        lines = [
+            Line(f"{title} {name}", points)
+            for name in records[0]["sets"]
+            for key, title in _MEASURES
+            if (points := _points(records, name, key))
+        ]
+        charts.append(line_chart("validation, percent", "steps", lines, reach=reach))
+    for key, title in (("heat", "heatmap loss"), ("offset", "offset loss")):
+        line = Line(title, _smoothed(log, key), dots=False)
+        charts.append(line_chart(title, "steps", [line], top=HEIGHT * len(charts), reach=reach))
+    return svg(charts)
+
+
+def _points(records: Sequence[Mapping[str, Any]], name: str, key: str) -> list[tuple[float, float]]:
+    points = []
+    for record in records:
+        measured = record["sets"].get(name, {})
+        value = measured.get("ap", {}).get("AP") if key == "ap" else measured.get(key)
+        if value is not None:
+            points.append((record["step"], 100 * value))
+    return points
+
+
+def _smoothed(log: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    points = []
+    for index, line in enumerate(log):
+        window = log[max(0, index + 1 - _SMOOTHED) : index + 1]
+        points.append((line["step"], sum(own[key] for own in window) / len(window)))
+    return points

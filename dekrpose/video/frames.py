@@ -1,11 +1,13 @@
-"""What every reader of a stream gives: frames, one by one, and what is known about the whole."""
+"""What every reader of a stream gives: frames, one by one; of live sources the newest, which a thread reads."""
 
 from __future__ import annotations
 
 import math
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +21,8 @@ TICKS = Fraction(1, 90_000)
 
 SLOWEST, FASTEST = 0.01, 100_000
 """Frames per second beyond which a header is not believed."""
+_WAKE = 0.2  # seconds: waiting without end cannot be interrupted everywhere
+_JOIN = 2.0  # seconds that closing waits for a reader that hangs in its driver
 
 
 @dataclass(eq=False)
@@ -114,3 +118,73 @@ def is_address(place: str) -> bool:
 def location(place: str) -> str:
     """What names a place beyond doubt: the colon of a bare file name looks like the end of a protocol's."""
     return place if is_address(place) else str(Path(place).absolute())
+
+
+@dataclass(eq=False)
+class _Slot:
+    """Where the thread leaves the newest frame."""
+
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    frame: Frame | None = None
+    dropped: int = 0
+    stop: bool = False
+    ended: bool = False
+    error: Exception | None = None
+
+
+def newest(source: Source) -> Source:
+    """The same source, of which always the newest frame is taken; timestamps are when frames arrive.
+
+    The thread ends with the source, or when ``close`` is called; it holds nothing that keeps its user alive.
+    """
+    slot = _Slot()
+    thread = threading.Thread(target=_pump, args=(source, slot), name="dekrpose live source", daemon=True)
+    thread.start()
+
+    def close() -> None:
+        with slot.changed:
+            slot.stop = True
+            slot.changed.notify_all()
+        source.cancel()
+        if thread is not threading.current_thread():
+            thread.join(_JOIN)
+
+    return Source(source.info, _take(slot), close, source.troubles, lambda: slot.dropped)
+
+
+def _pump(source: Source, slot: _Slot) -> None:
+    frames: Any = source.frames
+    began = None
+    try:
+        for frame in frames:
+            now = time.monotonic()
+            began = now if began is None else began
+            with slot.changed:
+                if slot.stop:
+                    break
+                slot.dropped += slot.frame is not None
+                slot.frame = replace(frame, timestamp=now - began)
+                slot.changed.notify_all()
+    except Exception as error:
+        slot.error = error
+    finally:
+        # here, because a capture must not be closed while another thread reads from it
+        getattr(frames, "close", lambda: None)()
+        source.close()
+        with slot.changed:
+            slot.ended = True
+            slot.changed.notify_all()
+
+
+def _take(slot: _Slot) -> Iterator[Frame]:
+    while True:
+        with slot.changed:
+            while slot.frame is None and not slot.ended and not slot.stop:
+                slot.changed.wait(_WAKE)
+            frame, slot.frame = slot.frame, None
+        if frame is not None and not slot.stop:
+            yield frame
+        elif slot.error is not None:
+            raise slot.error
+        else:
+            return

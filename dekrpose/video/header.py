@@ -35,6 +35,9 @@ class Header:
         tick: seconds per tick of the clock.
         origin: ticks at which time is 0.
         rate: frames per second, or None.
+        nominal: seconds per picture.
+        is_absurd: whether a file that has its times from its frame rate has one that cannot be meant.
+        promised: how many frames it says that it has; 0 is none of its business.
     """
 
     def __init__(self, container: Any) -> None:
@@ -50,16 +53,9 @@ class Header:
         # FFmpeg says 25 of all raw streams, also of those that say theirs
         rates = [*([codec.framerate] if self.is_raw else []), self._stream.average_rate]
         self.rate = next((Fraction(rate) for rate in rates if sensible_rate(rate)), None)
-
-    @property
-    def nominal(self) -> Fraction:
-        """Seconds per picture."""
-        return 1 / (self.rate or Fraction(25))
-
-    @property
-    def is_absurd(self) -> bool:
-        """Whether a file that has its times from its frame rate has one that cannot be meant."""
-        return self.rate is None and self.format == "avi"
+        self.nominal = 1 / (self.rate or Fraction(25))
+        self.is_absurd = self.rate is None and self.format == "avi"
+        self.promised = int(self._stream.frames)
 
     @property
     def ends(self) -> Fraction | None:
@@ -77,11 +73,6 @@ class Header:
         """Ticks at which the last picture ends: packets know the time to the next decoding only."""
         stream = self._stream
         return int((stream.start_time or 0) + stream.duration) if stream.duration else None
-
-    @property
-    def promised(self) -> int:
-        """How many frames it says that it has; 0 is none of its business."""
-        return int(self._stream.frames)
 
     def info(self, name: str) -> StreamInfo:
         """All of it for those who use the stream."""
@@ -106,10 +97,8 @@ class Header:
     def shortage(self, count: int, last: float, packets: int) -> str | None:
         """What is missing of what was promised; its count includes empty packets and what an edit list cuts.
 
-        Args:
-            count: of frames, broken ones too.
-            last: seconds of the last one.
-            packets: that were there and not empty.
+        ``count`` is of frames, broken ones too, ``last`` seconds of the last one, ``packets`` those that were not
+        empty.
         """
         ends = None if self.is_absurd else self.ends
         if self.promised:

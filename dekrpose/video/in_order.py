@@ -64,9 +64,7 @@ class InOrder:
         self._opening = Fraction(0)  # our seconds of the first picture
         self._shift: Fraction | None = None  # from the file's clock to ours, seconds
         self._lag: int | None = None  # packets that the decoder takes before it gives the first picture
-        self._clocks: deque[Fraction | None] = (
-            deque()
-        )  # seconds of the packets whose number is self._clocks_from or later
+        self._clocks: deque[Fraction | None] = deque()  # seconds of packets, from number self._clocks_from on
         self._clocks_from = 0
         self._durations: deque[Fraction] = deque()
         self._lost: deque[tuple[int, str]] = deque()  # number and reason

@@ -83,10 +83,6 @@ class StreamState:
     sight: Sight
     hidden: Mapping[Pass, TemporalState] = field(default_factory=dict)
 
-    def to(self, device: str | torch.device) -> StreamState:
-        """The state on another device."""
-        return StreamState(self.sight, {key: state.to(device) for key, state in self.hidden.items()})
-
     def tensors(self) -> dict[str, Tensor]:
         """By name, for ``torch.save`` or safetensors; ``from_tensors`` is the inverse."""
         sight = self.sight
@@ -98,11 +94,7 @@ class StreamState:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> StreamState:
-        """The inverse of ``tensors``.
-
-        Raises:
-            ValueError: these are not the tensors of a state.
-        """
+        """The inverse of ``tensors``; ValueError if these are not the tensors of a state."""
         if not {"sight", "luma"} <= tensors.keys():
             raise ValueError(f"a stream's state has 'sight' and 'luma', got {', '.join(sorted(tensors)) or 'nothing'}")
         height, width, timestamp, calm = tensors["sight"].tolist()
@@ -116,10 +108,7 @@ class StreamState:
 
 
 def look(
-    before: Sight | None,
-    pixels: Pixels,
-    timestamp: float | None = None,
-    rules: ResetRules | None = None,
+    before: Sight | None, pixels: Pixels, timestamp: float | None = None, rules: ResetRules | None = None
 ) -> tuple[Sight, str | None]:
     """Compare a frame with the one before it.
 
@@ -139,7 +128,8 @@ def look(
     now = Sight(size, seconds, _luma(pixels))
     if before is None:
         return now, "first frame"
-    if _aspect_changed(before.image_size, size, rules):
+    ratio = size[1] * before.image_size[0] / (size[0] * before.image_size[1])
+    if max(ratio, 1 / ratio) > 1 + rules.aspect:
         return now, "aspect"
     passed = seconds - before.timestamp
     if passed < 0 or passed > rules.gap:  # never true of NaN
@@ -156,11 +146,6 @@ def _luma(pixels: Pixels) -> NDArray[np.float32]:
     small = cv2.resize(probe, (_LUMA_SIZE, _LUMA_SIZE), interpolation=cv2.INTER_AREA)
     luma: NDArray[np.float32] = small.astype(np.float32) @ _LUMA / np.float32(255)
     return luma
-
-
-def _aspect_changed(before: tuple[int, int], now: tuple[int, int], rules: ResetRules) -> bool:
-    ratio = now[1] * before[0] / (now[0] * before[1])
-    return max(ratio, 1 / ratio) > 1 + rules.aspect
 
 
 def advance(

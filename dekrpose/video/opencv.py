@@ -24,11 +24,7 @@ _CLOCK_RATE = 1000  # frames per second from which on OpenCV more likely says ho
 
 
 def open_camera(number: int) -> Source:
-    """Open a camera by its number.
-
-    Raises:
-        DekrPoseError: there is no such camera, or another program holds it.
-    """
+    """Open a camera by its number; DekrPoseError if there is no such camera, or another program holds it."""
     capture = cv2.VideoCapture(number)
     if not capture.isOpened():
         raise DekrPoseError(
@@ -59,11 +55,7 @@ def _camera_frames(capture: cv2.VideoCapture, cancelled: threading.Event, troubl
 
 
 def open_with_opencv(address: str) -> Source:
-    """Open a file or an address; OpenCV turns pictures upright by itself.
-
-    Raises:
-        DekrPoseError: OpenCV cannot open it.
-    """
+    """Open a file or an address; OpenCV turns pictures upright by itself; DekrPoseError if OpenCV cannot open it."""
     capture = cv2.VideoCapture(name_for_opencv(location(address)))
     if not capture.isOpened():
         raise DekrPoseError(

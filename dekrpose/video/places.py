@@ -103,11 +103,9 @@ class Places:
         return self.count + len(self._waiting)
 
     def settle(self, whole: bool, end: int | None = None) -> Iterator[Place]:
-        """The places before which nothing can come any more.
+        """The places before which nothing can come any more; ``whole``: there are no more packets.
 
-        Args:
-            whole: there are no more packets.
-            end: ticks of the file's clock at which the very last picture ends, if that is known.
+        ``end``: ticks of the file's clock at which the very last picture ends, if that is known.
         """
         limit = None if whole else self._decoded_until  # no packet that comes later is shown earlier than it is decoded
         while self._ready and (limit is None or self._ready[0][0] <= limit):

@@ -24,15 +24,9 @@ _OPENING = 64  # packets that show whether a file says when its pictures are sho
 
 
 def open_pyav(av: Any, address: str, start: float = 0.0) -> Source:
-    """Open a file or an address.
+    """Open a file or an address with PyAV's module; pictures before ``start`` seconds need not come, but are counted.
 
-    Args:
-        av: the module.
-        address: path or URL.
-        start: seconds; pictures before it need not come, but are counted.
-
-    Raises:
-        DekrPoseError: it cannot be opened, or holds no video.
+    DekrPoseError if it cannot be opened, or holds no video.
     """
     options = {"rtsp_transport": "tcp"} if address.lower().startswith(("rtsp:", "rtsps:")) else {}
     try:
@@ -186,12 +180,7 @@ def _upright(picture: Any, matrix: NDArray[np.int32] | None) -> Pixels:
 def turn(pixels: Pixels, matrix: NDArray[np.int32]) -> Pixels:
     """Apply a display matrix (ISO 14496-12, "Track Header Box"): x' = ax + cy, y' = bx + dy, in quarter turns.
 
-    Args:
-        pixels: (H, W, 3).
-        matrix: (9,) a, b, u, c, d, v, x, y, w; fixed point, of which only the signs matter here.
-
-    Returns:
-        (H, W, 3) or (W, H, 3), contiguous.
+    Of its (9,) a, b, u, c, d, v, x, y, w, fixed point, only the signs matter here; (H, W, 3) or (W, H, 3), contiguous.
     """
     a, b, c, d = (int(matrix[place]) for place in (0, 1, 3, 4))
     if abs(b) > abs(a):

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Any, Literal, Protocol
 
 from dekrpose.config import ModelConfig
@@ -95,9 +94,7 @@ class PoseStream(Iterator[Poses]):
     def __enter__(self) -> PoseStream:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:
@@ -120,12 +117,9 @@ def open_stream(
     every_frame: bool = False,
     **options: Any,
 ) -> PoseStream:
-    """Open a stream for ``PoseEstimator.estimate_video``; see there.
+    """Open a stream for ``PoseEstimator.estimate_video``, whose arguments these are; ``color`` is among the options.
 
-    Args:
-        estimator: whose ``estimate_many`` answers each batch, or ``estimate_frames`` when its model has a memory.
-        source, stride, track, smooth, start, end, fps, batch_size, on_error, options: as there.
-        every_frame: ``pairs`` gives the frames between the strides, too.
+    ``every_frame``: ``pairs`` gives the frames between the strides, too.
     """
     if stride < 1:
         raise ValueError(f"stride must be at least 1, got {stride}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,51 +29,21 @@ class FilmError(Exception):
     """Why a film cannot be written, in words."""
 
 
-class FilmWriter(Protocol):
-    """Writes pictures one after the other.
-
-    Attributes:
-        frames: how many, until now.
-    """
-
-    frames: int
-
-    def write(self, pixels: Pixels, timestamp: float, duration: float | None) -> None:
-        """Append a picture.
-
-        Args:
-            pixels: (H, W, 3) uint8 RGB; another size than the first one's is fitted in, with black bars.
-            timestamp: seconds from the start of the film, growing.
-            duration: seconds that it is shown, if that is known.
-
-        Raises:
-            FilmError: it cannot be written.
-        """
-
-    def close(self, whole: bool) -> None:
-        """Finish the file. ``whole``: with the sound after the last picture, too.
-
-        Raises:
-            FilmError: it cannot be written.
-        """
-
-
 def open_writer(path: Path, size: tuple[int, int], info: StreamInfo, sound: tuple[str, float] | None) -> FilmWriter:
     """Start a film, with PyAV if it is there, else with OpenCV at a constant rate and without sound.
 
+    FilmError if it cannot be written, now or later.
+
     Args:
         path: ends in .mp4.
-        size: (height, width) of the pictures.
+        size: (height, width) of the pictures; others are fitted in, with black bars.
         info: of the source: rate, clock and shape of pixels are kept.
         sound: a file and from which of its seconds on, or None.
-
-    Raises:
-        FilmError: the file cannot be written.
     """
     av = find_pyav()
     if av is None:
-        return _OpenCvWriter(path, size, info)
-    return _PyAvWriter(av, path, size, info, _open_sound(av, sound) if sound else None)
+        return OpenCvWriter(path, size, info)
+    return PyAvWriter(av, path, size, info, _open_sound(av, sound) if sound else None)
 
 
 def check_film(path: Path, frames: int) -> None:
@@ -155,7 +125,9 @@ def _even(pixels: Pixels) -> Pixels:
     return np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
-class _OpenCvWriter:
+class OpenCvWriter:
+    """Writes (H, W, 3) uint8 RGB pictures one after the other, ``frames`` until now, without their times."""
+
     def __init__(self, path: Path, size: tuple[int, int], info: StreamInfo) -> None:
         self._size = size
         self.frames = 0
@@ -221,7 +193,9 @@ def _open_sound(av: Any, sound: tuple[str, float]) -> _Sound | None:
     return _Sound(av, container, sound[1])
 
 
-class _PyAvWriter:
+class PyAvWriter:
+    """The same with times, in seconds from the start of the film, growing; at a ``whole`` end all sound follows."""
+
     def __init__(self, av: Any, path: Path, size: tuple[int, int], info: StreamInfo, sound: _Sound | None) -> None:
         self._av, self._size, self._tick, self._sound = av, size, info.tick, sound
         self._nominal = 1 / (info.fps or 25.0)
@@ -304,3 +278,6 @@ class _PyAvWriter:
                 self._sound.close()
             with self._said():
                 self._container.close()
+
+
+FilmWriter = OpenCvWriter | PyAvWriter

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dekrpose.architectures.dekr.foreign_names import config_from_shapes
+from dekrpose.architectures.dekr.foreign_names import config_from_shapes, official_to_ours
 from dekrpose.architectures.dekr.network import DEKR
-from dekrpose.checkpoints import official_to_ours
 from dekrpose.config import HeadConfig
 from dekrpose.images import Geometry, resize, to_tensor
 from tests.golden.seeded_weights import seeded_state_dict

@@ -17,7 +17,7 @@ from dekrpose.architectures.dekr.targets import (
     offset_targets,
     person_centers,
 )
-from dekrpose.training.affine import training_affine
+from dekrpose.training.crops import training_affine
 from tests.golden.support import Case, Row, cases, largest, stats
 
 

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dekrpose import CheckpointError, DekrPoseError, PoseEstimator, Poses
-from dekrpose.checkpoints import official_to_ours, read_checkpoint, write_checkpoint
+from dekrpose.architectures.dekr.foreign_names import official_to_ours
+from dekrpose.checkpoints import read_checkpoint, write_checkpoint
 from dekrpose.errors import ImageError
 from dekrpose.evaluation.evaluate import own_threshold
 from tests import checkpoint_fixtures as fixtures

@@ -24,14 +24,10 @@ def regular_grid(device: torch.device | None = None) -> Tensor:
 
 
 def tap_positions(transforms: Tensor, pixels: Tensor) -> Tensor:
-    """Where the nine taps of some pixels lie.
+    """Where the nine taps of P pixels lie: (N, 9, P, 2) xy, heatmap pixels: pixel + A (dy; dx) + t, rows are y and x.
 
-    Args:
-        transforms: (N, 6, P), per pixel the matrix A row by row (a b; c d) and then t_y, t_x.
-        pixels: (P, 2) or (N, P, 2) xy, heatmap pixels.
-
-    Returns:
-        (N, 9, P, 2) xy, heatmap pixels: pixel + A (dy; dx) + t, whose rows are y and x.
+    Per pixel ``transforms`` (N, 6, P) hold the matrix A row by row (a b; c d) and then t_y, t_x; ``pixels`` are (P, 2)
+    or (N, P, 2) xy, heatmap pixels.
     """
     dy, dx = regular_grid(transforms.device).to(transforms.dtype)[:, :, None]
     a, b, c, d, t_y, t_x = transforms.unsqueeze(2).unbind(1)
@@ -47,15 +43,7 @@ def pixel_grid(height: int, width: int, device: torch.device | None = None) -> T
 
 
 def sample(features: Tensor, positions: Tensor) -> Tensor:
-    """Read feature maps bilinearly; outside they are zero.
-
-    Args:
-        features: (N, C, h, w).
-        positions: (N, ..., 2) xy, heatmap pixels.
-
-    Returns:
-        (N, C, ...).
-    """
+    """Read (N, C, h, w) maps bilinearly at (N, ..., 2) xy, heatmap pixels: (N, C, ...); outside they are zero."""
     height, width = features.shape[-2:]
     # filled where it lies, because a copy from the CPU would wait for a GPU
     size = torch.cat([positions.new_full((1,), length) for length in (width, height)])
@@ -128,15 +116,7 @@ class AdaptiveConv(nn.Module):
         return adaptive_product(x, self.transform(x).flatten(2), self.weight).reshape(x.shape)
 
     def at(self, x: Tensor, pixels: Tensor) -> Tensor:
-        """The same at some pixels only.
-
-        Args:
-            x: (B, G * C, h, w).
-            pixels: (B, P, 2) integer xy, heatmap pixels.
-
-        Returns:
-            (B, G * C, P).
-        """
+        """The same, (B, G * C, P), at (B, P, 2) integer xy, heatmap pixels, only."""
         return adaptive_product(x, self._transform_at(x, pixels), self.weight, pixels)
 
     def _transform_at(self, x: Tensor, pixels: Tensor) -> Tensor:

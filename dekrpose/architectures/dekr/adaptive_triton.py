@@ -60,13 +60,9 @@ def adaptive_conv_triton(features: Tensor, transforms: Tensor, weight: Tensor, p
 def available(features: Tensor, channels: int) -> bool:
     """Whether ``adaptive_conv_triton`` can be used: on CUDA, with Triton, and with DEKRPOSE_TRITON=1.
 
-    The first question about a device, dtype and width compiles the kernel, runs it on a small map and compares it with
-    the plain path; where that fails a warning is logged, once, and the answer is no. Networks that are being exported
-    take the plain path.
-
-    Args:
-        features: what shall be convolved.
-        channels: C, of one branch.
+    The first question about a device, dtype and width (``channels`` of one branch) compiles the kernel, runs it on a
+    small map and compares it with the plain path; where that fails a warning is logged, once, and the answer is no.
+    Networks that are being exported take the plain path.
     """
     usable = features.is_cuda and features.dtype in _DTYPES and channels <= MAX_CHANNELS and not _into_a_file()
     return usable and _probe(features.device, features.dtype, channels, torch.is_grad_enabled())

@@ -20,12 +20,13 @@ COCO_KEYPOINTS = 17
 
 
 def _check_people(keypoints: Tensor, centers: Tensor | None = None) -> None:
-    if keypoints.ndim != 3 or keypoints.shape[-1] != 3 or not keypoints.is_floating_point():
+    if keypoints.ndim not in (3, 4) or keypoints.shape[-1] != 3 or not keypoints.is_floating_point():
         raise ValueError(
             f"keypoints must be a floating (P, K, 3) tensor, got {tuple(keypoints.shape)} {keypoints.dtype}"
         )
-    if centers is not None and centers.shape != (len(keypoints), 3):
-        raise ValueError(f"centers must be ({len(keypoints)}, 3), one per person, got {tuple(centers.shape)}")
+    shape = (*keypoints.shape[:-2], 3)
+    if centers is not None and centers.shape != shape:
+        raise ValueError(f"centers must be {shape}, one per person, got {tuple(centers.shape)}")
 
 
 def _check_mode(mode: str) -> None:
@@ -40,18 +41,19 @@ def inside(points: Tensor, size: tuple[int, int]) -> Tensor:
     return (visibility > 0) & (x >= 0) & (y >= 0) & (x < width) & (y < height)
 
 
-def person_centers(keypoints: Tensor, *, mode: TargetMode = "paper") -> Tensor:
+def person_centers(keypoints: Tensor, *, mode: TargetMode = "paper", minimum_keypoints: int = 1) -> Tensor:
     """The center of each person: the mean of its labelled keypoints.
 
     A person without labelled keypoints has no center (visibility 0). In the official code it gets one at
     (0, 0) of the frame that the keypoints are in, which was the image.
 
     Args:
-        keypoints: (P, K, 3) x, y, visibility in any frame; P may be 0.
+        keypoints: (P, K, 3) x, y, visibility in any frame, or (B, P, K, 3); P may be 0.
         mode: "paper" or "official".
+        minimum_keypoints: of "paper": people with fewer labels have no center.
 
     Returns:
-        (P, 3) x, y and visibility 1 or 0, same frame.
+        (P, 3) or (B, P, 3) x, y and visibility 1 or 0, same frame.
 
     Raises:
         ValueError: the shape or the mode is wrong.
@@ -59,24 +61,23 @@ def person_centers(keypoints: Tensor, *, mode: TargetMode = "paper") -> Tensor:
     _check_people(keypoints)
     _check_mode(mode)
     labelled = keypoints[..., 2:] > 0
-    count = labelled.sum(1)
-    xy = (keypoints[..., :2] * labelled).sum(1) / count.clamp(min=1)
-    visible = torch.ones_like(xy[:, :1]) if mode == "official" else (count > 0).to(xy.dtype)
-    return torch.cat([xy, visible], dim=1)
+    count = labelled.sum(-2)
+    xy = (keypoints[..., :2] * labelled).sum(-2) / count.clamp(min=1)
+    visible = torch.ones_like(xy[..., :1]) if mode == "official" else (count >= max(minimum_keypoints, 1)).to(xy.dtype)
+    return torch.cat([xy, visible], dim=-1)
 
 
-def drop_small_centers(centers: Tensor, object_areas: Tensor, *, minimum_area: float = SMALL_AREA) -> Tensor:
-    """The centers without those of small people: the official rule for COCO, not for CrowdPose.
+def drop_small_centers(centers: Tensor, object_areas: Tensor) -> Tensor:
+    """The centers without those of small people, whose keypoints keep their heat: for COCO, not for CrowdPose.
 
     Args:
         centers: (P, 3) x, y, visibility.
-        object_areas: (P,) segmentation areas as annotated, image pixels squared.
-        minimum_area: people below it lose their center; their keypoints keep their heat.
+        object_areas: (P,) segmentation areas as annotated, image pixels squared; below ``SMALL_AREA`` is small.
 
     Returns:
         (P, 3) with visibility 0 for small people.
     """
-    keep = (object_areas >= minimum_area).to(centers.dtype)
+    keep = (object_areas >= SMALL_AREA).to(centers.dtype)
     return torch.cat([centers[:, :2], centers[:, 2:] * keep[:, None]], dim=1)
 
 
@@ -108,13 +109,9 @@ def official_center_sigma(keypoint_count: int, *, sigma: float = 2.0, center_sig
 
 
 def windowed_gaussians(positions: Tensor, drawn: Tensor, sigmas: Tensor, length: int) -> Tensor:
-    """One-dimensional Gaussians (..., C, length), 0 outside the official window and where not drawn.
+    """Gaussians (..., C, length) along one axis, 0 outside the official window and where (..., C) ``drawn`` is False.
 
-    Args:
-        positions: (..., C) coordinates along one axis, heatmap pixels.
-        drawn: (..., C) boolean.
-        sigmas: (C,) heatmap pixels.
-        length: pixels along the axis.
+    Positions (..., C), sigmas (C,) and length are in heatmap pixels.
     """
     pixels = torch.arange(length, device=positions.device, dtype=positions.dtype)
     start = torch.floor(positions - 3 * sigmas - 1)
@@ -141,16 +138,16 @@ def heatmap_targets(
     Numbers are computed in the type of ``keypoints``.
 
     Args:
-        keypoints: (P, K, 3) x, y, visibility, heatmap pixels; P may be 0.
-        centers: (P, 3) x, y, visibility, heatmap pixels, from ``person_centers``.
+        keypoints: (P, K, 3) x, y, visibility, heatmap pixels; P may be 0. Or (B, P, K, 3) of B crops, on any device.
+        centers: (P, 3) x, y, visibility, heatmap pixels, from ``person_centers``; or (B, P, 3).
         size: (height, width) of the map.
         sigma: of the keypoints, heatmap pixels, at least 0.5.
         center_sigma: of the centers, heatmap pixels, at least 0.5 (``official_center_sigma`` for the quirk).
         background_weight: weight outside the windows of a channel's own keypoints.
-        ignored: (height, width) boolean, True where unlabelled people are; weight 0 in all channels.
+        ignored: (height, width) boolean, True where unlabelled people are; weight 0 in all channels; or (B, h, w).
 
     Returns:
-        Heatmaps and weights, both (K + 1, height, width) float32; the center is the last channel.
+        Heatmaps and weights, both (K + 1, height, width) float32, or (B, K + 1, h, w); the center is the last channel.
 
     Raises:
         ValueError: shapes do not fit or a sigma is below 0.5.
@@ -158,23 +155,21 @@ def heatmap_targets(
     _check_people(keypoints, centers)
     if min(sigma, center_sigma) < 0.5:
         raise ValueError(f"sigmas must be at least 0.5 heatmap pixels, got {sigma} and {center_sigma}")
-    if ignored is not None and tuple(ignored.shape) != tuple(size):
-        raise ValueError(f"ignored must be {tuple(size)}, got {tuple(ignored.shape)}")
-    height, width = size
-    points = torch.cat([keypoints, centers[:, None].to(keypoints.dtype)], dim=1)
-    channels = points.shape[1]
-    sigmas = points.new_full((channels,), sigma)
+    if ignored is not None and ignored.shape != (*keypoints.shape[:-3], *size):
+        raise ValueError(f"ignored must be {(*keypoints.shape[:-3], *size)}, got {tuple(ignored.shape)}")
+    points = torch.cat([keypoints, centers[..., None, :].to(keypoints.dtype)], dim=-2)
+    sigmas = points.new_full((points.shape[-2],), sigma)
     sigmas[-1] = center_sigma
     drawn = inside(points, size)
-    rows = windowed_gaussians(points[..., 0], drawn, sigmas, width)
-    columns = windowed_gaussians(points[..., 1], drawn, sigmas, height)
-    heatmaps = points.new_zeros((channels, height, width))
-    for row, column in zip(rows, columns, strict=True):  # one person at a time keeps the memory small
-        heatmaps = torch.maximum(heatmaps, column[:, :, None] * row[:, None, :])
+    columns, rows = (windowed_gaussians(points[..., axis], drawn, sigmas, size[1 - axis]) for axis in (0, 1))
+    heatmaps = points.new_zeros((*points.shape[:-3], points.shape[-2], *size))
+    # one person of every crop at a time keeps the memory small
+    for row, column in zip(rows.unbind(-3), columns.unbind(-3), strict=True):
+        torch.maximum(heatmaps, row[..., :, None] * column[..., None, :], out=heatmaps)
     # Within a window no Gaussian underflows to zero (sigmas are at least 0.5), so positive means inside.
     weights = torch.where(heatmaps > 0, 1.0, background_weight)
     if ignored is not None:
-        weights = weights * ~ignored.to(torch.bool)
+        weights = weights * ~ignored.unsqueeze(-3)
     return heatmaps.float(), weights.float()
 
 
@@ -197,15 +192,15 @@ def offset_targets(
     outside the map has weight 0, and a person whose center does writes nothing.
 
     Args:
-        keypoints: (P, K, 3) x, y, visibility, heatmap pixels; P may be 0.
-        centers: (P, 3) x, y, visibility, heatmap pixels.
+        keypoints: (P, K, 3) x, y, visibility, heatmap pixels; P may be 0. "paper": or (B, P, K, 3) of B crops.
+        centers: (P, 3) x, y, visibility, heatmap pixels; or (B, P, 3).
         size: (height, width) of the map.
         radius: heatmap pixels.
         mode: "paper" or "official".
         areas: (P,) input pixels squared, "official" only, from ``official_areas`` times the area multiplier.
 
     Returns:
-        Offsets and weights, both (2K, height, width) float32, channels x0, y0, x1, ...
+        Offsets and weights, both (2K, height, width) float32, or (B, 2K, h, w), channels x0, y0, x1, ...
 
     Raises:
         ValueError: shapes or mode are wrong, or ``areas`` does not fit the mode.
@@ -214,46 +209,39 @@ def offset_targets(
     _check_mode(mode)
     if (areas is None) == (mode == "official"):
         raise ValueError('areas go with mode="official" and only with it; make them with official_areas')
-    if areas is not None and areas.shape != (len(keypoints),):
-        raise ValueError(f"areas must be ({len(keypoints)},), one per person, got {tuple(areas.shape)}")
-    height, width = size
-    shape = (keypoints.shape[1], 2, height, width)
-    offsets, weights = keypoints.new_zeros(shape), keypoints.new_zeros(shape)
     if areas is None:
-        _write_paper_offsets(offsets, weights, keypoints, centers, radius)
-    else:
-        _write_official_offsets(offsets, weights, keypoints, centers, radius, areas)
+        offsets, weights = _paper_offsets(keypoints, centers, size, radius)
+        return offsets.float(), weights.float()
+    if areas.shape != (len(keypoints),):
+        raise ValueError(f"areas must be ({len(keypoints)},), one per person, got {tuple(areas.shape)}")
+    shape = (keypoints.shape[1], 2, *size)
+    offsets, weights = keypoints.new_zeros(shape), keypoints.new_zeros(shape)
+    _write_official_offsets(offsets, weights, keypoints, centers, radius, areas)
     return offsets.flatten(0, 1).float(), weights.flatten(0, 1).float()
 
 
-def _write_paper_offsets(offsets: Tensor, weights: Tensor, keypoints: Tensor, centers: Tensor, radius: int) -> None:
-    """Fill (K, 2, h, w) maps in place: discs, nearer center first, true diagonals."""
-    height, width = offsets.shape[2:]
-    present = inside(centers, (height, width))
-    keypoints, centers = keypoints[present], centers[present, :2]
-    if len(keypoints) == 0:
-        return
-    ys = torch.arange(height, device=keypoints.device, dtype=keypoints.dtype)[:, None]
-    xs = torch.arange(width, device=keypoints.device, dtype=keypoints.dtype)
-    x, y = centers[:, 0, None, None], centers[:, 1, None, None]
-    in_disc = (xs - x.floor()).square() + (ys - y.floor()).square() <= radius**2
-    distance = torch.where(in_disc, (xs - x).square() + (ys - y).square(), torch.inf)
-    nearest, owner = distance.min(0)
-    rows, columns = torch.nonzero(torch.isfinite(nearest), as_tuple=True)
-    owner = owner[rows, columns]
+def _paper_offsets(keypoints: Tensor, centers: Tensor, size: tuple[int, int], radius: int) -> tuple[Tensor, Tensor]:
+    """Offsets and weights (..., 2K, h, w): discs, nearer center first, true diagonals; nothing waits for a GPU."""
+    *batch, people, count, _ = keypoints.shape
+    if not people:
+        nothing = keypoints.new_zeros(*batch, 2 * count, *size)
+        return nothing, nothing.clone()
+    ys, xs = (torch.arange(length, device=keypoints.device, dtype=keypoints.dtype) for length in size)
 
-    labelled = keypoints[..., 2:] > 0
-    infinity = torch.full_like(keypoints[..., :2], torch.inf)
-    top = torch.where(labelled, keypoints[..., :2], -infinity).amax(1)
-    bottom = torch.where(labelled, keypoints[..., :2], infinity).amin(1)
-    diagonal = (top - bottom).norm(dim=-1).clamp(min=radius)
-    valid = inside(keypoints, (height, width))
-    person_weights = valid.to(keypoints.dtype) / diagonal[:, None]
+    def squared_distance(points: Tensor) -> Tensor:
+        return (ys[:, None] - points[..., 1, None, None]).square() + (xs - points[..., 0, None, None]).square()
 
-    pixels = torch.stack([columns, rows], dim=-1).to(keypoints.dtype)
-    values = (pixels[:, None] - keypoints[owner, :, :2]) * valid[owner, :, None]
-    offsets[:, :, rows, columns] = values.permute(1, 2, 0)
-    weights[:, :, rows, columns] = person_weights[owner].T[:, None].expand(-1, 2, -1)
+    in_disc = (squared_distance(centers.floor()) <= radius**2) & inside(centers, size)[..., None, None]
+    nearest, owner = torch.where(in_disc, squared_distance(centers), torch.inf).min(-3)
+    labelled, xy = keypoints[..., 2:] > 0, keypoints[..., :2]
+    low, high = torch.where(labelled, xy, torch.inf).amin(-2), torch.where(labelled, xy, -torch.inf).amax(-2)
+    diagonal = torch.linalg.vector_norm(high - low, dim=-1).nan_to_num(posinf=radius).clamp(min=radius)
+    person_weights = inside(keypoints, size) / diagonal[..., None]
+    chosen = owner.flatten(-2)[..., None].expand(*batch, -1, 2 * count)
+    weights = person_weights.repeat_interleave(2, -1).gather(-2, chosen) * nearest.flatten(-2).isfinite()[..., None]
+    pixels = torch.cartesian_prod(ys, xs).flip(1).repeat(1, count)
+    offsets = (pixels - xy.flatten(-2).gather(-2, chosen)) * (weights > 0)
+    return offsets.mT.reshape(*batch, 2 * count, *size), weights.mT.reshape(*batch, 2 * count, *size)
 
 
 def _write_official_offsets(
@@ -286,16 +274,11 @@ def _write_official_offsets(
 def _official_winner(empty: Tensor, owner_areas: Tensor, valid: Tensor, area: Tensor) -> Tensor:
     """Which pixels a person takes, for each keypoint, (K, h, w) boolean.
 
-    The official code walks over the keypoints and takes a pixel that is empty or whose owner is not smaller.
-    All keypoints share one owner's area per pixel, in single precision. So after a person's first keypoint
-    the owner is the person itself: it takes the pixel for its later keypoints too, except when rounding
-    made its own area smaller; then it takes empty pixels only. Recorded targets depend on both.
-
-    Args:
-        empty: (K, h, w), where nobody has written this keypoint.
-        owner_areas: (h, w) float32.
-        valid: (K, 1, 1), the keypoints that the person has in the map.
-        area: scalar, the person's.
+    The official code walks over the keypoints and takes a pixel that is ``empty`` (K, h, w) or whose owner is not
+    smaller. All keypoints share one owner's area per pixel (h, w), in single precision. So after a person's first
+    keypoint the owner is the person itself: it takes the pixel for its later keypoints too, except when rounding made
+    its own area smaller; then it takes empty pixels only. Recorded targets depend on both. ``valid`` (K, 1, 1):
+    keypoints that are in the map.
     """
     not_smaller = owner_areas.to(area.dtype) >= area
     if area.float().to(area.dtype) >= area:

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from dekrpose.architectures.dekr.fast import FastDEKR, FastOffsetHead
 from dekrpose.architectures.dekr.network import DEKR, BranchGroup, SharedGroup
-from dekrpose.architectures.dekr.temporal_fast import MemoryBetween
-from dekrpose.architectures.dekr.temporal_memory import FlatGRU, MapMemory
+from dekrpose.architectures.dekr.temporal_memory import FlatGRU, MapMemory, MemoryBetween
 from dekrpose.config import OUTPUT_STRIDE, ModelConfig, TemporalConfig
 
 Maps = tuple[Tensor, Tensor]
@@ -41,14 +40,6 @@ class TemporalState:
     def size(self) -> tuple[int, int]:
         """(h, w), heatmap pixels."""
         return self.heatmap.shape[-2], self.heatmap.shape[-1]
-
-    def detach(self) -> TemporalState:
-        """The same numbers without the way that gradients would take through earlier frames."""
-        return TemporalState(self.heatmap.detach(), self.offset.detach())
-
-    def to(self, device: str | torch.device) -> TemporalState:
-        """The state on another device."""
-        return TemporalState(self.heatmap.to(device), self.offset.to(device))
 
     def resized(self, size: tuple[int, int]) -> TemporalState:
         """The state for maps of another (h, w) that show the same scene, resampled bilinearly.
@@ -98,7 +89,8 @@ class TemporalDEKR(DEKR):
             return
         parts = 2 if config.head.heatmaps == "separable" else 1  # keypoints and centers
         self.heatmap_memory = MapMemory([(parts * config.head.heatmap_channels, parts)])
-        self.offset_memory = MapMemory(list(zip(self.offset_head.splits, self._branches(), strict=True)))
+        branches = [cast(BranchGroup | SharedGroup, group).final.groups for group in self.offset_head.groups]
+        self.offset_memory = MapMemory(list(zip(self.offset_head.splits, branches, strict=True)))
 
     def step(self, images: Tensor, state: TemporalState | None = None) -> tuple[Maps, TemporalState | None]:
         """The next frame of B streams.
@@ -147,17 +139,11 @@ class TemporalDEKR(DEKR):
     def transitions(
         self, images: Tensor, reset: Tensor | None = None, state: TemporalState | None = None
     ) -> tuple[Maps, TemporalState]:
-        """``forward_clip`` up to the heads' blocks, for training that wants offsets at some pixels only.
-
-        Args:
-            images, reset, state: as in ``forward_clip``.
+        """``forward_clip`` up to the heads' blocks, for networks without a flat GRU.
 
         Returns:
-            Maps (B * T, C, H/4, W/4) for ``heatmap_head.from_transition`` and float32 ones for
-            ``offset_head.from_transition`` or ``at_transition``, and the state after the last frame.
-
-        Raises:
-            ValueError: the network has a flat GRU, which stands behind the heads.
+            Maps (B * T, C, H/4, W/4) for both heads' ``from_transition``, those of offsets float32, and the state after
+            the last frame.
         """
         reset = _resets(images, reset)
         features = self.features(images.flatten(0, 1))
@@ -166,17 +152,11 @@ class TemporalDEKR(DEKR):
         return self.remember((self.heatmap_head.transition(features), offsets), reset, state)
 
     def remember(self, maps: Maps, reset: Tensor, state: TemporalState | None) -> tuple[Maps, TemporalState]:
-        """What the memory makes of both transitions' maps.
+        """What the memory makes of both transitions' maps, and the state after the last frame; no flat GRU can.
 
         Args:
             maps: (B * T, C, h, w) of the heatmap head and of the offset head, the latter float32.
             reset, state: as in ``forward_clip``, reset on the CPU.
-
-        Returns:
-            The maps with what earlier frames add, and the state after the last frame.
-
-        Raises:
-            ValueError: the network has a flat GRU.
         """
         if self.heatmap_memory is None or self.offset_memory is None:
             raise ValueError("a flat GRU stands behind the heads; use forward_clip")
@@ -202,9 +182,6 @@ class TemporalDEKR(DEKR):
         maps = network(images.flatten(0, 1), between)
         return maps, TemporalState(*between.hidden())
 
-    def _branches(self) -> list[int]:
-        return [cast(BranchGroup | SharedGroup, group).final.groups for group in self.offset_head.groups]
-
     def _flat(self, gru: FlatGRU, offsets: Tensor, reset: Tensor) -> Tensor:
         """Disjoint chunks, cut at resets, too."""
         done = []
@@ -229,15 +206,9 @@ def build_model(config: ModelConfig) -> DEKR:
 def with_memory(
     config: ModelConfig, state_dict: Mapping[str, Tensor], temporal: TemporalConfig | None = None
 ) -> TemporalDEKR:
-    """A network for video that starts from an image model, with a fresh memory.
+    """A network for video that starts from an image model's configuration and tensors, with a fresh memory.
 
-    Args:
-        config: the image model's.
-        state_dict: its tensors.
-        temporal: the memory; None is the default one.
-
-    Raises:
-        RuntimeError: the tensors are not those of the image model.
+    ``temporal`` None is the default memory. RuntimeError if the tensors are not those of the image model.
     """
     model = TemporalDEKR(replace(config, temporal=temporal or TemporalConfig()))
     memory = {name: value for name, value in model.state_dict().items() if name.startswith(_MEMORY)}

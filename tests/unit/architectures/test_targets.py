@@ -18,7 +18,7 @@ from dekrpose.architectures.dekr.targets import (
     person_centers,
 )
 from dekrpose.skeletons import COCO_17
-from dekrpose.training.affine import training_affine
+from dekrpose.training.crops import training_affine
 
 SIZE = (24, 32)
 

@@ -17,12 +17,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dekrpose.architectures.dekr.foreign_names import official_to_ours, ours_to_official
 from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.checkpoints import (
     check_fits,
     expected_shapes,
-    official_to_ours,
-    ours_to_official,
     read_checkpoint,
     read_rescoring_net,
     read_stored_config,

@@ -272,7 +272,7 @@ def test_a_film_is_counted_before_it_gets_its_name(
     path = clips.write_clip(tmp_path / "clip.mp4", clips.regular(20))
     if reader == "OpenCV":
         monkeypatch.setitem(sys.modules, "av", None)
-    kind = {"PyAV": "_PyAvWriter", "OpenCV": "_OpenCvWriter"}[reader]
+    kind = {"PyAV": "PyAvWriter", "OpenCV": "OpenCvWriter"}[reader]
     close = getattr(writer, kind).close
 
     def close_and_lose(self: Any, whole: bool) -> None:

@@ -12,13 +12,12 @@ from dekrpose.data.clips.bodies import CYCLES, MOTIONS, body
 from dekrpose.data.clips.clip import SPLITS, Clip, ClipShape, camera_path, through_camera
 from dekrpose.data.clips.corruption import BURST, CORRUPTIONS, corrupt
 from dekrpose.data.clips.drawn import DrawnClips
-from dekrpose.data.clips.figures import Looks, draw_figure
+from dekrpose.data.clips.figures import BACKGROUNDS, CLOTH, PATCH, draw_figure, draw_looks
 from dekrpose.data.clips.photos import PhotoClips
-from dekrpose.data.clips.scenery import BACKGROUNDS, CLOTH, PATCH
 from dekrpose.data.clips.sequences import FORMATS
 from dekrpose.errors import DekrPoseError
 from dekrpose.skeletons import COCO_17
-from dekrpose.training.clips_cutouts import CutoutClips
+from dekrpose.training.clips import CutoutClips
 from tests.training_photos import made_up_dataset
 
 SHAPE = ClipShape(frames=4, size=96)
@@ -43,7 +42,7 @@ def test_a_figure_is_drawn_where_its_keypoints_are() -> None:
             points = body(rng, times, motion, (0.7, 0.7))[int(rng.integers(20))]
             keypoints = np.array([100.0, 90.0]) + 120 * points[:, :2]
             covered = draw_figure(
-                np.zeros((200, 200, 3), np.uint8), keypoints, points[:, 2], 120, Looks.draw(rng, "test")
+                np.zeros((200, 200, 3), np.uint8), keypoints, points[:, 2], 120, draw_looks(rng, "test")
             )
             x, y = np.rint(keypoints).astype(int).T
             assert covered[y, x].all(), [
@@ -54,12 +53,8 @@ def test_a_figure_is_drawn_where_its_keypoints_are() -> None:
 def test_a_limb_is_centered_on_its_keypoints() -> None:
     keypoints, depth = np.full((17, 2), -500.0), np.zeros(17)
     keypoints[[11, 13, 15]] = (60.3, 20.0), (60.3, 60.0), (60.3, 100.0)
-    looks = Looks(
-        {
-            name: np.full((PATCH, PATCH, 3), 200.0)
-            for name in ("skin", "hair", "shirt", "trousers", "sleeve", "leg", "shoe")
-        }
-    )
+    parts = ("skin", "hair", "shirt", "trousers", "sleeve", "leg", "shoe")
+    looks = {name: np.full((PATCH, PATCH, 3), 200.0) for name in parts}
     covered = draw_figure(np.zeros((140, 140, 3), np.uint8), keypoints, depth, 100, looks)
     across = np.flatnonzero(covered[60])
     assert across.mean() == pytest.approx(60.3, abs=0.51)  # the knee is in the middle of the leg

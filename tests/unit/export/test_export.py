@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from dekrpose import CheckpointError, DekrPoseError, PoseEstimator
+from dekrpose import CheckpointError, DekrPoseError, PoseEstimator, export
 from dekrpose.architectures.dekr.decode import decode, pose_map
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.cli import main
 from dekrpose.config import EfficientNetLiteConfig, HeadConfig
 from dekrpose.engines.file import FORMATS, open_exported, to_bytes
-from dekrpose.export import check
 from dekrpose.export.network import ExportedNetwork
 from dekrpose.export.poses import PoseOutputs
 from dekrpose.images import to_tensor
@@ -258,7 +257,7 @@ def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mon
     target = tmp_path / "out" / "small.pt2"
     target.parent.mkdir()
     target.write_bytes(b"older")
-    monkeypatch.setattr(check, "LARGEST_SHIFT", -1.0)
+    monkeypatch.setattr(export, "LARGEST_SHIFT", -1.0)
     with pytest.raises(DekrPoseError, match=r"answered differently from torch, .* keypoints by \d"):
         estimator.export("pt2", target)
     assert [item.name for item in target.parent.iterdir()] == ["small.pt2"]

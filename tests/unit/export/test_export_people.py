@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from dekrpose import DekrPoseError, PoseEstimator
+from dekrpose import DekrPoseError, PoseEstimator, export
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet
 from dekrpose.config import EfficientNetLiteConfig, HeadConfig
 from dekrpose.engines.file import OUTPUTS, open_exported
-from dekrpose.export import check
 from dekrpose.export.network import ExportedNetwork
 from dekrpose.export.poses import ExportedCenters, ExportedPoses, PoseOutputs
 from tests.movenet_files import OWN
@@ -47,9 +46,9 @@ def test_the_graph_reads_what_whole_maps_hold(tmp_path: Path, changes: dict[str,
     torch.testing.assert_close(heatmaps, own_heatmaps)
     assert candidates.shape == (2, 20, 17, 3)
     assert (candidates[..., 2] > 0.01).all()
-    assert check._candidates_apart(candidates, heatmaps[:, -1], offsets) < 1e-2
+    assert export._candidates_apart(candidates, heatmaps[:, -1], offsets) < 1e-2
     # rounding may change the order of people who are as good as each other
-    assert check._people_apart(tuple(expected), found) < 1e-2  # type: ignore[arg-type]
+    assert export._people_apart(tuple(expected), found) < 1e-2  # type: ignore[arg-type]
     torch.testing.assert_close(found[2].sort(1)[0], expected[2].sort(1)[0], atol=1e-3, rtol=1e-4)
 
 

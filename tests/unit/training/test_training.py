@@ -23,10 +23,9 @@ from dekrpose.training import loop
 from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.loader import CachedPhotos, Samples, TargetConfig, collate
 from dekrpose.training.loop import Trainer
-from dekrpose.training.optimizers import learning_rate
 from dekrpose.training.order import EpochOrder
-from dekrpose.training.recipes import TrainConfig, paper_recipe
-from dekrpose.training.run_state import Progress
+from dekrpose.training.recipes import TrainConfig, learning_rate, paper_recipe
+from dekrpose.training.run_log import Progress
 from tests.small_model import write_small_model
 from tests.training_photos import SMALL, made_up_dataset, write_dataset
 

@@ -22,11 +22,11 @@ from dekrpose.commands import train as command
 from dekrpose.data.dataset import Person, Photo
 from dekrpose.errors import DekrPoseError
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
-from dekrpose.training.affine import training_affine
 from dekrpose.training.augment import AugmentConfig
+from dekrpose.training.crops import training_affine
 from dekrpose.training.loader import Batch, Samples, TargetConfig
 from dekrpose.training.recipes import TrainConfig, tiny_recipe
-from dekrpose.training.run_state import changes
+from dekrpose.training.run_log import changes
 
 SIZE, WIDTH, HEIGHT = 128, 200, 160
 STILL = AugmentConfig(size=SIZE, rotation=0, scale=(0.7, 0.7), translation=0, flip=0)

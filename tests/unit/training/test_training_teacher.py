@@ -14,7 +14,7 @@ from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.cli import main
 from dekrpose.commands.train import _dataset
 from dekrpose.errors import DekrPoseError
-from dekrpose.training import memory, precision
+from dekrpose.training import forward, memory
 from dekrpose.training.loader import Batch, CachedPhotos, Samples, TargetConfig, collate
 from dekrpose.training.loop import Trainer
 from dekrpose.training.memory import keep_freed_memory
@@ -165,17 +165,17 @@ def test_the_loss_of_probabilities_is_0_at_its_target_and_pushes_where_a_square_
 
 @pytest.mark.parametrize(("half", "expected"), [(0.5, "bfloat16"), (0.95, "float32"), (8.0, "float32")])
 def test_bfloat16_is_taken_where_it_is_faster(monkeypatch: pytest.MonkeyPatch, half: float, expected: str) -> None:
-    monkeypatch.setattr(precision, "_seconds", lambda dtype: half if dtype == torch.bfloat16 else 1.0)
-    chosen, reason = precision.choose_precision(CPU)
+    monkeypatch.setattr(forward, "_seconds", lambda dtype: half if dtype == torch.bfloat16 else 1.0)
+    chosen, reason = forward.choose_precision(CPU)
     assert chosen == expected
     assert "on this CPU" in reason
-    assert precision._seconds(torch.float32) > 0
+    assert forward._seconds(torch.float32) > 0
 
 
 def test_the_chosen_precision_is_told_and_may_change_when_a_run_goes_on_elsewhere(
     photos: CachedPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(precision, "_seconds", lambda dtype: 8.0 if dtype == torch.bfloat16 else 1.0)
+    monkeypatch.setattr(forward, "_seconds", lambda dtype: 8.0 if dtype == torch.bfloat16 else 1.0)
     Trainer(SMALL, replace(CONFIG, precision="auto"), photos, tmp_path).run(until=2)
     assert "precision: float32, because a convolution in bfloat16 takes 8.0 times as long" in capsys.readouterr().err
     Trainer(SMALL, replace(CONFIG, precision="float32"), photos, tmp_path).run(until=3)

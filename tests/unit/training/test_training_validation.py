@@ -16,11 +16,10 @@ import pytest
 from dekrpose import PoseEstimator
 from dekrpose.cli import main
 from dekrpose.data.dataset import KeypointDataset
-from dekrpose.training.curves import curves_svg
 from dekrpose.training.loader import CachedPhotos
 from dekrpose.training.loop import Trainer
 from dekrpose.training.run_log import read_lines
-from dekrpose.training.validation import Validation
+from dekrpose.training.validation import Validation, curves_svg
 from tests.small_model import write_small_model
 from tests.training_photos import SMALL, made_up_dataset, write_dataset
 from tests.unit.training.test_training import CONFIG

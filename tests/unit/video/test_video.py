@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dekrpose import DekrPoseError, PoseEstimator, Poses
 from dekrpose.errors import ImageError
-from dekrpose.video import pictures as video_pictures
+from dekrpose.video import sources
 from dekrpose.video.frames import Frame
 from tests import video_clips as clips
 from tests.small_model import write_small_model
@@ -110,7 +110,7 @@ def test_frames_are_let_go(estimator: PoseEstimator, monkeypatch: pytest.MonkeyP
             super().__init__(*fields)
             alive.add(self)
 
-    monkeypatch.setattr(video_pictures, "Frame", Watched)
+    monkeypatch.setattr(sources, "Frame", Watched)
     most = max(len(alive) for _ in estimator.estimate_video(pictures(40), batch_size=4))
     assert 4 <= most <= 5
 

@@ -17,8 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dekrpose import DekrPoseError, PoseEstimator
-from dekrpose.video.frames import Frame, Source, StreamInfo
-from dekrpose.video.live import newest
+from dekrpose.video.frames import Frame, Source, StreamInfo, newest
 from dekrpose.video.opencv import _MISSES
 from tests import video_clips as clips
 from tests.small_model import write_small_model

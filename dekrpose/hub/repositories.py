@@ -1,14 +1,25 @@
-"""A model from a repository, or from the hub's cache."""
+"""Hugging Face repositories: fetch a model, push one, list what the hub's cache holds."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from dekrpose.errors import DekrPoseError
 from dekrpose.hub.cache import file_sha256
-from dekrpose.hub.repositories.problems import client_errors, explain, names
-from dekrpose.hub.repositories.repository import WEIGHTS, Commit, Repository
+from dekrpose.hub.repository import (
+    CONFIG,
+    FILES,
+    NEEDED,
+    WEIGHTS,
+    Commit,
+    Repository,
+    client_errors,
+    explain,
+    is_ours,
+    names,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -120,3 +131,98 @@ def _verify(folder: Path, commit: Commit, repository: Repository) -> None:
         f"what came for {name} of {repository} is not what the hub announced: {found}. It was deleted; try again, "
         f"check the proxy or mirror in between, {repository.by_hand}"
     )
+
+
+def push_folder(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    private: bool = False,
+    commit_message: str | None = None,
+) -> str:
+    """Upload model.safetensors, config.json and README.md to Hugging Face, in one commit.
+
+    Args:
+        folder: as ``save_folder`` writes it.
+        repo_id: "organisation/repository"; made if it does not exist.
+        revision: branch, made if it does not exist; None means main.
+        token: with write access; None means HF_TOKEN or the stored login.
+        private: whether a new repository is private; an existing one stays as it is.
+        commit_message: None means "Upload a model with dekrpose".
+
+    Returns:
+        The commit's URL.
+
+    Raises:
+        DekrPoseError: a file is missing, no login, no right to write, host dead. The message says what to do.
+    """
+    from huggingface_hub import CommitOperationAdd, constants
+
+    folder = Path(folder)
+    missing = [name for name in NEEDED if not (folder / name).is_file()]
+    if missing:
+        raise DekrPoseError(f"{folder} has no {' and no '.join(missing)}; write it with estimator.save_pretrained")
+    repository = Repository(repo_id, revision or constants.DEFAULT_REVISION, token, Path(constants.HF_HUB_CACHE))
+    api = repository.api()
+    additions = [CommitOperationAdd(name, folder / name) for name in FILES if (folder / name).is_file()]
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if repository.revision != constants.DEFAULT_REVISION:
+            api.create_branch(repo_id, branch=repository.revision, exist_ok=True)
+        commit = api.create_commit(
+            repo_id,
+            additions,
+            commit_message=commit_message or "Upload a model with dekrpose",
+            revision=repository.revision,
+        )
+    except client_errors() as error:
+        what, way_out = explain(error, repository, pushing=True)
+        raise DekrPoseError(f"{what}; {way_out}") from error
+    return str(commit.commit_url)
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CachedRepository:
+    """A model in the hub's cache.
+
+    Attributes:
+        repo_id: "organisation/repository".
+        revision: names of branches and tags, joined by commas; the commit when it has none.
+        size: bytes of this revision's files.
+        folder: holds model.safetensors and config.json.
+    """
+
+    repo_id: str
+    revision: str
+    size: int
+    folder: Path
+
+
+def cached_repositories(cache_dir: str | Path | None = None) -> list[CachedRepository]:
+    """The models of dekrpose in the hub's cache, by name; none when there is no cache."""
+    from huggingface_hub import constants, scan_cache_dir
+
+    try:
+        repositories = scan_cache_dir(cache_dir or constants.HF_HUB_CACHE).repos
+    except (names().CacheNotFound, OSError, ValueError) as error:
+        logger.debug("no hub cache: %s", error)
+        return []
+    found = [
+        CachedRepository(
+            repository.repo_id,
+            ", ".join(sorted(revision.refs)) or revision.commit_hash,
+            revision.size_on_disk,
+            revision.snapshot_path,
+        )
+        for repository in repositories
+        for revision in repository.revisions
+        if repository.repo_type == "model"
+        and (revision.snapshot_path / WEIGHTS).is_file()
+        and is_ours(revision.snapshot_path / CONFIG)
+    ]
+    return sorted(found, key=lambda item: (item.repo_id, item.revision))
