@@ -108,6 +108,7 @@ class Trainer:
         self.config, self.model_config = config, model_config.without_numbers()
         self.stopped: int | None = None
         self.folder, self.device, self.tensorboard = Path(folder), torch.device(device), tensorboard
+        self._runs_ahead = self.device.type == "cuda"  # and asking it for a number would make the CPU wait, too
         self.processes = processes
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
@@ -270,7 +271,7 @@ class Trainer:
         (heat + offset).backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
         self._norms += norm.detach()
-        if self.device.type != "cuda":  # a GPU works while the CPU goes on; asking it for a number makes both wait
+        if not self._runs_ahead:
             self._check_norms()
         self.optimizer.step()
         self.progress.step += 1

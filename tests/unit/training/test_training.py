@@ -145,9 +145,9 @@ def test_a_bad_batch_leaves_the_last_state_as_it_is(photos: CachedPhotos, tmp_pa
 def test_a_device_that_runs_ahead_is_asked_when_the_log_is_written(
     photos: CachedPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Trainer, "_runs_ahead", True)
     monkeypatch.setattr(loop, "LOG_STEPS", 4)
     trainer = Trainer(SMALL, CONFIG, photos, tmp_path)
+    trainer._runs_ahead = True
     trainer.run(until=2)
     with torch.no_grad():
         next(trainer.model.parameters()).fill_(float("nan"))

@@ -158,7 +158,7 @@ def test_turned_and_shifted_samples_are_still_those_of_the_photo() -> None:
     augmentation = AugmentConfig(size=SIZE)
     for position in range(6):
         samples = Samples(source, augmentation, OFFICIAL, seed=1)
-        made, crop = samples[0, position, 0], samples.crop((0, position, 0))
+        made, crop = samples[0, position, 0], samples.draw((0, position, 0))[0]
         assert crop.placement is not None
         center = person_centers(torch.tensor(source.photos[0].people[0].keypoints)[None])[0, :2].numpy()
         x, y = (crop.placement.matrix[:, :2] @ center + crop.placement.matrix[:, 2]) / 4

@@ -10,12 +10,15 @@ import time
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dekrpose import PoseEstimator
 from dekrpose.cli import main
 from dekrpose.data.dataset import KeypointDataset
+from dekrpose.evaluation.evaluate import Report
+from dekrpose.training import validation as validation_module
 from dekrpose.training.loader import CachedPhotos
 from dekrpose.training.loop import Trainer
 from dekrpose.training.run_log import read_lines
@@ -39,13 +42,13 @@ def photos(data: KeypointDataset) -> CachedPhotos:
 def scored(validation: Validation, monkeypatch: pytest.MonkeyPatch, values: list[float]) -> Validation:
     """The measurements of a validation replaced: made-up weights reach nothing."""
     left = iter(values)
-    measure = Validation._report
+    measure = validation_module.report
 
-    def report(self: Validation, estimator: PoseEstimator, dataset: KeypointDataset) -> object:
-        own = measure(self, estimator, dataset)
+    def report(*arguments: Any) -> Report:
+        own = measure(*arguments)
         return replace(own, ap={**own.ap, "AP": next(left)})
 
-    monkeypatch.setattr(Validation, "_report", report)
+    monkeypatch.setattr(validation_module, "report", report)
     return validation
 
 
