@@ -87,7 +87,9 @@ def test_a_folder_without_our_weights_names_the_others(tmp_path: Path, checkpoin
 
 
 def test_unknown_names_list_known_and_similar_ones() -> None:
-    with pytest.raises(DekrPoseError, match=r"Did you mean dekr-w32-coco.*Known names: tiny, tiny-mobilenet, dekr-w32-coco"):
+    with pytest.raises(
+        DekrPoseError, match=r"Did you mean dekr-w32-coco.*Known names: tiny, tiny-mobilenet, dekr-w32-coco"
+    ):
         resolve("dekr_w32_coco")
 
 
