@@ -32,7 +32,7 @@ def open_pyav(av: Any, address: str, start: float = 0.0) -> Source:
         start: seconds; pictures before it need not come, but are counted.
 
     Raises:
-        DekrPoseError: it cannot be opened, or holds no video.
+        DekrPoseError: it cannot be opened, holds no video, or one of an unknown codec.
     """
     options = {"rtsp_transport": "tcp"} if address.lower().startswith(("rtsp:", "rtsps:")) else {}
     try:
@@ -44,6 +44,13 @@ def open_pyav(av: Any, address: str, start: float = 0.0) -> Source:
     if not container.streams.video:
         container.close()
         raise DekrPoseError(f"{address} holds no video; pass a file with pictures in it")
+    if container.streams.video[0].codec_context is None:
+        kind = container.format.long_name
+        container.close()
+        raise DekrPoseError(
+            f"the pictures of {address} ({kind}) are of a codec that PyAV's FFmpeg does not know; "
+            "convert the file to H.264 in MP4 with the program that made it"
+        )
     reader = _Reader(av, container, start)
     info = reader.header.info(address)
     return Source(info, reader.frames(info.live), container.close, reader.troubles)
