@@ -15,17 +15,21 @@ _JUMP = 1  # seconds back that are a new beginning, as in files that were joined
 _LOST = "the decoder gave no picture"
 
 
-def clock_of(name: str, is_raw: bool, is_late: bool, stamps: Sequence[tuple[int | None, int | None]]) -> Clock | None:
+def clock_of(
+    name: str, is_raw: bool, is_late: bool, delayed: bool, stamps: Sequence[tuple[int | None, int | None]]
+) -> Clock | None:
     """Which clock a file without times of presentation goes by.
 
     AVI, ASF and raw streams know when packets are decoded at best, and FFmpeg guesses the rest, wrongly where H.264
-    has B-frames. So does Matroska for tracks that came from AVI: the guess is the time of the next packet. Program
-    streams stamp only the first of the small pictures that share a packet of theirs.
+    has B-frames. So does Matroska for tracks that came from AVI: the guess is the time of the next packet. Where the
+    decoder reorders, pictures cannot all be shown when they are decoded: a container that says so, such as MXF, guesses.
+    Program streams stamp only the first of the small pictures that share a packet of theirs.
 
     Args:
         name: of the container's format.
         is_raw: whether it has no times at all.
         is_late: whether FFmpeg cannot tell from a packet when its picture is shown, as for H.264.
+        delayed: whether the decoder takes more than one packet before it gives the first picture.
         stamps: times of presentation and of decoding of the first packets.
 
     Returns:
@@ -36,6 +40,8 @@ def clock_of(name: str, is_raw: bool, is_late: bool, stamps: Sequence[tuple[int 
         return "packets"
     if (name == "mpeg" and is_late) or any(shown is None for shown, _ in stamps):
         return "pictures"
+    if len(stamps) > 1 and delayed and all(shown == decoded for shown, decoded in stamps):
+        return "packets"
     guessed = len(stamps) > 1 and all(shown == decoded for (shown, _), (_, decoded) in pairwise(stamps))
     return "packets" if guessed and name.startswith("matroska") else None
 

@@ -98,7 +98,7 @@ class _Reader:
         except DekrPoseError as error:  # after what could be read
             packets = _raises(error)
         stamps = [(packet.pts, packet.dts) for packet in opening if packet.size]
-        clock = clock_of(header.format, header.is_raw, not header.silent, stamps)
+        clock = clock_of(header.format, header.is_raw, not header.silent, header.delayed, stamps)
         if clock is not None:
             clock = "none" if header.is_absurd else clock
             self._places = InOrder(header.tick, header.origin, header.nominal, header.silent, clock)
