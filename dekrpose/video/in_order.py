@@ -59,10 +59,14 @@ class InOrder:
         silent: whether a packet may show nothing without being broken.
         clock: "packets": the time of the nth picture is when the nth packet is decoded; "pictures": it is the
             picture's own, where it has one; "none": it is the frame rate's.
+        delayed: whether the decoder reorders; if not, a picture has its packet's time, however many packets it holds.
     """
 
-    def __init__(self, tick: Fraction, origin: int, nominal: Fraction, silent: bool, clock: Clock) -> None:
+    def __init__(
+        self, tick: Fraction, origin: int, nominal: Fraction, silent: bool, clock: Clock, delayed: bool = True
+    ) -> None:
         self._tick, self._origin, self._nominal, self._silent, self._clock = tick, origin, nominal, silent, clock
+        self._delayed = delayed
         self.count = 0
         self._last: Fraction | None = None
         self._packets = 0  # that went in or were skipped
@@ -84,9 +88,10 @@ class InOrder:
         """Seconds of the last place, -1 before the first one."""
         return -1.0 if self._last is None else float(self._last)
 
-    def skips(self, delayed: bool) -> bool:
+    @property
+    def skips(self) -> bool:
         """Whether decoding may begin later than the file: where pictures leave the decoder as they go in."""
-        return self._clock == "packets" and not delayed
+        return self._clock == "packets" and not self._delayed
 
     def skip(self, packets: Sequence[Any], key: Any) -> None:
         """Packets that are not decoded are only counted, those before a key frame."""
@@ -170,6 +175,8 @@ class InOrder:
     def _stamp(self, pts: int | None, is_lost: bool) -> Fraction | None:
         if self._clock == "pictures":
             return None if pts is None else pts * self._tick
+        if self._clock == "packets" and self._silent and not self._delayed and pts is not None:
+            return pts * self._tick
         number = self.count + (self._lag or 0)
         if self._silent and not is_lost:  # each picture comes right after its packet, or after the next one
             number = self._packets - (0 if self._ends else 1)

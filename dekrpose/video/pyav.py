@@ -101,12 +101,14 @@ class _Reader:
         clock = clock_of(header.format, header.is_raw, not header.silent, header.delayed, stamps)
         if clock is not None:
             clock = "none" if header.is_absurd else clock
-            self._places = InOrder(header.tick, header.origin, header.nominal, header.silent, clock)
+            self._places = InOrder(
+                header.tick, header.origin, header.nominal, header.silent, clock, header.delayed
+            )
         return chain(opening, packets)
 
     def _from_start(self, packets: Iterator[Any]) -> Iterator[Any]:
         """The packets, from the last key frame before the start on; those before it are only counted."""
-        if isinstance(self._places, InOrder) and not self._places.skips(self.header.delayed):
+        if isinstance(self._places, InOrder) and not self._places.skips:
             yield from packets
             return
         group: list[Any] = []
