@@ -22,7 +22,7 @@ def clock_of(
 
     AVI, ASF and raw streams know when packets are decoded at best, and FFmpeg guesses the rest, wrongly where H.264
     has B-frames. So does Matroska for tracks that came from AVI: the guess is the time of the next packet. Where the
-    decoder reorders, pictures cannot all be shown when they are decoded: a container that says so, such as MXF, guesses.
+    decoder reorders, not all pictures are shown when they are decoded: a container that says so guesses, as MXF does.
     Program streams stamp only the first of the small pictures that share a packet of theirs.
 
     Args:

@@ -16,6 +16,7 @@ from dekrpose.video.frames import Frame, Source, broken, location
 from dekrpose.video.header import Header
 from dekrpose.video.in_order import InOrder, clock_of
 from dekrpose.video.places import Place, Places
+from dekrpose.video.starts import MOST_HELD, last_start
 
 TIMEOUT = 10.0
 """Seconds that an address may stay silent."""
@@ -101,28 +102,40 @@ class _Reader:
         clock = clock_of(header.format, header.is_raw, not header.silent, header.delayed, stamps)
         if clock is not None:
             clock = "none" if header.is_absurd else clock
-            self._places = InOrder(
-                header.tick, header.origin, header.nominal, header.silent, clock, header.delayed
-            )
+            self._places = InOrder(header.tick, header.origin, header.nominal, header.silent, clock, header.delayed)
         return chain(opening, packets)
 
     def _from_start(self, packets: Iterator[Any]) -> Iterator[Any]:
-        """The packets, from the last key frame before the start on; those before it are only counted."""
+        """The packets, from the last whole key frame before the start on; those before it are only counted."""
         if isinstance(self._places, InOrder) and not self._places.skips:
             yield from packets
             return
-        group: list[Any] = []
+        held: list[Any] = []
+        keys: list[int] = []
+        size = 0
         for packet in packets:
             time = packet.dts if packet.pts is None else packet.pts
             late = time is None or (time - self.header.origin) * self.header.tick >= self._start
             if packet.is_keyframe and not late:
-                self._places.skip([held for held in group if not held.is_discard], packet)
-                group = []
-            group.append(packet)
+                keys.append(len(held))
+            held.append(packet)
+            size += packet.size
             if late:
                 break
-        yield from group
+            if size > MOST_HELD:
+                before, held = len(held), self._skip(held, keys)
+                if len(held) == before:
+                    break
+                keys, size = [], sum(packet.size for packet in held)
+        yield from self._skip(held, keys)
         yield from packets
+
+    def _skip(self, held: list[Any], keys: list[int]) -> list[Any]:
+        """Of packets, those that are decoded."""
+        begin = last_start(self._av, self._stream, held, keys)
+        if begin:
+            self._places.skip([packet for packet in held[:begin] if packet.size and not packet.is_discard], held[begin])
+        return held[begin:]
 
     def _packets(self) -> Iterator[Any]:
         """The packets; unreadable stretches of the container are skipped."""
