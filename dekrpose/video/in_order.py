@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any, Literal
@@ -23,7 +23,7 @@ def clock_of(
     AVI, ASF and raw streams know when packets are decoded at best, and FFmpeg guesses the rest, wrongly where H.264
     has B-frames. So does Matroska for tracks that came from AVI: the guess is the time of the next packet. Where the
     decoder reorders, not all pictures are shown when they are decoded: a container that says so guesses, as MXF does.
-    Program streams stamp only the first of the small pictures that share a packet of theirs.
+    Program streams stamp only the first picture that begins in a packet of theirs, and FFmpeg guesses the others.
 
     Args:
         name: of the container's format.
@@ -38,12 +38,28 @@ def clock_of(
     """
     if is_raw or name in ("avi", "asf", "asf_o"):
         return "packets"
-    if (name == "mpeg" and is_late) or any(shown is None for shown, _ in stamps):
+    if (name == "mpeg" and (is_late or delayed)) or any(shown is None for shown, _ in stamps):
         return "pictures"
     if len(stamps) > 1 and delayed and all(shown == decoded for shown, decoded in stamps):
         return "packets"
     guessed = len(stamps) > 1 and all(shown == decoded for (shown, _), (_, decoded) in pairwise(stamps))
     return "packets" if guessed and name.startswith("matroska") else None
+
+
+def without_doubles(packets: Iterable[Any]) -> Iterator[Any]:
+    """Of packets that follow each other at the same time, the last alone keeps it.
+
+    FFmpeg gives the time of the picture that begins in a program stream's packet also to the one that ends in it.
+    """
+    before = None
+    for packet in packets:
+        if before is not None:
+            if before.pts == packet.pts:
+                before.pts = None
+            yield before
+        before = packet
+    if before is not None:
+        yield before
 
 
 class InOrder:

@@ -14,7 +14,7 @@ from dekrpose.errors import DekrPoseError
 from dekrpose.images import Pixels
 from dekrpose.video.frames import Frame, Source, broken, location
 from dekrpose.video.header import Header
-from dekrpose.video.in_order import InOrder, clock_of
+from dekrpose.video.in_order import InOrder, clock_of, without_doubles
 from dekrpose.video.places import Place, Places
 from dekrpose.video.starts import MOST_HELD, last_start
 
@@ -103,7 +103,8 @@ class _Reader:
         if clock is not None:
             clock = "none" if header.is_absurd else clock
             self._places = InOrder(header.tick, header.origin, header.nominal, header.silent, clock, header.delayed)
-        return chain(opening, packets)
+        found = chain(opening, packets)
+        return without_doubles(found) if clock == "pictures" and not live else found
 
     def _from_start(self, packets: Iterator[Any]) -> Iterator[Any]:
         """The packets, from the last whole key frame before the start on; those before it are only counted."""
