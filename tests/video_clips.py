@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 SIZE = (48, 64)
+RATE = Fraction(1, 25)
+"""Seconds per picture of a regular clip."""
 _STEP = 7
 _LEVELS = 28
 
@@ -56,10 +58,11 @@ def write_clip(
     sound: bool = False,
     tick: Fraction = Fraction(1, 1000),
     movflags: str = "",
+    options: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a clip of ``picture``s with PyAV, B-frames included, and a tone if sound is wanted."""
     av = pytest.importorskip("av")
-    options = {"g": str(keyframes), "threads": "1"} if codec != "mjpeg" else {}
+    options = ({"g": str(keyframes), "threads": "1"} if codec != "mjpeg" else {}) | dict(options or {})
     with av.open(str(path), "w", options={"movflags": movflags} if movflags else {}) as container:
         video = container.add_stream(codec, rate=25, options=options)
         video.height, video.width = size

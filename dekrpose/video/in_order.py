@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any, Literal
@@ -15,17 +15,21 @@ _JUMP = 1  # seconds back that are a new beginning, as in files that were joined
 _LOST = "the decoder gave no picture"
 
 
-def clock_of(name: str, is_raw: bool, is_late: bool, stamps: Sequence[tuple[int | None, int | None]]) -> Clock | None:
+def clock_of(
+    name: str, is_raw: bool, is_late: bool, delayed: bool, stamps: Sequence[tuple[int | None, int | None]]
+) -> Clock | None:
     """Which clock a file without times of presentation goes by.
 
     AVI, ASF and raw streams know when packets are decoded at best, and FFmpeg guesses the rest, wrongly where H.264
-    has B-frames. So does Matroska for tracks that came from AVI: the guess is the time of the next packet. Program
-    streams stamp only the first of the small pictures that share a packet of theirs.
+    has B-frames. So does Matroska for tracks that came from AVI: the guess is the time of the next packet. Where the
+    decoder reorders, not all pictures are shown when they are decoded: a container that says so guesses, as MXF does.
+    Program streams stamp only the first picture that begins in a packet of theirs, and FFmpeg guesses the others.
 
     Args:
         name: of the container's format.
         is_raw: whether it has no times at all.
         is_late: whether FFmpeg cannot tell from a packet when its picture is shown, as for H.264.
+        delayed: whether the decoder takes more than one packet before it gives the first picture.
         stamps: times of presentation and of decoding of the first packets.
 
     Returns:
@@ -34,10 +38,28 @@ def clock_of(name: str, is_raw: bool, is_late: bool, stamps: Sequence[tuple[int 
     """
     if is_raw or name in ("avi", "asf", "asf_o"):
         return "packets"
-    if (name == "mpeg" and is_late) or any(shown is None for shown, _ in stamps):
+    if (name == "mpeg" and (is_late or delayed)) or any(shown is None for shown, _ in stamps):
         return "pictures"
+    if len(stamps) > 1 and delayed and all(shown == decoded for shown, decoded in stamps):
+        return "packets"
     guessed = len(stamps) > 1 and all(shown == decoded for (shown, _), (_, decoded) in pairwise(stamps))
     return "packets" if guessed and name.startswith("matroska") else None
+
+
+def without_doubles(packets: Iterable[Any]) -> Iterator[Any]:
+    """Of packets that follow each other at the same time, the last alone keeps it.
+
+    FFmpeg gives the time of the picture that begins in a program stream's packet also to the one that ends in it.
+    """
+    before = None
+    for packet in packets:
+        if before is not None:
+            if before.pts == packet.pts:
+                before.pts = None
+            yield before
+        before = packet
+    if before is not None:
+        yield before
 
 
 class InOrder:
@@ -53,10 +75,14 @@ class InOrder:
         silent: whether a packet may show nothing without being broken.
         clock: "packets": the time of the nth picture is when the nth packet is decoded; "pictures": it is the
             picture's own, where it has one; "none": it is the frame rate's.
+        delayed: whether the decoder reorders; if not, a picture has its packet's time, however many packets it holds.
     """
 
-    def __init__(self, tick: Fraction, origin: int, nominal: Fraction, silent: bool, clock: Clock) -> None:
+    def __init__(
+        self, tick: Fraction, origin: int, nominal: Fraction, silent: bool, clock: Clock, delayed: bool = True
+    ) -> None:
         self._tick, self._origin, self._nominal, self._silent, self._clock = tick, origin, nominal, silent, clock
+        self._delayed = delayed
         self.count = 0
         self._last: Fraction | None = None
         self._packets = 0  # that went in or were skipped
@@ -76,9 +102,10 @@ class InOrder:
         """Seconds of the last place, -1 before the first one."""
         return -1.0 if self._last is None else float(self._last)
 
-    def skips(self, delayed: bool) -> bool:
+    @property
+    def skips(self) -> bool:
         """Whether decoding may begin later than the file: where pictures leave the decoder as they go in."""
-        return self._clock == "packets" and not delayed
+        return self._clock == "packets" and not self._delayed
 
     def skip(self, packets: Sequence[Any], key: Any) -> None:
         """Packets that are not decoded are only counted, those before a key frame."""
@@ -162,6 +189,8 @@ class InOrder:
     def _stamp(self, pts: int | None, is_lost: bool) -> Fraction | None:
         if self._clock == "pictures":
             return None if pts is None else pts * self._tick
+        if self._clock == "packets" and self._silent and not self._delayed and pts is not None:
+            return pts * self._tick
         number = self.count + (self._lag or 0)
         if self._silent and not is_lost:  # each picture comes right after its packet, or after the next one
             number = self._packets - (0 if self._ends else 1)

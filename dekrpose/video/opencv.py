@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -20,6 +21,8 @@ from dekrpose.video.frames import TICKS, Frame, Source, StreamInfo, is_address, 
 _MISSES = 10  # pictures that a camera may miss in a row before it counts as gone
 _PAUSE = 0.05  # seconds between them
 _PTS = getattr(cv2, "CAP_PROP_PTS", -1)  # in frames of the average rate; older versions do not know it, and say 0
+_SOUND = 0.1  # of a file's duration, for which its sound may go on after its pictures
+_HEAD = 1 << 16  # bytes at the beginning of a file that say what it is
 _CLOCK_RATE = 1000  # frames per second from which on OpenCV more likely says how fast a clock ticks
 
 
@@ -75,7 +78,9 @@ def open_with_opencv(address: str) -> Source:
         tick=min(TICKS, 1 / Fraction(fps).limit_denominator(1001)),
     )
     troubles: list[str] = []
-    pictures = _file_frames(capture, info, troubles, has_clock=sensible_rate(said))
+    ends = frames / said if frames and sensible_rate(said) else None
+    counted = frames if _states_a_count(address) else None
+    pictures = _file_frames(capture, info, troubles, sensible_rate(said), counted, ends)
     return Source(info, pictures, capture.release, troubles)
 
 
@@ -88,15 +93,43 @@ def name_for_opencv(place: str) -> Any:
     return place
 
 
-def _file_frames(capture: cv2.VideoCapture, info: StreamInfo, troubles: list[str], has_clock: bool) -> Iterator[Frame]:
+def _states_a_count(address: str) -> bool:
+    """Whether the number of frames is the file's own; where it says none, OpenCV takes duration times rate for one."""
+    if is_address(address) or not Path(address).is_file():  # but a device or a pipe
+        return False
+    with Path(address).open("rb") as file:
+        head = file.read(_HEAD)
+    is_mp4 = head[4:8] in (b"ftyp", b"moov", b"mdat") and b"mvex" not in head  # with that, it comes in fragments
+    return is_mp4 or (head[:4] == b"RIFF" and head[8:11] == b"AVI")
+
+
+def _file_frames(
+    capture: cv2.VideoCapture,
+    info: StreamInfo,
+    troubles: list[str],
+    has_clock: bool,
+    counted: int | None,
+    ends: float | None,
+) -> Iterator[Frame]:
+    """The pictures of a file.
+
+    Args:
+        capture: the open file.
+        info: what it says about itself.
+        troubles: what is missing comes here.
+        has_clock: whether OpenCV knows when pictures are shown.
+        counted: how many pictures the file says that it has; None where it says nothing.
+        ends: seconds from the start of its clock, or of its pictures, at which it says that it ends.
+    """
     assert info.fps is not None
-    index, last, origin, before = 0, -1.0, None, 0.0
+    index, last, origin, before, clock = 0, -1.0, None, 0.0, 0.0
     try:
         while True:
             there, picture = capture.read()
             if not there:
                 break
             timestamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 if has_clock else index / info.fps
+            clock = max(clock, timestamp) if math.isfinite(timestamp) else clock
             origin = timestamp if origin is None and math.isfinite(timestamp) else origin
             if origin:  # AVI begins late by what its decoder holds; 0.28 - 0.08 is a little less than 0.2
                 timestamp = round(timestamp - origin, 9)
@@ -109,8 +142,10 @@ def _file_frames(capture: cv2.VideoCapture, info: StreamInfo, troubles: list[str
     finally:
         capture.release()
     # a file that starts late may count what would be before
-    if info.frames is not None and index + before < info.frames:
-        troubles.append(f"it says that it has {info.frames} frames, only {index} could be read")
+    if counted is not None and index + before < counted:
+        troubles.append(f"it says that it has {counted} frames, only {index} could be read")
+    elif counted is None and ends is not None and clock + before / info.fps + 1 + _SOUND * ends < ends:
+        troubles.append(f"it says that it lasts {ends:.1f} s, pictures end after {max(last, 0.0):.1f} s")
 
 
 def _rgb(picture: Any) -> Pixels:

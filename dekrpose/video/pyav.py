@@ -14,8 +14,9 @@ from dekrpose.errors import DekrPoseError
 from dekrpose.images import Pixels
 from dekrpose.video.frames import Frame, Source, broken, location
 from dekrpose.video.header import Header
-from dekrpose.video.in_order import InOrder, clock_of
+from dekrpose.video.in_order import InOrder, clock_of, without_doubles
 from dekrpose.video.places import Place, Places
+from dekrpose.video.starts import MOST_HELD, last_start
 
 TIMEOUT = 10.0
 """Seconds that an address may stay silent."""
@@ -26,7 +27,7 @@ _OPENING = 64  # packets that show whether a file says when its pictures are sho
 def open_pyav(av: Any, address: str, start: float = 0.0) -> Source:
     """Open a file or an address with PyAV's module; pictures before ``start`` seconds need not come, but are counted.
 
-    DekrPoseError if it cannot be opened, or holds no video.
+    DekrPoseError if it cannot be opened, holds no video, or one of an unknown codec.
     """
     options = {"rtsp_transport": "tcp"} if address.lower().startswith(("rtsp:", "rtsps:")) else {}
     try:
@@ -38,6 +39,13 @@ def open_pyav(av: Any, address: str, start: float = 0.0) -> Source:
     if not container.streams.video:
         container.close()
         raise DekrPoseError(f"{address} holds no video; pass a file with pictures in it")
+    if container.streams.video[0].codec_context is None:
+        kind = container.format.long_name
+        container.close()
+        raise DekrPoseError(
+            f"the pictures of {address} ({kind}) are of a codec that PyAV's FFmpeg does not know; "
+            "convert the file to H.264 in MP4 with the program that made it"
+        )
     reader = _Reader(av, container, start)
     info = reader.header.info(address)
     return Source(info, reader.frames(info.live), container.close, reader.troubles)
@@ -85,29 +93,44 @@ class _Reader:
         except DekrPoseError as error:  # after what could be read
             packets = _raises(error)
         stamps = [(packet.pts, packet.dts) for packet in opening if packet.size]
-        clock = clock_of(header.format, header.is_raw, not header.silent, stamps)
+        clock = clock_of(header.format, header.is_raw, not header.silent, header.delayed, stamps)
         if clock is not None:
             clock = "none" if header.is_absurd else clock
-            self._places = InOrder(header.tick, header.origin, header.nominal, header.silent, clock)
-        return chain(opening, packets)
+            self._places = InOrder(header.tick, header.origin, header.nominal, header.silent, clock, header.delayed)
+        found = chain(opening, packets)
+        return without_doubles(found) if clock == "pictures" and not live else found
 
     def _from_start(self, packets: Iterator[Any]) -> Iterator[Any]:
-        """The packets, from the last key frame before the start on; those before it are only counted."""
-        if isinstance(self._places, InOrder) and not self._places.skips(self.header.delayed):
+        """The packets, from the last whole key frame before the start on; those before it are only counted."""
+        if isinstance(self._places, InOrder) and not self._places.skips:
             yield from packets
             return
-        group: list[Any] = []
+        held: list[Any] = []
+        keys: list[int] = []
+        size = 0
         for packet in packets:
             time = packet.dts if packet.pts is None else packet.pts
             late = time is None or (time - self.header.origin) * self.header.tick >= self._start
             if packet.is_keyframe and not late:
-                self._places.skip([held for held in group if not held.is_discard], packet)
-                group = []
-            group.append(packet)
+                keys.append(len(held))
+            held.append(packet)
+            size += packet.size
             if late:
                 break
-        yield from group
+            if size > MOST_HELD:
+                before, held = len(held), self._skip(held, keys)
+                if len(held) == before:
+                    break
+                keys, size = [], sum(packet.size for packet in held)
+        yield from self._skip(held, keys)
         yield from packets
+
+    def _skip(self, held: list[Any], keys: list[int]) -> list[Any]:
+        """Of packets, those that are decoded."""
+        begin = last_start(self._av, self._stream, held, keys)
+        if begin:
+            self._places.skip([packet for packet in held[:begin] if packet.size and not packet.is_discard], held[begin])
+        return held[begin:]
 
     def _packets(self) -> Iterator[Any]:
         """The packets; unreadable stretches of the container are skipped."""

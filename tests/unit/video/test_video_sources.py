@@ -123,6 +123,13 @@ def test_broken_frames_keep_their_place(tmp_path: Path, codec: str) -> None:
         _ = frames[broken[0]].pixels
 
 
+def test_an_unknown_codec_is_said(tmp_path: Path) -> None:
+    path = clips.write_clip(tmp_path / "clip.avi", clips.regular(5), codec="mpeg4")
+    path.write_bytes(path.read_bytes().replace(b"FMP4", b"Qx9z"))
+    with pytest.raises(DekrPoseError, match=r"clip\.avi \(AVI.*codec.*convert"):
+        open_source(path)
+
+
 @pytest.mark.parametrize("suffix", [".mkv", ".ts"])
 def test_a_container_that_is_damaged_itself(tmp_path: Path, suffix: str) -> None:
     path = clips.write_clip(tmp_path / f"clip{suffix}", clips.regular(200))
