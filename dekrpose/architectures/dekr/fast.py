@@ -51,7 +51,8 @@ class FastHeatmapHead(nn.Module):
         self.dtype = dtype
         weight, bias = _fused(head.transition)
         self.transition, self.channels = UpsampledConv(weight, bias, widths), len(bias)
-        self.block, self.final = fold_batch_norm(head.block, dtype), fold_batch_norm(head.final, dtype)
+        block = fold_batch_norm(head.block, dtype)
+        self.conv1, self.conv2, self.final = block.conv1, block.conv2, fold_batch_norm(head.final, dtype)
 
     def forward(self, maps: list[Tensor], between: Between | None = None) -> Tensor:
         batch, _, height, width = maps[0].shape
@@ -59,7 +60,9 @@ class FastHeatmapHead(nn.Module):
         self.transition(maps, x)
         if between is not None:
             between(None, x)
-        return cast(Tensor, self.final(self.block(x.permute(0, 3, 1, 2).to(self.dtype))))
+        x = x.permute(0, 3, 1, 2).to(self.dtype)
+        inner = F.relu(self.conv1(x), inplace=True)
+        return cast(Tensor, self.final(F.relu(self.conv2(inner).add_(x), inplace=True)))
 
 
 class FastSeparableHead(nn.Module):
