@@ -87,7 +87,7 @@ PLANTED: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("photo-entry", lambda content: photo(content, file_name=None), "images[0]: file_name None"),
     ("photo-id-twice", lambda content: add_photo_twice(content), "0: 1.png"),
     ("photo-missing", lambda content: add_photo(content, "elsewhere/1.png"), "elsewhere/1.png"),
-    ("photo-unreadable", lambda content: add_photo(content, "broken.png"), "broken.png is not a readable image"),
+    ("photo-unreadable", lambda content: add_photo(content, "broken.png"), "broken.png is broken or cut off"),
     ("photo-size", lambda content: photo(content, width=81), "0.png: stated 81 x 60, is 80 x 60"),
     ("photo-size", lambda content: photo(content, width=60, height=80), "on its side"),
     ("annotation-entry", lambda content: content["annotations"].append(None), "annotations[6] is no object"),
