@@ -28,6 +28,7 @@ from dekrpose.data.coco_fields import (
     region_problem,
     same_id,
     shown,
+    with_keypoints,
 )
 from dekrpose.errors import DekrPoseError
 from dekrpose.formats import parse_json
@@ -112,7 +113,8 @@ def read_photos(path: Path, content: Mapping[str, Any], skeleton: Skeleton) -> l
     """The file's photos, each with its people. What is left out, it logs in one line per reason.
 
     Raises:
-        DekrPoseError: an entry cannot be read; photos share an id; there are annotations, but none of a photo.
+        DekrPoseError: an entry cannot be read; photos share an id; there are annotations, but none of a photo; the
+            keypoints come in another order than the skeleton's.
     """
     photos = [read_photo(record, f"{path}, images[{number}]") for number, record in enumerate(content["images"])]
     by_id = {photo.id: photo for photo in photos}
@@ -120,6 +122,12 @@ def read_photos(path: Path, content: Mapping[str, Any], skeleton: Skeleton) -> l
         twice = next(photo.id for photo in photos if by_id[photo.id] is not photo)
         raise DekrPoseError(f"{path}: two photos have the id {twice!r}, and people would be on both; give each its own")
     categories = Categories(content, path, skeleton)
+    for _, names in with_keypoints(content, path):
+        if names != skeleton.keypoints and sorted(names) == sorted(skeleton.keypoints):
+            raise DekrPoseError(
+                f"{path} has the keypoints of {skeleton.name!r} in another order ({', '.join(names[:4])}, ...): bring "
+                f"them into its own ({', '.join(skeleton.keypoints[:4])}, ...)"
+            )
     people: dict[Id, list[Person]] = defaultdict(list)
     lost: list[Id] = []
     for number, entry in enumerate(content["annotations"]):

@@ -43,16 +43,24 @@ class Validation:
 
     Raises:
         ImportError: faster-coco-eval is missing.
-        ValueError: a number is below 1.
+        ValueError: a number is below 1, a set comes twice, or there is nobody to measure on.
     """
 
     def __init__(
         self, datasets: Sequence[KeypointDataset], every: int | None = None, patience: int | None = None
     ) -> None:
         load_evaluator()  # say what is missing before the long part
-        if min(every or 1, patience or 1) < 1:
-            raise ValueError(f"--val-every and --patience must be at least 1, got {every} and {patience}")
+        for option, value in (("--val-every", every), ("--patience", patience)):
+            if value is not None and value < 1:
+                raise ValueError(f"{option} must be at least 1, got {value}")
+        if not any(photo.labelled for dataset in datasets for photo in dataset.photos):
+            names = ", ".join(str(dataset.path) for dataset in datasets)
+            raise ValueError(f"nobody with labelled keypoints is in {names}: there is nothing to measure on")
         self.datasets, self.every, self.patience = datasets, every, patience
+        short = {dataset.path.name for dataset in datasets}
+        self.names = [own.path.name if len(short) == len(datasets) else str(own.path) for own in datasets]
+        if len(set(self.names)) < len(datasets):
+            raise ValueError(f"--val names a set twice: {', '.join(self.names)}")
         self.records: list[dict[str, Any]] = []
         self.folder = Path()
 
@@ -73,8 +81,8 @@ class Validation:
         model.load_state_dict({name: value.clone() for name, value in weights.items()}, assign=True)
         estimator = PoseEstimator(model, device=device)
         measured = {
-            dataset.path.name: report(collect(predictor(estimator), dataset, progress=False), own_threshold(estimator))
-            for dataset in self.datasets
+            name: report(collect(predictor(estimator), dataset, progress=False), own_threshold(estimator))
+            for name, dataset in zip(self.names, self.datasets, strict=True)
         }
         known = [own.ap["AP"] for own in measured.values() if not math.isnan(own.ap["AP"])]
         mean = sum(known) / len(known) if known else 0.0

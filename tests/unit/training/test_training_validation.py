@@ -17,6 +17,7 @@ import pytest
 from dekrpose import PoseEstimator
 from dekrpose.cli import main
 from dekrpose.data.dataset import KeypointDataset
+from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation.evaluate import Report
 from dekrpose.training import validation as validation_module
 from dekrpose.training.loader import CachedPhotos
@@ -55,7 +56,7 @@ def scored(validation: Validation, monkeypatch: pytest.MonkeyPatch, values: list
 def test_every_set_is_measured_now_and_then_and_at_the_end(
     data: KeypointDataset, photos: CachedPhotos, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Trainer(SMALL, CONFIG, photos, tmp_path, validation=Validation([data, data], every=5)).run()
+    Trainer(SMALL, CONFIG, photos, tmp_path, validation=Validation([data], every=5)).run()
     lines = read_lines(tmp_path / "validation.jsonl")
     assert [line["step"] for line in lines] == [5, 10, 12]
     assert set(lines[0]["sets"]) == {"people.json"}
@@ -148,3 +149,27 @@ def test_a_run_that_is_asked_to_end_saves_its_state(tmp_path: Path, number: sign
     )
     assert start(data, folder, "--workers", "0").wait(timeout=60) == 0
     assert [record["step"] for record in records(folder)] == list(range(1, 41))
+
+
+def test_sets_on_which_nothing_can_be_measured_are_refused(tmp_path: Path) -> None:
+    one, other = made_up_dataset(tmp_path / "one", 2), made_up_dataset(tmp_path / "other", 2)
+    assert one.path.name == other.path.name
+    assert Validation([one, other]).names == [str(one.path), str(other.path)]
+    for sets, options, words in (
+        ([one, one], {}, "names a set twice"),
+        ([], {}, "nobody with labelled keypoints"),
+        ([one], {"patience": 0}, "--patience must be at least 1, got 0"),
+        ([one], {"every": 0}, "--val-every must be at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Validation(sets, **options)  # type: ignore[arg-type]
+
+
+def test_keypoints_in_another_order_are_refused(tmp_path: Path) -> None:
+    path = made_up_dataset(tmp_path, 2).path
+    content = json.loads(path.read_text(encoding="utf-8"))
+    names = list(SMALL.skeleton.keypoints)
+    content["categories"] = [{"id": 1, "name": "person", "keypoints": [*names[:1], *names[:0:-1]]}]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(DekrPoseError, match="in another order"):
+        KeypointDataset(path, skeleton=SMALL.skeleton)
