@@ -231,6 +231,13 @@ def test_writing_half_halves_the_file(file: Path, ours: dict[str, Tensor]) -> No
     assert_same(state_dict, {n: t.half() if t.is_floating_point() else t for n, t in ours.items()})
 
 
+@pytest.fixture
+def integers_for_small_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test's network has none of the tensors that are stored as integers otherwise."""
+    monkeypatch.setattr("dekrpose.checkpoints.integers._SMALLEST_TENSOR", 512)
+
+
+@pytest.mark.usefixtures("integers_for_small_tensors")
 def test_writing_integers_quarters_the_file(file: Path, ours: dict[str, Tensor]) -> None:
     config, path = small_config(file), file.with_suffix(".safetensors")
     write_checkpoint(path, config, ours)
@@ -248,6 +255,7 @@ def test_writing_integers_quarters_the_file(file: Path, ours: dict[str, Tensor])
         assert bool(((state_dict[name] - tensor).abs() <= largest * (0.5 / LARGEST + 1e-3)).all())
 
 
+@pytest.mark.usefixtures("integers_for_small_tensors")
 def test_integers_stay_what_they_are_when_written_again(file: Path, ours: dict[str, Tensor]) -> None:
     config, path = small_config(file), file.with_suffix(".safetensors")
     write_checkpoint(path, config, ours, int8=True)
@@ -259,6 +267,7 @@ def test_integers_stay_what_they_are_when_written_again(file: Path, ours: dict[s
     assert sum(tensor.dtype == torch.int8 for tensor in before.values()) > 10
 
 
+@pytest.mark.usefixtures("integers_for_small_tensors")
 def test_steps_that_do_not_fit_their_integers_are_refused(file: Path, ours: dict[str, Tensor]) -> None:
     config, path = small_config(file), file.with_suffix(".safetensors")
     write_checkpoint(path, config, ours, int8=True)
