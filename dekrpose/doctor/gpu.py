@@ -215,6 +215,8 @@ def check_cuda_engine() -> list[Finding]:
     estimator = PoseEstimator.from_pretrained("tiny", device="cuda", engine="cuda")
     estimator.warmup()
     difference: str | None = estimator.engine.difference  # type: ignore[attr-defined]
+    if difference is None:
+        return [Finding("engine", "ok", "the plain engine runs, which is the default")]
     if difference:
         message = f'the plain engine runs, which is the default; engine="cuda" {difference}'
         return [Finding("engine", "warning", message)]

@@ -32,11 +32,11 @@ def choose_engine(model: nn.Module, device: torch.device, dtype: torch.dtype, en
     Raises:
         ValueError: there is no such engine, or it does not run on this device.
     """
-    if isinstance(model, ExportedModel):
-        return FileEngine(model, device, dtype)
     asked = os.environ.get(VARIABLE, "auto") if engine == "auto" else engine
     if asked not in get_args(EngineName):
         raise ValueError(f"engine must be one of {get_args(EngineName)}, got {asked!r}")
+    if isinstance(model, ExportedModel):
+        return FileEngine(model, device, dtype)
     if asked in ("cpu", "cuda") and asked != device.type:
         if engine == "auto":  # the variable is for all models of a program, also those on other devices
             asked = "auto"

@@ -29,7 +29,8 @@ class CUDAEngine(TorchEngine):
     """Photos are resized, looked at and decoded on the device; suppression alone takes place on the CPU.
 
     Attributes:
-        difference: how the first answer differed from the plain engine's, in words, "" when it did not; None before.
+        difference: how the first answer with somebody in it differed from the plain engine's, in words, "" when it did
+            not; None before.
     """
 
     name = "cuda"
@@ -51,7 +52,9 @@ class CUDAEngine(TorchEngine):
             return self.find_on_device(photos, geometries, options)
         plain = super().find(photos, geometries, options, memory)
         if self.difference is None and memory is None:
-            self.difference = self._compare(photos, geometries, options, plain[0])
+            difference = self._compare(photos, geometries, options, plain[0])
+            if difference or any(len(own.scores) for own in plain[0]):  # that both see nobody says little
+                self.difference = difference
             if self.difference:
                 logger.warning("the plain engine goes on in place of the CUDA engine, which %s", self.difference)
         return plain

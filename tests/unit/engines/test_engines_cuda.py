@@ -18,7 +18,7 @@ from dekrpose.architectures.dekr.decode import decode
 from dekrpose.architectures.dekr.packed import answer, finish, layout_of
 from dekrpose.engines import VARIABLE, choose_engine
 from dekrpose.engines.cuda import CUDAEngine
-from dekrpose.engines.torch import single_precision
+from dekrpose.engines.torch import TorchEngine, single_precision
 from dekrpose.images import Geometry, Pixels
 from dekrpose.images.on_device import normalise, pack, resize_shipment
 from tests.nothing_waits import NothingWaits
@@ -208,6 +208,18 @@ def test_an_engine_that_answers_otherwise_steps_back_with_one_warning(
         for _ in range(3):
             np.testing.assert_allclose(estimator.estimate(own).keypoints, plain.keypoints, rtol=0, atol=1e-2)
     assert [words in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_nobody_in_the_first_photo_settles_nothing(monkeypatch: pytest.MonkeyPatch, estimator: PoseEstimator) -> None:
+    wrong, own = engine(estimator), photo(97, 131)
+    count = len(estimator.config.skeleton)
+    nobody = Found(torch.zeros(0, count, 2), torch.zeros(0, count), torch.zeros(0))
+    with monkeypatch.context() as patched:
+        patched.setattr(TorchEngine, "find", lambda *_: ([nobody], {"decode": 0.0}))
+        patched.setattr(wrong, "find_on_device", lambda *_: ([nobody], {"decode": 0.0}))
+        patched.setattr(estimator, "engine", wrong)
+        assert len(estimator.estimate(own)) == 0
+    assert wrong.difference is None
 
 
 def test_which_engine_runs_where(estimator: PoseEstimator, monkeypatch: pytest.MonkeyPatch) -> None:
