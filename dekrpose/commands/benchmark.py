@@ -14,7 +14,8 @@ from dekrpose.benchmark.report import Machine, Measured, comparison, ratios
 from dekrpose.benchmark.settings import BACKENDS, LOOP, Setting, compared, load
 from dekrpose.benchmark.stages import MATMUL, RUNS, WHOLE, Times, gmacs, matmul_job, measure, network_job, photo_job
 from dekrpose.benchmark.streaming import measure_streaming
-from dekrpose.estimator import PoseEstimator, pick_device
+from dekrpose.engines.devices import pick_device
+from dekrpose.estimator import PoseEstimator
 from dekrpose.formats import json_text, write_whole
 
 PHOTO = "640x480"

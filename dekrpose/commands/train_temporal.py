@@ -16,8 +16,8 @@ from dekrpose.data.clips.drawn import DrawnClips
 from dekrpose.data.clips.photos import PhotoClips
 from dekrpose.data.clips.sequences import FORMATS, SequenceClips, read_sequences
 from dekrpose.data.dataset import KeypointDataset
+from dekrpose.engines.devices import pick_device
 from dekrpose.errors import DekrPoseError
-from dekrpose.estimator import pick_device
 from dekrpose.hub import models
 from dekrpose.skeletons import COCO_17
 from dekrpose.training.clips import ClipRecipe, CutoutClips, MixedClips

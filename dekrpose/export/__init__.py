@@ -24,7 +24,7 @@ from dekrpose.export.writers import OPSET, write
 from dekrpose.images import to_tensor
 
 if TYPE_CHECKING:
-    from dekrpose.estimator import PoseEstimator
+    from dekrpose.hub.pretrained import Pretrained
 
 FASTEST: dict[Format, Sampling] = {"onnx": "deform_conv", "openvino": "grid_sample", "pt2": "grid_sample"}
 """How each runtime reads the taps of adaptive convolutions fastest; docs/export.md has the measurement."""
@@ -41,7 +41,7 @@ _CANDIDATES = 100
 
 
 def export(
-    estimator: PoseEstimator,
+    estimator: Pretrained,
     file_format: Format,
     path: str | Path,
     *,

@@ -17,8 +17,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from dekrpose.engines.devices import pick_device
 from dekrpose.errors import DekrPoseError
-from dekrpose.estimator import pick_device
 
 
 @dataclass(frozen=True)

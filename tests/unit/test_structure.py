@@ -26,8 +26,8 @@ TIERS = (
     ("options",),
     ("architectures",),
     ("checkpoints",),
-    ("hub",),
     ("engines",),
+    ("hub",),
     ("estimator", "video"),
     ("export", "evaluation", "doctor"),
     ("benchmark", "training"),
@@ -42,7 +42,7 @@ SIBLINGS = {
 }
 """What may be imported within a tier, and why. Anyone may import errors."""
 
-FACADE = {"estimator": {"explain", "export"}}
+FACADE = {"estimator": {"explain"}, "hub": {"export"}}
 """Parts whose functions may import these from below, inside their bodies."""
 
 CORE = {"torch", "numpy", "cv2", "PIL", "huggingface_hub", "tqdm", "safetensors", "scipy"}
