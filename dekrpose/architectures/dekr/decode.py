@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dekrpose.architectures.dekr.matching import match as match_nearest
 from dekrpose.architectures.dekr.matching import read_peaks
 from dekrpose.architectures.dekr.multiscale import average_heatmaps, heat_values, pool_scales
-from dekrpose.architectures.dekr.peaks import Peaks, move_by_weight, read_cell_peaks, refine
+from dekrpose.architectures.dekr.peaks import Peaks, cell_peaks, move_by_weight, refine
 from dekrpose.architectures.parts.pose_nms import pose_nms
 from dekrpose.config import OUTPUT_STRIDE, MatchMode
 
@@ -324,12 +324,10 @@ def choose_poses(
 
 
 def _peaks(heatmaps: Sequence[Tensor], size: tuple[int, int], match: MatchMode) -> Peaks:
-    """The heatmaps' peaks, without enlarging them where that gives the same."""
-    cells = tuple(heatmaps[0].shape[1:])
-    if match != "official" and len(heatmaps) == 1 and size == (OUTPUT_STRIDE * cells[0], OUTPUT_STRIDE * cells[1]):
-        peaks = read_cell_peaks(heatmaps[0])
-        if peaks is not None:
-            return peaks
+    """By weight, those of the cells where there is one scale and the maps cover the size; else of enlarged maps."""
+    height, width = heatmaps[0].shape[1:]
+    if match == "weighted" and len(heatmaps) == 1 and size == (OUTPUT_STRIDE * height, OUTPUT_STRIDE * width):
+        return cell_peaks(heatmaps[0])
     return read_peaks(average_heatmaps(heatmaps, size))
 
 

@@ -14,15 +14,12 @@ from torch import Tensor
 
 from dekrpose.architectures.dekr.gaussian_fit import fit_gaussians
 from dekrpose.architectures.dekr.peaks import PEAKS_PER_KEYPOINT, Peaks
-from dekrpose.config import OUTPUT_STRIDE
 
 PEAK_WINDOW = 5
 REACH = 75.0
 """Input pixels: peaks farther away belong to somebody else."""
 FIT_RADIUS = 6
 """Input pixels on each side of the peak that the Gaussian is fitted to."""
-_SPAN = np.arange(5)
-"""Heatmap pixels that a window of 13 input pixels lies on."""
 FIT_MIN_SCORE = 0.05
 START_SIGMA = 8.0
 """Input pixels: two heatmap pixels, the width that the heatmaps are trained with."""
@@ -48,16 +45,16 @@ def match(poses: Tensor, keypoint_scores: Tensor, peaks: Peaks, mode: NearestMod
     Args:
         poses: (N, K, 2) xy, input pixels.
         keypoint_scores: (N, K); keypoints up to 0.05 are moved but not fitted.
-        peaks: of the image; for "official" from heatmaps at input resolution.
+        peaks: of the image, from heatmaps at input resolution.
         mode: "official" or "paper".
 
     Returns:
         (N, K, 2) xy, input pixels, a new tensor.
     """
     heat = peaks.heatmaps
-    fit = _official_fits if mode == "official" else _fits if peaks.spacing == 1 else _cell_fits
+    fit = _official_fits if mode == "official" else _fits
     moved = move_to_peaks(poses.cpu().numpy(), peaks.places, peaks.heat)
-    size = (peaks.spacing * heat.shape[1], peaks.spacing * heat.shape[2])
+    size = (heat.shape[1], heat.shape[2])
     return torch.from_numpy(fit_all(moved, keypoint_scores.cpu().numpy(), size, partial(fit, heat))).to(poses)
 
 
@@ -162,34 +159,6 @@ def _fits(heat: NDArray[np.float32], places: NDArray[np.int64]) -> NDArray[np.fl
     pixels, inside = window_pixels(places, (heat.shape[1], heat.shape[2]))
     rows, columns = pixels
     return fit_windows(heat[places[:, 0, None, None], rows[:, :, None], columns[:, None]], inside, places)
-
-
-def _cell_fits(heat: NDArray[np.float32], places: NDArray[np.int64]) -> NDArray[np.float64]:
-    pixels, inside = window_pixels(places, (OUTPUT_STRIDE * heat.shape[1], OUTPUT_STRIDE * heat.shape[2]))
-    return fit_windows(enlarged_at(heat, places[:, 0], *pixels), inside, places)
-
-
-def enlarged_at(
-    heat: NDArray[np.float32], keypoints: NDArray[np.int64], rows: NDArray[np.int64], columns: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Windows of the enlarged heatmaps.
-
-    Args:
-        heat: (K, h, w).
-        keypoints: (N,).
-        rows, columns: (N, 13) of the windows, ascending, input pixels.
-
-    Returns:
-        (N, 13, 13).
-    """
-    cells, shares = [], []
-    for pixels, count in ((rows, heat.shape[1]), (columns, heat.shape[2])):
-        first = pixels[:, :1] // OUTPUT_STRIDE
-        places = np.minimum(pixels / OUTPUT_STRIDE, count - 1) - first
-        cells.append(np.minimum(first + _SPAN, count - 1))
-        shares.append(np.maximum(1 - np.abs(places[:, :, None] - _SPAN), 0))
-    around = heat[keypoints[:, None, None], cells[0][:, :, None], cells[1][:, None]]
-    return np.asarray(np.matmul(np.matmul(shares[0], around), shares[1].swapaxes(1, 2)))
 
 
 def fit_windows(
