@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib.util
 import json
 import os
 import platform
@@ -38,12 +39,15 @@ def examine(cache_dir: str | Path | None = None) -> list[Finding]:
     """
     environment, packages = dict(os.environ), functools.cache(installation.installed)
     findings = _run(
-        ("python", lambda: installation.check_python(sys.version_info[:3], installation.has_pip())),
+        (
+            "python",
+            lambda: installation.check_python(sys.version_info[:3], importlib.util.find_spec("pip") is not None),
+        ),
         ("dekrpose", lambda: installation.check_dekrpose(packages(), __version__, _PACKAGE)),
         ("packages", lambda: installation.check_requirements(packages())),
         ("opencv", lambda: installation.check_opencv_wheels(packages(), installation.has_libgl())),
-        ("opencv", lambda: installation.check_opencv_import(packages(), installation.load_opencv)),
-        ("torch", lambda: installation.check_torch_import(installation.load_torch)),
+        ("opencv", lambda: installation.check_opencv_import(packages(), lambda: installation.imported("cv2"))),
+        ("torch", lambda: installation.check_torch_import(lambda: installation.imported("torch"))),
     )
     if ("torch", "fault") not in ((finding.check, finding.status) for finding in findings):
         import_torchvision = functools.partial(installation.import_in_a_new_process, "torchvision")

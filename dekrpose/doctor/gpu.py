@@ -13,18 +13,16 @@ from pathlib import Path
 
 from dekrpose.doctor.findings import WINDOWS, Finding, numbers, pip, quote, unset
 
-_WHEELS = (((13, 0), "cu130"), ((12, 8), "cu128"), ((12, 0), "cu126"), ((11, 0), "cu118"))
+_WHEELS = (("13.0", "cu130"), ("12.8", "cu128"), ("12.0", "cu126"), ("11.0", "cu118"))
 """The oldest CUDA that a driver must know -> the newest build of torch that then runs."""
 
 
 @dataclass(frozen=True)
 class NvidiaGpu:
-    """Signs of an NVIDIA GPU, whether or not torch sees it.
+    """Signs of an NVIDIA GPU, whether or not torch sees it; "" is unknown.
 
     Attributes:
-        name: as the driver calls it; "" when unknown.
-        driver: version of the driver; "" when unknown.
-        cuda: the newest CUDA that the driver runs; "" when unknown.
+        name, driver, cuda: what the driver calls it, the driver's version, the newest CUDA that it runs.
         trouble: what nvidia-smi complained about, if it did.
         there: False when there is nothing but an nvidia-smi that fails.
         elsewhere: the driver lists it, but this system has no device for it, as in a container.
@@ -44,13 +42,11 @@ class TorchBuild:
 
     Attributes:
         version: such as "2.13.0+cpu".
-        cuda: the CUDA that it was built for; None when for none.
-        rocm: the same for AMD.
+        cuda, rocm: those that it was built for; None when for none.
         gpus: name and architecture, such as ("NVIDIA H200", "sm_90"), of each GPU that it can use.
         architectures: what its GPU code runs on, such as "sm_90".
         trouble: why it sees no GPU.
-        mps_built: it was built for Apple's GPUs.
-        mps_available: and has one.
+        mps_built, mps_available: it was built for Apple's GPUs, and has one.
     """
 
     version: str
@@ -141,10 +137,8 @@ def check_gpu(gpu: NvidiaGpu | None, torch: TorchBuild, environment: Mapping[str
         message = f"{name} is hidden from torch by CUDA_VISIBLE_DEVICES={hidden!r}"
         return [Finding("gpu", "warning", message, unset(["CUDA_VISIBLE_DEVICES"]))]
     if gpu.elsewhere:
-        message = (
-            "the driver lists an NVIDIA GPU, but /dev has none: containers get theirs with `docker run --gpus all`"
-        )
-        return [Finding("gpu", "warning", message)]
+        message = "the driver lists an NVIDIA GPU, but /dev has none: containers get theirs with "
+        return [Finding("gpu", "warning", message + "`docker run --gpus all`")]
     if gpu.trouble:
         return [_driver_trouble(gpu)]
     if torch.cuda is None:
@@ -157,9 +151,8 @@ def check_gpu(gpu: NvidiaGpu | None, torch: TorchBuild, environment: Mapping[str
             f"{torch.cuda}: update the driver, or take torch for an older CUDA"
         )
         return [_other_build(message, gpu)]
-    reason = torch.trouble or "it names no reason"
-    message = f"{name} (driver {gpu.driver or 'unknown'}) is there, but torch {torch.version} cannot use it: {reason}"
-    return [Finding("gpu", "fault", message)]
+    message = f"{name} (driver {gpu.driver or 'unknown'}) is there, but torch {torch.version} cannot use it: "
+    return [Finding("gpu", "fault", message + (torch.trouble or "it names no reason"))]
 
 
 def _driver_trouble(gpu: NvidiaGpu) -> Finding:
@@ -173,8 +166,8 @@ def _driver_trouble(gpu: NvidiaGpu) -> Finding:
 
 
 def _other_build(message: str, gpu: NvidiaGpu) -> Finding:
-    known = numbers(gpu.cuda) if gpu.cuda else (12, 0)
-    wheels = next((wheels for oldest, wheels in _WHEELS if known >= numbers(f"{oldest[0]}.{oldest[1]}")), None)
+    known = numbers(gpu.cuda or "12.0")
+    wheels = next((wheels for oldest, wheels in _WHEELS if known >= numbers(oldest)), None)
     if wheels is None:
         return Finding("gpu", "fault", f"{message}; no torch of today runs with CUDA {gpu.cuda}")
     return Finding("gpu", "fault", message, _replace_torch(wheels))
@@ -215,12 +208,10 @@ def check_cuda_engine() -> list[Finding]:
     estimator = PoseEstimator.from_pretrained("tiny", device="cuda", engine="cuda")
     estimator.warmup()
     difference: str | None = estimator.engine.difference  # type: ignore[attr-defined]
-    if difference is None:
-        return [Finding("engine", "ok", "the plain engine runs, which is the default")]
-    if difference:
-        message = f'the plain engine runs, which is the default; engine="cuda" {difference}'
-        return [Finding("engine", "warning", message)]
-    return [Finding("engine", "ok", 'the plain engine runs, which is the default; engine="cuda" gives the same')]
+    message = "the plain engine runs, which is the default"
+    if difference is not None:
+        message += f'; engine="cuda" {difference or "gives the same"}'
+    return [Finding("engine", "warning" if difference else "ok", message)]
 
 
 def _digits(architecture: str) -> int:
@@ -234,14 +225,13 @@ def runs_on(architecture: str, built: Sequence[str]) -> bool:
     intermediate code (compute_) runs on everything newer.
     """
     gpu = _digits(architecture)
-    for item in built:
-        kind, _, number = item.partition("_")
-        own = _digits(number)
-        if own == gpu or (kind == "compute" and own <= gpu and not number.endswith("a")):
-            return True
-        if kind == "sm" and own // 10 == gpu // 10 and own <= gpu and not number.endswith("a"):
-            return True
-    return False
+
+    def runs(item: str) -> bool:
+        own = _digits(item)
+        reaches = own <= gpu and (item.startswith("compute") or own // 10 == gpu // 10)
+        return own == gpu or (reaches and not item.endswith("a"))
+
+    return any(map(runs, built))
 
 
 def check_mps(torch: TorchBuild, system: str, release: str, machine: str) -> list[Finding]:
@@ -251,10 +241,8 @@ def check_mps(torch: TorchBuild, system: str, release: str, machine: str) -> lis
     if torch.mps_available:
         return [Finding("gpu", "ok", f"Apple's, through MPS, which torch {torch.version} uses")]
     if torch.mps_built:
-        message = (
-            f"torch {torch.version} was built for Apple's GPUs (MPS), but finds none on macOS {release} ({machine}): "
-            "it needs macOS 14 or later, and none in a virtual machine"
-        )
+        message = f"torch {torch.version} was built for Apple's GPUs (MPS), but finds none on macOS {release} "
+        message += f"({machine}): it needs macOS 14 or later, and none in a virtual machine"
         return [Finding("gpu", "warning", message)]
     if machine == "arm64":
         message = f"torch {torch.version} was built without Apple's GPUs (MPS)"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.metadata
-import importlib.util
 import json
 import re
 import subprocess
@@ -112,12 +111,12 @@ def check_requirements(distributions: Distributions) -> list[Finding]:
             name = next((wheel for wheel in OPENCV_WHEELS if wheel in distributions), name)
         found = _version(distributions[name]) if name in distributions else ""
         minimum = next((part.strip()[2:] for part in versions.split(",") if part.strip().startswith(">=")), "0")
-        if found and numbers(found) >= numbers(minimum):
-            good += 1
-            continue
-        wanted = f"{name}{versions}"
-        message = f"{name} {found} is too old, expected {versions}" if found else f"{wanted} is missing"
-        findings.append(Finding("packages", "fault", message, pip(f'install --upgrade "{wanted}"')))
+        is_good = found != "" and numbers(found) >= numbers(minimum)
+        good += is_good
+        if not is_good:
+            wanted = f"{name}{versions}"
+            message = f"{name} {found} is too old, expected {versions}" if found else f"{wanted} is missing"
+            findings.append(Finding("packages", "fault", message, pip(f'install --upgrade "{wanted}"')))
     return findings or [Finding("packages", "ok", f"all {good} that dekrpose requires, new enough")]
 
 
@@ -144,7 +143,7 @@ def _replace_opencv(found: Sequence[str], kept: str) -> str:
     return f"{remove}{pip(f'install {kept}')}"
 
 
-def check_opencv_import(distributions: Distributions, load: Callable[[], object]) -> list[Finding]:
+def check_opencv_import(distributions: Distributions, load: Callable[[], str]) -> list[Finding]:
     """Whether cv2 can be imported; the wheel with windows wants system libraries that servers lack."""
     found = [name for name in OPENCV_WHEELS if name in distributions]
     try:
@@ -158,7 +157,7 @@ def check_opencv_import(distributions: Distributions, load: Callable[[], object]
         return [Finding("opencv", "fault", message, pip(f"install --force-reinstall --no-deps {kept}"))]
 
 
-def check_torch_import(load: Callable[[], object]) -> list[Finding]:
+def check_torch_import(load: Callable[[], str]) -> list[Finding]:
     """Whether torch can be imported."""
     try:
         return [Finding("torch", "ok", f"{load()} imports")]
@@ -172,11 +171,8 @@ def check_numpy_bridge(share: Callable[[], object]) -> list[Finding]:
     try:
         share()
     except RuntimeError as error:
-        message = (
-            f"torch cannot read arrays of the installed NumPy ({error}): torch before 2.3 was built for NumPy 1; "
-            "go back to that, or upgrade torch"
-        )
-        return [Finding("numpy", "fault", message, pip('install "numpy<2"'))]
+        message = f"torch cannot read arrays of the installed NumPy ({error}): torch before 2.3 was built for NumPy 1; "
+        return [Finding("numpy", "fault", f"{message}go back to that, or upgrade torch", pip('install "numpy<2"'))]
     return [Finding("numpy", "ok", "its arrays and torch's tensors share memory")]
 
 
@@ -227,14 +223,9 @@ def import_in_a_new_process(module: str) -> str:
     return (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
 
 
-def load_opencv() -> object:
-    """Import cv2; its version."""
-    return importlib.import_module("cv2").__version__
-
-
-def load_torch() -> object:
-    """Import torch; its version."""
-    return importlib.import_module("torch").__version__
+def imported(module: str) -> str:
+    """Import a package; its version."""
+    return str(importlib.import_module(module).__version__)
 
 
 def share_an_array() -> object:
@@ -254,8 +245,3 @@ def has_libgl() -> bool:
     except OSError:
         return False
     return True
-
-
-def has_pip() -> bool:
-    """Whether this Python has pip."""
-    return importlib.util.find_spec("pip") is not None

@@ -160,7 +160,9 @@ def test_opencv_that_is_broken_otherwise(site: Path) -> None:
     broken = only(installation.check_opencv_import(distributions(site), fails(ImportError("no module cv2.cv2"))))
     assert broken.status == "fault"
     assert broken.repair == f"{PIP} install --force-reinstall --no-deps opencv-contrib-python"
-    assert only(installation.check_opencv_import(distributions(site), installation.load_opencv)).status == "ok"
+    assert (
+        only(installation.check_opencv_import(distributions(site), lambda: installation.imported("cv2"))).status == "ok"
+    )
 
 
 def test_torch_that_does_not_load() -> None:
@@ -168,7 +170,7 @@ def test_torch_that_does_not_load() -> None:
     assert (broken.check, broken.status) == ("torch", "fault")
     assert "libcudart" in broken.message
     assert "install torch" in (broken.repair or "")
-    assert torch.__version__ in only(installation.check_torch_import(installation.load_torch)).message
+    assert torch.__version__ in only(installation.check_torch_import(lambda: installation.imported("torch"))).message
 
 
 def test_torch_that_takes_no_arrays() -> None:
