@@ -29,12 +29,10 @@ _AXES = {"pixels": "megapixels of the network's input", "people": "people in the
 
 @dataclass(frozen=True)
 class Point:
-    """One place of a curve.
+    """One place of a curve; the last of its stages is the whole.
 
-    Attributes:
-        value: what was asked for: short side of the network's input, people, or photos.
-        amount: what the time is set against: pixels of the network's input, people, or photos.
-        stages: the times, the whole last.
+    ``value`` is what was asked for: short side of the network's input, people, or photos. ``amount`` is what the time
+    is set against: pixels of the network's input, people, or photos.
     """
 
     value: int
@@ -44,14 +42,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """Times against one quantity.
-
-    Attributes:
-        kind: one of ``CURVES``.
-        setting: what was run.
-        photo: the photo as it was asked for.
-        points: in the order in which they were asked for.
-    """
+    """Times against one quantity, a kind of ``CURVES``; photo and points as they were asked for."""
 
     kind: str
     setting: Setting
@@ -133,17 +124,9 @@ def measure_curve(
 ) -> Curve:
     """Measure all places of a curve in turn.
 
-    Args:
-        kind: one of ``CURVES``.
-        setting: what stays the same.
-        load: makes the estimator.
-        photo, data: the photo as it was asked for, and its bytes.
-        values: the places; None are usual ones.
-        people: made-up people in the photo, or None; the curve over people has its own.
-        runs: of each.
-
-    Raises:
-        ValueError: an unknown kind, or values that are not possible.
+    ``kind`` is one of ``CURVES``, ``photo`` as it was asked for and ``data`` its bytes. Values of None are the usual
+    ones; ``people`` are made-up ones in the photo, if any, unless the curve is over people. ValueError if the kind is
+    unknown or values are not possible.
     """
     if kind not in CURVES:
         raise ValueError(f"--curve must be one of {', '.join(CURVES)}, got {kind!r}")

@@ -56,15 +56,12 @@ print(json.dumps(answer))
 
 @dataclass(frozen=True)
 class Startup:
-    """How long it takes until the first pose.
+    """How long it takes until the first pose, and where that was measured.
 
     Attributes:
-        model: as it was asked for.
-        photo: width and height.
-        runs: processes of each kind.
+        model, photo, runs: what was asked for: a name or file, width and height, processes of each kind.
         warm: phase to its times, with everything downloaded and converted.
         cold: the same with an empty cache folder each time; None when it was not asked for.
-        device, threads, torch, machine: where it was measured.
         note: what a cold start means for this model.
     """
 
@@ -123,12 +120,10 @@ def first_pose(
         cold: measure also with an empty cache folder, a new one for each run, followed by a warm run with that folder;
             the user's own cache is neither read nor changed.
         photo: width and height of the made-up photo.
-        load: options of ``from_pretrained``.
-        estimate: options of ``estimate``.
+        load, estimate: options of ``from_pretrained`` and of ``estimate``.
 
     Raises:
         DekrPoseError: a process fails, for example because there is no such model.
-        ValueError: runs is below 1.
     """
     if runs < 1:
         raise ValueError(f"runs must be at least 1, got {runs}")
@@ -164,14 +159,8 @@ def in_fresh_process(
 ) -> dict[str, Any]:
     """What a Python process of its own answers.
 
-    Args:
-        script: its program; it finds ``asked`` as JSON in its first argument and prints a JSON object last, with
-            "error" in it when something failed.
-        asked: what it is to do.
-        environment: its variables; None is this process's.
-
-    Raises:
-        DekrPoseError: it fails, or dies without an answer.
+    The script finds ``asked`` as JSON in its first argument and prints a JSON object last, with "error" in it when
+    something failed. An environment of None is this process's. DekrPoseError if it fails, or dies without an answer.
     """
     process = subprocess.run(
         [sys.executable, "-c", script, json.dumps(asked)],

@@ -41,22 +41,14 @@ def jpeg(pixels: Pixels) -> bytes:
 
 
 def photo_file(words: str) -> bytes:
-    """A photo's bytes: of the file with this name, or made up in a size such as 640x480.
-
-    Raises:
-        ValueError: neither a file nor a size.
-    """
+    """A photo's bytes: of the file with this name, or made up in a size such as 640x480, else ValueError."""
     if Path(words).is_file():
         return Path(words).read_bytes()
     return jpeg(photo(*photo_size(words)))
 
 
 def photo_size(words: str) -> tuple[int, int]:
-    """Width and height of a made-up photo.
-
-    Raises:
-        ValueError: it is no size such as 640x480.
-    """
+    """Width and height of a made-up photo, such as 640x480, else ValueError."""
     try:
         width, height = (int(side) for side in words.lower().split("x"))
     except ValueError as error:
@@ -69,13 +61,8 @@ def photo_size(words: str) -> tuple[int, int]:
 def people_maps(people: int, keypoints: int, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Maps that a network would give for people side by side, in rows.
 
-    Args:
-        people: how many; more than fit with a few pixels each are found only in part.
-        keypoints: K.
-        height, width: of the maps, heatmap pixels.
-
-    Returns:
-        Heatmaps (K + 1, height, width), the center map last, and offsets (2K, height, width), as training has them.
+    Heatmaps (K + 1, height, width), the center map last, and offsets (2K, height, width), as training has them. More
+    people than fit with a few pixels each are found only in part.
     """
     columns = max(1, round((people * width / height) ** 0.5))
     rows = max(1, -(-people // columns))
@@ -95,12 +82,8 @@ def people_maps(people: int, keypoints: int, height: int, width: int) -> tuple[T
 class PlantedNetwork(nn.Module):
     """A network that runs another one and answers with made-up people instead, the same in every image.
 
-    Where the other network can be asked for offsets at some pixels alone, it is asked for those of the made-up people.
-
-    Args:
-        network: normalised (B, 3, H, W) -> heatmaps, offsets; its answers are thrown away.
-        people: how many are in each image.
-        keypoints: K.
+    The other network takes normalised (B, 3, H, W); its answers are thrown away. Where it can be asked for offsets at
+    some pixels alone, it is asked for those of the made-up people.
     """
 
     def __init__(self, network: Callable[..., tuple[Tensor, Tensor]], people: int, keypoints: int) -> None:

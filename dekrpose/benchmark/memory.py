@@ -35,12 +35,9 @@ print(json.dumps(found))
 
 @dataclass(frozen=True)
 class Memory:
-    """MiB of a process (or, on CUDA, of tensors on the device).
+    """MiB of a process (or, on CUDA, of tensors on the device) before the first run and at most.
 
-    Attributes:
-        case: what was run.
-        loaded_mib: after the model was loaded and before the first run.
-        peak_mib: the most while it ran; None where the system does not tell.
+    The model is loaded before the first run; ``peak_mib`` is None where the system does not tell.
     """
 
     case: str
@@ -89,12 +86,7 @@ def _run_case(estimator: PoseEstimator, setting: Setting, case: Case) -> Callabl
 
 
 def named_cases(setting: Setting, names: Sequence[str]) -> list[Memory]:
-    """Measure some of ``CASES``.
-
-    Raises:
-        ValueError: an unknown name.
-        DekrPoseError: a process fails.
-    """
+    """Measure some of ``CASES``; ValueError if one is unknown, DekrPoseError if a process fails."""
     unknown = [name for name in names if name not in CASES]
     if unknown:
         raise ValueError(f"--memory knows {', '.join(CASES)}, got {unknown[0]!r}")

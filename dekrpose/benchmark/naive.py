@@ -17,15 +17,10 @@ from dekrpose.architectures.parts.hrnet import concatenate
 
 
 def deformable_conv(x: Tensor, transforms: Tensor, weight: Tensor) -> Tensor:
-    """An adaptive 3x3 convolution of one branch.
+    """An adaptive 3x3 convolution of one branch: (B, C, h, w) -> (B, C', h, w).
 
-    Args:
-        x: (B, C, h, w).
-        transforms: (B, 6, h, w), per pixel the matrix A row by row (a b; c d) and then t_y, t_x, heatmap pixels.
-        weight: (C', C, 3, 3).
-
-    Returns:
-        (B, C', h, w).
+    The transforms (B, 6, h, w) are per pixel the matrix A row by row (a b; c d) and then t_y, t_x, heatmap pixels; the
+    weight is (C', C, 3, 3).
     """
     batch, channels, height, width = x.shape
     a, b, c, d, t_y, t_x = transforms.unsqueeze(2).unbind(1)
@@ -44,10 +39,7 @@ def deformable_conv(x: Tensor, transforms: Tensor, weight: Tensor) -> Tensor:
 class NaiveBlock(nn.Module):
     """One block of one branch: (adaptive) convolution, batch norm, shortcut, ReLU.
 
-    Args:
-        block: the library's block, all branches of one width at once.
-        branch: which of them.
-        branches: how many there are.
+    It takes its weights from the library's block, which has all branches of one width at once.
     """
 
     def __init__(self, block: nn.Module, branch: int, branches: int) -> None:
@@ -72,11 +64,7 @@ class NaiveBlock(nn.Module):
 
 
 class LoopOverBranches(nn.Module):
-    """An offset head as the official code computes it: (B, C, h, w) features -> (B, 2K, h, w) offsets.
-
-    Args:
-        head: the head whose weights are copied.
-    """
+    """A head's weights, used as the official code does: (B, C, h, w) features -> (B, 2K, h, w) offsets."""
 
     def __init__(self, head: OffsetHead) -> None:
         super().__init__()
@@ -104,11 +92,7 @@ class LoopOverBranches(nn.Module):
 
 
 class NaiveDEKR(nn.Module):
-    """DEKR with the naive offset head; takes and gives what ``DEKR`` does.
-
-    Args:
-        model: the network whose weights are copied.
-    """
+    """A network's weights with the naive offset head; takes and gives what ``DEKR`` does."""
 
     def __init__(self, model: DEKR) -> None:
         super().__init__()

@@ -40,13 +40,11 @@ class Machine:
 
 @dataclass(frozen=True)
 class Measured:
-    """The times of one setting.
+    """The times of one setting by stage, the whole last.
 
     Attributes:
-        setting: what was run.
         dtype: of backbone and heatmap head.
         input_size: (height, width) of the network's input.
-        stages: by name, the whole last.
         gmacs: multiply-accumulates of one run, 10^9, by the network's parts.
         limit: GFLOP/s of the machine's matrix product in this dtype, in the same run.
         peak_mib: by how much memory grows while it runs, in a fresh process, MiB; None where that is not known.

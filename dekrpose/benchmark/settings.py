@@ -72,14 +72,10 @@ class Setting:
 
 
 def compared(setting: Setting, words: Sequence[str]) -> Setting:
-    """The second setting of ``--compare``: the first with some changes.
+    """The second setting of ``--compare``: the first with the changes that words name.
 
-    Args:
-        setting: the first.
-        words: "loop", the name or file of another model, and key=value pairs such as dtype=bfloat16.
-
-    Raises:
-        ValueError: an unknown key, a value that does not fit, or two models.
+    These are "loop", the name or file of another model, and key=value pairs such as dtype=bfloat16. ValueError if a key
+    is unknown, a value does not fit, or there are two models.
     """
     changes: dict[str, Any] = {"backend": LOOP, "dtype": "auto"} if LOOP in words else {}
     keys = ("device", "dtype", "backend", "input-size", "batch", "flip")
@@ -98,11 +94,7 @@ def _switch(value: str) -> bool:
 
 
 def load(setting: Setting) -> PoseEstimator:
-    """An estimator as a setting says.
-
-    Raises:
-        DekrPoseError: there is no such model, or the backend cannot run here.
-    """
+    """An estimator as a setting says; DekrPoseError if there is no such model, or the backend cannot run here."""
     estimator = _pretrained(as_file(setting))
     if setting.backend == LOOP:
         naive = NaiveDEKR(_plain(setting.model)).eval().requires_grad_(False)

@@ -54,13 +54,9 @@ class Timing:
 def measure(jobs: Mapping[str, Callable[[], Times]], runs: int, settle: float = SETTLE) -> dict[str, dict[str, Timing]]:
     """Run jobs in turn, A B A B ..., so that a drifting machine meets all alike.
 
-    Args:
-        jobs: name to what is run; it answers with the times of its stages.
-        runs: of each; ``WARMUP`` more do not count.
-        settle: seconds; a job that is faster runs once unmeasured before each of its runs.
-
-    Returns:
-        Name to stage to times. "whole" comes last, and before it "other", which the stages leave of the whole.
+    Each job answers with the times of its stages. ``WARMUP`` more runs do not count; a job that is faster than
+    ``settle`` seconds runs once unmeasured before each of its runs. By name and stage; "whole" comes last, and before
+    it "other", which the stages leave of the whole.
     """
     found: dict[str, dict[str, list[float]]] = {name: {} for name in jobs}
     took = dict.fromkeys(jobs, 0.0)
@@ -92,11 +88,7 @@ def _with_network(stages: Times) -> dict[str, float]:
 
 
 class Clock:
-    """Marks moments of a device's work without making it wait, where that can be done.
-
-    Args:
-        device: CUDA devices mark moments themselves; Apple's are waited for at each.
-    """
+    """Marks moments of a device's work: CUDA does so without waiting, the others are waited for at each."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -125,11 +117,8 @@ class Clock:
 class PartTimes:
     """Milliseconds of a network's parts, by hooks on the modules that carry them while it is watched.
 
-    The backbone's time goes from the network's start to that of its first head, so the joining of maps is in it.
-
-    Args:
-        network: what is called; parts that it does not have are not told apart.
-        clock: of the device.
+    The backbone's time goes from the network's start to that of its first head, so the joining of maps is in it. Parts
+    that the network does not have are not told apart.
     """
 
     def __init__(self, network: object, clock: Clock) -> None:
@@ -208,10 +197,7 @@ def photo_job(
 ) -> tuple[Callable[[], Times], tuple[int, int]]:
     """From a photo's bytes to its picture, a batch at once; and the network's input size (height, width).
 
-    Args:
-        estimator, setting: what is run.
-        data: the encoded photo.
-        people: how many made-up people are decoded and drawn instead of the network's own; None leaves those.
+    ``people`` made-up ones are decoded and drawn instead of the network's own; None leaves those.
     """
     pixels = load(data)[0]
     size = setting.input_size or estimator.config.input_size

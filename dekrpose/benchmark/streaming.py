@@ -20,14 +20,9 @@ ALONE, STREAM = "per frame", "with memory"
 
 @dataclass(frozen=True)
 class Streaming:
-    """Times of one square frame through the network.
+    """Times of one square frame through the network, without history and with a memory that has seen one before.
 
-    Attributes:
-        setting: what was run.
-        input_size: side of the input, pixels.
-        fresh: the model is an image model; the memory is a fresh one, which takes the same time as a trained one.
-        alone: without history.
-        stream: with a memory, of a frame that has one before it.
+    ``fresh``: the model is an image model; the memory is a fresh one, which takes the same time as a trained one.
     """
 
     setting: Setting
@@ -57,15 +52,9 @@ class Streaming:
 
 
 def measure_streaming(setting: Setting, load: Callable[[Setting], PoseEstimator], *, runs: int) -> Streaming:
-    """Run a frame with and without memory in turn.
+    """Run a frame with and without memory in turn, ``batch`` streams at once; an image model gets a fresh memory.
 
-    Args:
-        setting: the model, its input size, device and dtype; ``batch`` streams at once.
-        load: makes the estimator; an image model gets a fresh memory.
-        runs: of each.
-
-    Raises:
-        ValueError: another backend than torch, a flip test, or a network with a flat GRU, which has no state.
+    ValueError for another backend than torch, a flip test, or a network with a flat GRU, which has no state.
     """
     if setting.backend != "torch" or setting.flip:
         raise ValueError("--stream measures the network's own frames; leave out --backend and --flip")

@@ -80,11 +80,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def read_stored_config(path: str | Path) -> ModelConfig | None:
-    """The configuration inside a safetensors file of ours; None when the file carries none.
-
-    Raises:
-        CheckpointError: the file is missing or broken, or its configuration cannot be read.
-    """
+    """The configuration inside a safetensors file of ours, None if there is none; CheckpointError if it is broken."""
     try:
         return _stored_config(read_metadata(Path(path)))
     except CheckpointError as error:
@@ -175,8 +171,7 @@ def _plain(tensor: Tensor) -> Tensor:
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Our names and shapes of the network that a configuration describes; no memory is taken for it.
 
-    Raises:
-        CheckpointError: it describes none.
+    CheckpointError if it describes none.
     """
     try:
         return dict(_network_shapes(config.backbone, config.head, config.skeleton, config.temporal))
@@ -199,9 +194,8 @@ def _network_shapes(
 def check_fits(state_dict: Mapping[str, Tensor], expected_shapes: Shapes) -> None:
     """Compare tensors with what a network needs, before any is copied.
 
-    Raises:
-        CheckpointError: names the first missing, unexpected and mis-shaped tensor with counts, says what the file looks
-            like and what to do.
+    CheckpointError names the first missing, unexpected and mis-shaped tensor with counts, says what the file looks like
+    and what to do.
     """
     message = _misfit(_shapes(state_dict), expected_shapes)
     if message:
@@ -230,13 +224,9 @@ def _misfit(shapes: Shapes, expected: Shapes) -> str:
 def read_rescoring_net(path: str | Path, skeleton: Skeleton | None = None) -> dict[str, Tensor]:
     """Read a scoring net: ``final_rescore_coco_kpt.pth``, mmpose's ``kpt_rescore_*.pth``, or a model file that has one.
 
-    Args:
-        path: the file.
-        skeleton: when given, the net must have been made for its keypoints and edges.
-
-    Returns:
-        l1.weight (256, F), l1.bias, l2.weight (256, 256), l2.bias, l3.weight (1, 256), l3.bias (1,);
-        F = 3 * edges + keypoints (COCO 74, CrowdPose 59).
+    It must have been made for the keypoints and edges of ``skeleton``, if that is given. F is 3 * edges + keypoints
+    (COCO 74, CrowdPose 59) in l1.weight (256, F), l1.bias, l2.weight (256, 256), l2.bias, l3.weight (1, 256), l3.bias
+    (1,).
 
     Raises:
         CheckpointError: the file is missing, broken, something else, or made for another skeleton.
@@ -319,11 +309,7 @@ def write_config(path: str | Path, config: ModelConfig, *, source: str | Path) -
 
 
 def write_rescoring_net(path: str | Path, rescoring: Mapping[str, Tensor]) -> None:
-    """Write a scoring net alone, as ``read_rescoring_net`` reads it: whole or not at all.
-
-    Raises:
-        CheckpointError: these are not the tensors of a scoring net.
-    """
+    """Write a scoring net alone, as ``read_rescoring_net`` reads it; CheckpointError if these tensors are none."""
     _check_rescoring_net(rescoring, None)
     write_tensors(path, rescoring)
 

@@ -42,8 +42,7 @@ def with_integers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def without_integers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of ``with_integers``: float32 in the place of int8 and its steps; other tensors as they are.
 
-    Raises:
-        CheckpointError: steps do not fit their tensor.
+    CheckpointError if steps do not fit their tensor.
     """
     plain: dict[str, Tensor] = {}
     for name, tensor in tensors.items():

@@ -134,11 +134,7 @@ def _refuse_other_kinds(head: bytes) -> None:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file, without its tensors; {} when there is none.
-
-    Raises:
-        CheckpointError: the file is missing, broken or no safetensors file.
-    """
+    """The metadata of a safetensors file, without its tensors, or {}; CheckpointError if it is none or broken."""
     return _read_safetensors(path, with_tensors=False)[1]
 
 

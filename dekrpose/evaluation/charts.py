@@ -102,12 +102,9 @@ def reliability_chart(measured: Reliability) -> str:
 
 
 def series_chart(series: Mapping[str, NDArray[np.floating]], title: str, styles: Mapping[str, str]) -> str:
-    """Scores of the best person over the frames of a clip.
+    """Scores of the best person over the frames of a clip: (T,) by method, 0 to 100; T is the same for all.
 
-    Args:
-        series: (T,) by method, 0 to 100; the methods share T.
-        title: of the clip.
-        styles: method to class of the style sheet.
+    ``styles`` maps methods to classes of the style sheet.
     """
     frames = max((len(values) for values in series.values()), default=1)
     top = max([10.0, *(float(values.max(initial=0)) for values in series.values())])

@@ -68,13 +68,9 @@ def coco_average_precision(
 def precision_curves(
     dataset: KeypointDataset, results: Sequence[Mapping[str, Any]], *, photos: Sequence[Photo] | None = None
 ) -> NDArray[np.float64]:
-    """The curves under which AP is the area: the best precision at or above each recall.
+    """The curves under which AP is the area: the best precision at or above each recall; NaN where nobody is to find.
 
-    Args:
-        dataset, results, photos: as for ``coco_average_precision``.
-
-    Returns:
-        (10, 101) for OKS 0.50, 0.55, ..., 0.95 and recall 0, 0.01, ..., 1; NaN where there is nobody to find.
+    (10, 101) for OKS 0.50, 0.55, ..., 0.95 and recall 0, 0.01, ..., 1.
     """
     precision, _ = _evaluate(dataset, results, dataset.photos if photos is None else photos)
     return np.where(precision[..., 0] > -1, precision[..., 0], np.nan)

@@ -28,10 +28,8 @@ _ROWS = ("predictions", "PCK@0.2", "recall", "precision", "false people", "AP", 
 class Shift:
     """How far keypoints of the same people are apart in two sets of predictions.
 
-    Args:
-        people: shown by both, each the other's most similar pose, with an OKS of 0.5 or more.
-        first, second: people shown by each.
-        median, ninth_decile, largest: distance of a keypoint from itself, image pixels; NaN without people.
+    ``people`` are those shown by both, each the other's most similar pose, with an OKS of 0.5 or more; ``first`` and
+    ``second`` those shown by each. The distances are of keypoints from themselves, image pixels; NaN without people.
     """
 
     people: int
@@ -98,11 +96,7 @@ def check_keypoints(first: ModelConfig, second: ModelConfig) -> None:
 
 
 def other_options(options: argparse.Namespace) -> argparse.Namespace:
-    """The options of the other run of ``dekrpose eval --compare``: the same with the changes that its words name.
-
-    Raises:
-        ValueError: a word is no change that can be made.
-    """
+    """The options of the other run of ``dekrpose eval --compare``: the same with the changes, or ValueError."""
     other = copy(options)
     changes = read_changes(options.compare, ("dtype", "input-size", "match-heatmap"))
     modes = (*get_args(MatchMode), "off")

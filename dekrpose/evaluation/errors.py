@@ -27,21 +27,12 @@ GOOD, NEAR = 0.85, 0.5
 def keypoint_errors(
     photos: Sequence[Photo], predicted: Sequence[NDArray[np.float32]], skeleton: Skeleton
 ) -> dict[str, float]:
-    """Sort the labelled keypoints of people with a prediction by what became of them.
+    """Sort the labelled keypoints of people with a prediction by what became of them; shares that add up to 1.
 
     A keypoint is good or a jitter when it is near its own place, an inversion near the place of its left or right
-    counterpart, a swap near that of another person (either side), else a miss. Counted are people of area >= 32^2;
-    near a person is measured by that person's area.
-
-    Args:
-        photos: photos with people.
-        predicted: per photo (N, K, 2) xy, image pixels, best first; they claim, in their order, the free person of
-            highest OKS (at least 0.1).
-        skeleton: what the K channels mean.
-
-    Returns:
-        Shares of ``good``, ``jitter``, ``inversion``, ``swap`` and ``miss``, which add up to 1; NaN when no prediction
-        belongs to anybody.
+    counterpart, a swap near that of another person (either side), else a miss. Counted are people of area >= 32^2; near
+    a person is measured by that person's area. Predictions are as for ``matches``, one array per photo; shares are NaN
+    when none belongs to anybody.
     """
     counts = np.zeros(len(KINDS), np.int64)
     for photo, poses in zip(photos, predicted, strict=True):
@@ -57,16 +48,9 @@ def keypoint_errors(
 def keypoint_kinds(
     pose: NDArray[np.float32], people: Sequence[Person], own: int, skeleton: Skeleton
 ) -> NDArray[np.int64]:
-    """What became of each keypoint of person ``own``.
+    """(K,) indices into ``KINDS``, what became of each keypoint of person ``own``; -1 where there is no label.
 
-    Args:
-        pose: (K, 2) xy, image pixels: the one that belongs to them.
-        people: everybody with labelled keypoints in the photo.
-        own: index of the person.
-        skeleton: what the K channels mean.
-
-    Returns:
-        (K,) indices into ``KINDS``; -1 where the person has no label.
+    The pose (K, 2) xy, image pixels, is the one that belongs to them; ``people`` are all with labelled keypoints.
     """
     mirror = list(skeleton.flip_indices)
     paired = np.array(mirror) != np.arange(len(mirror))
@@ -103,12 +87,7 @@ class Mark:
 
 
 def mark_photos(predictions: Predictions, score_threshold: float) -> list[Mark]:
-    """Mark each photo, in their order.
-
-    Args:
-        predictions: see ``collect``.
-        score_threshold: poses below it are not shown and do not count; 0 or less shows all.
-    """
+    """Mark each photo, in their order; poses below the threshold do not count, 0 or less counts all."""
     shown = predictions.shown(score_threshold)
     skeleton = predictions.dataset.skeleton
     pairs = zip(predictions.photos, shown, strict=True)
@@ -116,13 +95,9 @@ def mark_photos(predictions: Predictions, score_threshold: float) -> list[Mark]:
 
 
 def best_and_worst(marks: Sequence[Mark], count: int) -> tuple[list[Mark], list[Mark]]:
-    """The best and the worst photos, each from its extreme on; of equals, those of more people first.
+    """The ``count`` best and worst photos, each from its extreme on; of equals, those of more people first.
 
     Photos without anybody, annotated or predicted, are in neither; no photo is in both.
-
-    Args:
-        marks: of all photos.
-        count: most photos in each.
     """
     ranked = sorted((mark for mark in marks if mark.oks or mark.false), key=lambda mark: (-mark.value, -len(mark.oks)))
     middle = (len(ranked) + 1) // 2

@@ -47,12 +47,8 @@ class Measures:
 class Report(Measures):
     """All of a model's measures on a dataset.
 
-    Attributes:
-        photos: evaluated photos.
-        people: people with labelled keypoints in them.
-        seconds: time spent predicting, without reading the photos.
-        images_per_second: photos by seconds.
-        ap: COCO's measures without a threshold, see ``coco_average_precision``.
+    ``people`` have labelled keypoints; ``seconds`` are spent predicting, without reading the photos; ``ap`` holds
+    COCO's measures without a threshold, see ``coco_average_precision``.
     """
 
     photos: int
@@ -100,15 +96,9 @@ def predictor(estimator: PoseEstimator, **options: Any) -> Predict:
 def report(
     predictions: Predictions, score_threshold: float, *, crowd_limits: tuple[float, float] = CROWD_LIMITS
 ) -> Report:
-    """All measures of a model's predictions.
+    """All measures of a model's predictions; those below the score threshold count for AP only.
 
-    Args:
-        predictions: see ``collect``.
-        score_threshold: predictions below it count for AP only.
-        crowd_limits: see ``coco_average_precision``.
-
-    Raises:
-        ImportError: faster-coco-eval is missing.
+    ImportError if faster-coco-eval is missing.
     """
     photos = predictions.photos
     results = results_json(photos, predictions.people)

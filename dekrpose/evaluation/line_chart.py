@@ -15,14 +15,7 @@ COLORS = ("#0b72c4", "#d9730d", "#2f9e6e", "#8e44ad", "#c0392b", "#1f2933")
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart.
-
-    Args:
-        name: for the legend.
-        points: x and y.
-        color: of the line; None takes the next one of ``COLORS``.
-        dots: mark its points.
-    """
+    """One line of a chart: its name in the legend, points x and y, the next one of ``COLORS`` if it has no own."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -41,12 +34,8 @@ def line_chart(
 ) -> str:
     """The elements of a chart of 640 x 400, from zero on both axes.
 
-    Args:
-        title, x_label: words.
-        lines: in the order of the legend.
-        band: x, lowest and highest y of a shaded band.
-        top: where it begins in the picture.
-        reach: what the x axis reaches at least, so that charts below each other agree.
+    ``band`` is x, lowest and highest y of a shaded band, ``top`` where the chart begins in the picture, ``reach`` what
+    the x axis reaches at least, so that charts below each other agree.
     """
     xs = [reach, *(x for line in lines for x, _ in line.points)]
     ys = [y for line in lines for _, y in line.points] + [high for _, _, high in band]

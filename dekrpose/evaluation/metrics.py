@@ -40,12 +40,8 @@ def pck(photos: Sequence[Photo], predicted: Sequence[Keypoints], skeleton: Skele
     """Share of labelled body keypoints that are predicted nearer than 0.2 torso lengths (PCK).
 
     Over people whose torso is labelled: left shoulder to right hip, else right shoulder to left hip. Everybody is
-    compared with the prediction of highest OKS; where nothing is predicted, all keypoints are wrong.
-
-    Args:
-        photos: the photos.
-        predicted: per photo (N, K, 2) xy, image pixels; N may be 0.
-        skeleton: what the K channels mean.
+    compared with the prediction of highest OKS; where nothing is predicted, all keypoints are wrong. ``predicted``
+    holds per photo (N, K, 2) xy, image pixels; N may be 0.
     """
     correct = total = 0
     body = [skeleton.index(name) for name in BODY_KEYPOINTS if name in skeleton.keypoints]
@@ -69,11 +65,9 @@ def recall(
     skeleton: Skeleton,
     areas: tuple[float, float] = (SMALL_AREA, np.inf),
 ) -> float:
-    """Share of people with labelled keypoints for whom some prediction reaches an OKS of 0.5.
+    """Share of people with labelled keypoints for whom some prediction reaches an OKS of 0.5; as for ``pck``.
 
-    Args:
-        photos, predicted, skeleton: as for ``pck``.
-        areas: lower bound (inclusive) and upper bound (exclusive) of a person's area, square image pixels.
+    ``areas``: lower bound (inclusive) and upper bound (exclusive) of a person's area, square image pixels.
     """
     found = total = 0
     for photo, poses in zip(photos, predicted, strict=True):
@@ -135,16 +129,9 @@ class Match(NamedTuple):
 def matches(
     poses: Keypoints, people: Sequence[Person], skeleton: Skeleton, minimum_oks: float = MATCH_OKS
 ) -> list[Match]:
-    """Poses claim, in their order, the free person of highest OKS.
+    """Poses (N, K, 2), image pixels, best first, claim in their order the free person of highest OKS.
 
-    Args:
-        poses: (N, K, 2) xy, image pixels, best first.
-        people: with labelled keypoints.
-        skeleton: what the K channels mean.
-        minimum_oks: the least OKS of a claim.
-
-    Returns:
-        At most one match per pose and per person, in the order of the poses.
+    At most one match per pose and per person, in the order of the poses; people must have labelled keypoints.
     """
     similarity = oks(poses, people, skeleton)
     found = []

@@ -31,17 +31,10 @@ _WRONG_WORDS = {"miss": "missed", "inversion": "on the wrong side", "swap": "on 
 
 
 def evaluation_page(predictions: Predictions, measures: Report, *, model: str, data: str, command: str) -> str:
-    """The page as text.
+    """The page as text, with the command that gives the same numbers.
 
-    Args:
-        predictions: what was measured; the shown photos are read again.
-        measures: of these predictions; their score threshold holds for the whole page.
-        model, data: names, for the heading.
-        command: the command that gives the same numbers.
-
-    Raises:
-        DekrPoseError: a photo cannot be read.
-        ImportError: faster-coco-eval is missing.
+    The score threshold of the measures holds for the whole page. DekrPoseError if a shown photo, which is read again,
+    cannot be read; ImportError if faster-coco-eval is missing.
     """
     threshold = measures.score_threshold
     best, worst = best_and_worst(mark_photos(predictions, threshold), PHOTOS)

@@ -25,17 +25,9 @@ _MARGIN = 0.06  # of a box around keypoints, as a share of its longer side
 def predicted_picture(
     image: NDArray[np.uint8], shown: Prediction, mark: Mark, skeleton: Skeleton, side: int
 ) -> NDArray[np.uint8]:
-    """The photo with the predicted poses; a red box around those of nobody.
+    """The photo (H, W, 3) uint8 RGB with the predicted poses; a red box around those of nobody.
 
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        shown: the poses that the mark is about, image pixels.
-        mark: of this photo.
-        skeleton: what the K channels mean.
-        side: longer side of the picture at most, pixels.
-
-    Returns:
-        (h, w, 3) uint8 RGB.
+    The picture's longer side is at most ``side`` pixels. ``shown`` are the poses that the mark is about, image pixels.
     """
     small, scale = _shrunk(image, side)
     keypoints = _scaled(shown.keypoints, scale)

@@ -21,13 +21,7 @@ their score, in the model's own order; N may be 0."""
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model says about one photo.
-
-    Args:
-        keypoints: (N, K, 2) float32 xy, image pixels.
-        keypoint_scores: (N, K) float32.
-        scores: (N,) float32.
-    """
+    """What a model says about one photo: keypoints (N, K, 2) xy, image pixels; N may be 0."""
 
     keypoints: NDArray[np.float32]
     keypoint_scores: NDArray[np.float32]
@@ -35,11 +29,7 @@ class Prediction:
 
     @classmethod
     def of(cls, keypoints: ArrayLike, keypoint_scores: ArrayLike, scores: ArrayLike, channels: int) -> Prediction:
-        """Check the arrays against each other and K = ``channels``.
-
-        Raises:
-            ValueError: a shape does not fit, or a number is not finite.
-        """
+        """The arrays for K = ``channels``; ValueError if a shape does not fit, or a number is not finite."""
         kept = np.asarray(scores, np.float32).reshape(-1)
         points, point_scores = np.asarray(keypoints, np.float32), np.asarray(keypoint_scores, np.float32)
         if len(kept) == points.size == point_scores.size == 0:
@@ -65,13 +55,9 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """A model's predictions for the first photos of a dataset.
+    """A model's predictions for the first photos of a dataset, one per photo, in its order.
 
-    Args:
-        dataset: where the photos come from.
-        photos: the photos, in the dataset's order.
-        people: one prediction per photo.
-        seconds: time spent predicting, without reading the photos.
+    ``seconds`` are spent predicting, without reading the photos.
     """
 
     dataset: KeypointDataset
@@ -87,13 +73,7 @@ class Predictions:
 def collect(
     predict: Predict, dataset: KeypointDataset, *, progress: bool = True, limit: int | None = None
 ) -> Predictions:
-    """Run a model over the photos of a dataset.
-
-    Args:
-        predict: see ``Predict``.
-        dataset: photos and people.
-        progress: show a progress bar.
-        limit: only so many photos, from the first; None takes all.
+    """Run a model over the photos of a dataset, or over the first ``limit`` of them.
 
     Raises:
         DekrPoseError: photos are missing; nothing is predicted before that is known.

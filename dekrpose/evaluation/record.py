@@ -21,12 +21,9 @@ _AP = ("AP", "AP50", "AP75", "AR")
 
 @dataclass(frozen=True)
 class Target:
-    """A local model that numbers can be written into.
+    """A local model that numbers can be written into: its safetensors file of ours and, if any, the folder around it.
 
-    Args:
-        weights: a safetensors file of ours.
-        folder: the model folder that it belongs to; None for a file alone.
-        stamp: what tells whether the file was replaced meanwhile.
+    ``stamp`` tells whether the file was replaced meanwhile.
     """
 
     weights: Path
@@ -64,18 +61,10 @@ def find_target(model: str) -> Target:
 
 
 def record(target: Target, measures: Report, evaluation: str, data: str) -> None:
-    """Replace a model's numbers; its weights stay as they are.
+    """Replace a model's numbers by those of ``evaluation``, a command, on the whole of ``data``; its weights stay.
 
     A folder's config.json and model card are written anew; a card that somebody changed is kept beside it.
-
-    Args:
-        target: from ``find_target``.
-        measures: of the whole dataset.
-        evaluation: the command that measured.
-        data: name of the data.
-
-    Raises:
-        DekrPoseError: the model was replaced while it was measured, or there are no numbers.
+    DekrPoseError if the model was replaced while it was measured, or there are no numbers.
     """
     from dekrpose.checkpoints import read_checkpoint, write_config
     from dekrpose.hub import models

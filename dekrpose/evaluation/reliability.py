@@ -15,15 +15,11 @@ from dekrpose.evaluation.predictions import Predictions
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """Scores against OKS, in B bins of scores.
+    """Scores against OKS, in B bins of scores, which hold their lower border; NaN where a bin is empty.
 
     Attributes:
-        edges: (B + 1,) borders of the bins; a bin holds its lower border.
-        counts: (B,) predictions in each.
-        mean_scores: (B,) NaN where a bin is empty.
-        mean_oks: (B,) NaN where a bin is empty.
-        calibration_error: expected calibration error, the mean of |mean score - mean OKS| over predictions; NaN
-            without any.
+        calibration_error: expected calibration error, the mean of |mean score - mean OKS| over predictions; NaN without
+            any.
         pearson: correlation of scores and OKS; NaN when one of them is all the same.
         spearman: correlation of their ranks, which is what AP depends on.
     """

@@ -146,8 +146,7 @@ def trajectories(found: Sequence[Poses], similarities: Sequence[Array], shape: t
 def motion_metrics(found: Array, truth: Array, sizes: Array) -> MotionMetrics:
     """Jitter, error and lag of ``trajectories``; the first and the last are those of clips, see ``video.measures``.
 
-    Raises:
-        ValueError: nobody was found for long enough.
+    ValueError if nobody was found for long enough.
     """
     late = lag(motion_products(found, truth, sizes))
     if np.isnan(late):
@@ -170,8 +169,7 @@ class RankIdentities:
 class IouTracker:
     """A plain tracker to compare with: boxes that overlap those last seen are the same person.
 
-    Args:
-        memory: seconds for which the box of somebody unseen is kept; 0 is the next frame alone.
+    ``memory``: seconds for which the box of somebody unseen is kept; 0 is the next frame alone.
     """
 
     def __init__(self, memory: float = 1.0) -> None:

@@ -24,14 +24,10 @@ _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EE
 
 @dataclass(frozen=True)
 class Entry:
-    """Weights in the cache.
+    """Weights in the cache: how the library calls them, the safetensors file, its bytes.
 
-    Attributes:
-        name: how the library calls them.
-        path: the safetensors file.
-        size: its bytes.
-        provenance: url, sha256 and bytes of the download; sha256 and bytes of the file; conversion; when; by which
-            version. Empty when the note is missing or unreadable.
+    ``provenance``: url, sha256 and bytes of the download; sha256 and bytes of the file; conversion; when; by which
+    version. Empty when the note is missing or unreadable.
     """
 
     name: str
@@ -43,8 +39,7 @@ class Entry:
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
     """Where downloaded weights are kept: the argument, else DEKRPOSE_CACHE, else the user's cache folder.
 
-    Raises:
-        DekrPoseError: the folder is below the user's home, and there is none.
+    DekrPoseError if that is below the user's home, and there is none.
     """
     try:
         if cache_dir is not None:

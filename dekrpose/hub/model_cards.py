@@ -59,13 +59,7 @@ _CITATION = """\
 def model_card(config: ModelConfig, has_rescoring_net: bool = False, repository: str | None = None) -> str:
     """The README.md of a saved model; what is not known is said to be not stated or not measured.
 
-    Args:
-        config: what the weights say about themselves.
-        has_rescoring_net: whether the weights file holds a scoring net too.
-        repository: "organisation/repository" on the Hub, for the lines that show how to use it, when it is known.
-
-    Returns:
-        YAML between two lines of ``---``, then Markdown.
+    ``repository`` is "organisation/repository" on the Hub, for the lines that show how to use it, when it is known.
     """
     name = _line(config.name) or "model"
     scoring = ", with a scoring net that judges each pose" if has_rescoring_net else ""

@@ -38,16 +38,13 @@ _PARTS = "https://download.openmmlab.com/mmpose/pretrain_models/"
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """A weights file that others published.
+    """A weights file that others published: a whole model, a scoring net, or an ImageNet backbone to train from.
 
     Args:
         name: how this library calls it.
-        kind: a whole model, a scoring net, or an ImageNet backbone to train from.
-        url: where it lies.
         sha256_prefix: the first eight hex digits of the file's SHA-256.
         average_precision: published OKS AP in percent, measured with the publisher's other decoding; None for parts.
         rescoring_net: name of the scoring net that goes with a model.
-        training_data: what it was trained on.
         parameters: of a model; four bytes each make about the size of the file.
     """
 

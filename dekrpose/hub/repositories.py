@@ -35,13 +35,7 @@ def fetch_repository(
 ) -> Path:
     """Fetch a model from Hugging Face once; afterwards it comes from the hub's own cache, also without a network.
 
-    Args:
-        repo_id: "organisation/repository".
-        revision: branch, tag or commit; None means main.
-        token: for private repositories; None means HF_TOKEN or the stored login.
-        cache_dir: instead of the hub's cache, which HF_HOME moves.
-        local_files_only: use the cache alone.
-        force_download: fetch again what the cache holds.
+    The arguments are those of ``models.resolve``; a revision of None means main.
 
     Returns:
         A folder with model.safetensors and config.json, and README.md if there is one, of one commit.
@@ -142,18 +136,10 @@ def push_folder(
     private: bool = False,
     commit_message: str | None = None,
 ) -> str:
-    """Upload model.safetensors, config.json and README.md to Hugging Face, in one commit.
+    """Upload what ``save_folder`` wrote to Hugging Face, in one commit, and return its URL.
 
-    Args:
-        folder: as ``save_folder`` writes it.
-        repo_id: "organisation/repository"; made if it does not exist.
-        revision: branch, made if it does not exist; None means main.
-        token: with write access; None means HF_TOKEN or the stored login.
-        private: whether a new repository is private; an existing one stays as it is.
-        commit_message: None means "Upload a model with dekrpose".
-
-    Returns:
-        The commit's URL.
+    The repository and the branch (None means main) are made if they do not exist, the former private if it is to be;
+    the token (None means HF_TOKEN or the stored login) must have write access.
 
     Raises:
         DekrPoseError: a file is missing, no login, no right to write, host dead. The message says what to do.
@@ -188,13 +174,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CachedRepository:
-    """A model in the hub's cache.
+    """A model in the hub's cache: a folder with model.safetensors and config.json, and the bytes of its files.
 
-    Attributes:
-        repo_id: "organisation/repository".
-        revision: names of branches and tags, joined by commas; the commit when it has none.
-        size: bytes of this revision's files.
-        folder: holds model.safetensors and config.json.
+    ``revision`` holds names of branches and tags, joined by commas; the commit when it has none.
     """
 
     repo_id: str

@@ -74,11 +74,7 @@ class Repository:
         return folders.pop() if len(folders) == 1 else None
 
     def describe(self, revision: str) -> Commit:
-        """Ask the hub which commit a revision is and what it holds.
-
-        Raises:
-            DekrPoseError: it does not hold a model in our format.
-        """
+        """Ask the hub which commit a revision is and what it holds; DekrPoseError if that is no model of ours."""
         from huggingface_hub import constants
 
         info = self.api().model_info(
@@ -98,11 +94,7 @@ class Repository:
         return Commit(str(info.sha), sizes, large.sha256 if large else None)
 
     def download(self, commit: Commit, force: bool) -> Path:
-        """Bring the commit's files into the cache, and the revision's name with them.
-
-        Raises:
-            DekrPoseError: the model was made for another library.
-        """
+        """Bring the commit's files into the cache, and the revision's name with them; DekrPoseError if not ours."""
         api = self.api()
         # small and first: a model of another library is found out before its weights are fetched
         config = api.hf_hub_download(self.repo_id, CONFIG, revision=commit.sha, cache_dir=self.cache)
@@ -142,11 +134,7 @@ def explain(
 ) -> tuple[str, str]:
     """What went wrong and the way out, from the first error in the chain of causes that tells.
 
-    Args:
-        error: one of ``client_errors``.
-        repository: what was to be fetched or pushed.
-        needed: bytes of the download.
-        pushing: whether it was a push.
+    The error is one of ``client_errors``; ``needed`` are the bytes of the download.
     """
     for link in _causes(error):
         told = _switch_problem(link, repository) or (

@@ -90,10 +90,10 @@ class _People:
 class Smoother:
     """Takes the jitter out of one stream's keypoints; one smoother for each stream, after its ``Tracker``.
 
-    The One-Euro filter (Casiez, Roussel and Vogel, CHI 2012) for each keypoint of each identity: what moves
-    slowly is smoothed much, what moves fast lags little. Speeds count in sizes of the person, so people near
-    and far are treated alike. Keypoints with low scores hardly pull: they go along with the body instead.
-    Identities that were away for longer than ``max_gap`` start anew, where they are seen.
+    The One-Euro filter (Casiez, Roussel and Vogel, CHI 2012) for each keypoint of each identity: what moves slowly is
+    smoothed much, what moves fast lags little. Speeds count in sizes of the person, so people near and far are treated
+    alike. Keypoints with low scores hardly pull: they go along with the body instead. Identities that were away for
+    longer than ``max_gap`` start anew, where they are seen.
     """
 
     def __init__(self, settings: SmootherSettings | None = None) -> None:
@@ -106,22 +106,14 @@ class Smoother:
         self._people = self._timestamp = None
 
     def update(self, poses: Poses, timestamp: float | None = None) -> Poses:
-        """The same poses with smoothed ``keypoints``.
+        """The same poses with smoothed ``keypoints``; the timestamp, seconds, is ``poses.timestamp`` unless given.
 
-        People without an identity (-1) and identities that are new come out as they are; a keypoint that is
-        not finite takes the place where it is expected, if it was ever seen. A timestamp before the last
-        one starts anew.
-
-        Args:
-            poses: the people of one frame with ``track_ids``; N may be 0.
-            timestamp: seconds; None takes ``poses.timestamp``.
-
-        Returns:
-            ``poses`` with other ``keypoints``; scores are not changed.
+        People without an identity (-1) and identities that are new come out as they are; a keypoint that is not finite
+        takes the place where it is expected, if it was ever seen. A timestamp before the last one starts anew.
 
         Raises:
-            ValueError: there are no ``track_ids``, one comes twice, there is no finite timestamp, or the
-                number of keypoints changed without ``reset``.
+            ValueError: there are no ``track_ids``, one comes twice, there is no finite timestamp, or the number of
+                keypoints changed without ``reset``.
         """
         time = finite_seconds(poses.timestamp if timestamp is None else timestamp, "smoothing")
         ids = _identities(poses)

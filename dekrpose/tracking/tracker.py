@@ -74,11 +74,11 @@ class TrackerSettings:
 class Tracker:
     """Gives the people of one stream their identities, frame by frame; one tracker for each stream.
 
-    People and tracks are joined by OKS with where each track is expected (constant velocity that fades),
-    by the Hungarian method, in the order of ByteTrack (Zhang et al., ECCV 2022): clearly seen people first,
-    then faint ones continue what is left over. Time is the timestamps', so strides and variable frame
-    rates need no settings. Who was away for less than ``max_gap`` and fits the prediction and the lengths
-    of limbs is the same person again; later it is somebody new. An identity is never given twice.
+    People and tracks are joined by OKS with where each track is expected (constant velocity that fades), by the
+    Hungarian method, in the order of ByteTrack (Zhang et al., ECCV 2022): clearly seen people first, then faint ones
+    continue what is left over. Time is the timestamps', so strides and variable frame rates need no settings. Who was
+    away for less than ``max_gap`` and fits the prediction and the lengths of limbs is the same person again; later it
+    is somebody new. An identity is never given twice.
     """
 
     def __init__(self, settings: TrackerSettings | None = None) -> None:
@@ -95,17 +95,10 @@ class Tracker:
         self._typical = 0.0
 
     def update(self, poses: Poses, timestamp: float | None = None) -> Poses:
-        """The same poses with ``track_ids``.
+        """The same poses with ``track_ids``; the timestamp, seconds, is ``poses.timestamp`` unless given.
 
-        An identity of -1 means none yet: somebody faint who was not seen in enough frames.
-        ``poses[poses.track_ids >= 0]`` leaves those out. A timestamp before the last one starts anew.
-
-        Args:
-            poses: the people of one frame; N may be 0.
-            timestamp: seconds; None takes ``poses.timestamp``.
-
-        Returns:
-            ``poses`` with ``track_ids``, everything else as it was.
+        An identity of -1 means none yet: somebody faint who was not seen in enough frames. ``poses[poses.track_ids >=
+        0]`` leaves those out. A timestamp before the last one starts anew.
 
         Raises:
             ValueError: there is no finite timestamp, or the skeleton changed without ``reset``.

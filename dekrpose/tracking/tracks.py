@@ -28,11 +28,9 @@ class People:
 
     Args:
         keypoints: (N, K, 2) xy, image pixels, finite; those that were not are in the person's middle, with weight 0.
-        weights: (N, K) in [0, 1], see ``keypoint_weights``.
+        weights, scores, bone_weights: (N, K), (N,) and (N, E) in [0, 1], see ``keypoint_weights``.
         areas: (N,) square image pixels.
-        scores: (N,) in [0, 1].
         bones: (N, E) logarithms of the bones' lengths in image pixels.
-        bone_weights: (N, E) in [0, 1].
     """
 
     keypoints: Array
@@ -49,15 +47,13 @@ class Tracks:
 
     Args:
         ids: (T,) from 1 on; -1 for somebody who has no identity yet.
-        hits: (T,) frames in which they were seen.
-        seen: (T,) when they were seen last, seconds.
-        keypoints: (T, K, 2) xy, image pixels.
-        weights: (T, K) in [0, 1].
+        hits, seen: (T,) frames in which they were seen, and when they were seen last, seconds.
+        keypoints, weights: (T, K, 2) xy, image pixels, and (T, K) in [0, 1].
         body_velocity: (T, 2) of the body as a whole, image pixels per second.
         limb_velocity: (T, K, 2) of the keypoints beyond the body's, image pixels per second.
         areas: (T,) square image pixels.
-        bones, bone_spread, bone_count: (T, E) mean and standard deviation of the logarithm of the bones'
-            lengths in image pixels, and how many observations they come from.
+        bones, bone_spread, bone_count: (T, E) mean and standard deviation of the logarithm of the bones' lengths in
+            image pixels, and how many observations they come from.
     """
 
     ids: NDArray[np.int64]
@@ -215,16 +211,13 @@ def predict(tracks: Tracks, timestamp: float, motion: Motion) -> Array:
 def similarities(
     people: People, tracks: Tracks, timestamp: float, sigmas: Array, motion: Motion
 ) -> tuple[Array, Array]:
-    """How well people fit where tracks are expected.
+    """(N, T) how well people fit where tracks are expected: OKS times the likeness of places, in [0, 1].
 
-    What all keypoints have in common is judged apart: a person as a whole may come out of hiding too early or
-    too late, on the line of walking more than beside it, and the longer unseen the more. The poses laid on each
-    other are compared by OKS. Keypoints count by how far they are to be believed on both sides. The area is
-    the larger of both: who is half hidden looks small.
-
-    Returns:
-        (N, T) OKS times the likeness of places, in [0, 1]; and (N, T) by how much the places' uncertainty has
-        grown, from 1 on: the likelihood of any one place falls by it.
+    What all keypoints have in common is judged apart: a person as a whole may come out of hiding too early or too late,
+    on the line of walking more than beside it, and the longer unseen the more. The poses laid on each other are
+    compared by OKS. Keypoints count by how far they are to be believed on both sides. The area is the larger of both:
+    who is half hidden looks small. The second (N, T) is by how much the places' uncertainty has grown, from 1 on: the
+    likelihood of any one place falls by it.
     """
     error = people.keypoints[:, None] - predict(tracks, timestamp, motion)[None]
     areas = np.maximum(people.areas[:, None], tracks.areas[None])

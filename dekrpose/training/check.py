@@ -41,14 +41,9 @@ def check_dataset(
 ) -> list[Problem]:
     """Look for everything in ``KINDS`` in a COCO keypoints file and its photos, each of which is read.
 
-    Args:
-        path: ``.json`` or ``.json.gz``.
-        places: folders, ``.tar`` or ``.zip`` files with the photos; None or nothing means the folder of ``path``.
-        skeleton: what the keypoints should be; ``skeleton_of`` reads it from the file.
-        progress: show a bar while photos are read.
-
-    Returns:
-        One problem per kind that was found, worst first; empty if all is well.
+    Photos lie in ``places``, folders, ``.tar`` or ``.zip`` files, None or nothing being the folder of ``path``;
+    ``skeleton_of`` reads what the keypoints should be from the file. One problem per kind that was found, worst first;
+    empty if all is well.
     """
     findings = Findings()
     try:

@@ -37,12 +37,7 @@ class PhotoInfo:
 
 
 class PeopleCheck:
-    """Looks at annotations and remembers what only many of them tell.
-
-    Args:
-        skeleton: what the keypoints mean.
-        findings: where problems go.
-    """
+    """Looks at annotations, tells the findings, and remembers what only many of them tell."""
 
     def __init__(self, skeleton: Skeleton, findings: Findings) -> None:
         self._skeleton, self._findings = skeleton, findings

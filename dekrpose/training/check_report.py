@@ -80,15 +80,9 @@ KINDS: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class Problem:
-    """All findings of one kind.
+    """All findings of one kind of ``KINDS``: how often, and the first few examples.
 
-    Attributes:
-        kind: a key of ``KINDS``.
-        severity: "error" breaks or spoils the training, "warning" may, "hint" is worth a look.
-        message: what is wrong.
-        advice: what to do about it.
-        count: how often.
-        examples: the first few.
+    ``severity``: "error" breaks or spoils the training, "warning" may, "hint" is worth a look.
     """
 
     kind: str

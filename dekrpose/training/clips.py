@@ -51,11 +51,9 @@ class ClipRecipe:
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """B clips of T frames.
+    """B clips of T frames: images and targets of the B * T frames, clip by clip, and (B, T) ``resets``.
 
-    Attributes:
-        frames: images and targets of the B * T frames, clip by clip.
-        resets: (B, T) frames before which everything is forgotten.
+    Before a frame with a reset everything is forgotten.
     """
 
     frames: Batch
@@ -67,11 +65,7 @@ class ClipBatch:
 
 
 class MixedClips:
-    """Several sources in turn.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """Several sources in turn; ValueError if there is none."""
 
     def __init__(self, sources: Sequence[ClipSource]) -> None:
         if not sources:
@@ -91,10 +85,7 @@ class MixedClips:
 class ClipSamples(Dataset[ClipBatch]):
     """Index (epoch, position, clip) -> one clip with its targets; the numbers and the seed alone decide how it looks.
 
-    Args:
-        source: where clips come from.
-        recipe, targets, seed: see there.
-        repeat: clips of every epoch are those of the first, so that what a frozen network sees of them can be kept.
+    ``repeat``: clips of every epoch are those of the first, so that what a frozen network sees of them can be kept.
     """
 
     def __init__(
@@ -140,11 +131,7 @@ def collate_clips(samples: Sequence[ClipBatch]) -> ClipBatch:
 
 
 class CutoutClips:
-    """Clips of photos (see ``PhotoClips``) with one or two cut-out people who move across them.
-
-    Args:
-        dataset: as for ``PhotoClips``.
-    """
+    """Clips of photos (see ``PhotoClips``) with one or two cut-out people who move across them."""
 
     def __init__(self, dataset: KeypointDataset) -> None:
         self.scenes, self.dataset = PhotoClips(dataset), dataset

@@ -46,11 +46,8 @@ _SAME_POSE = 0.1  # pixels of one disc tell one pose, but for rounding; heatmap 
 class TaughtPose:
     """What the offsets of one disc say; heatmap pixels.
 
-    Attributes:
-        pixels: (P, 2) integer xy of the disc.
-        center: (2,) xy, the disc's pixel of the largest center heat.
-        keypoints: (K, 2) xy, pixel minus offset.
-        taught: (K,) True where the offsets have a weight.
+    ``pixels`` (P, 2) are integer xy of the disc, ``center`` (2,) is its pixel of the largest center heat, ``keypoints``
+    (K, 2) xy are pixel minus offset, where the offsets have a weight ``taught`` (K,).
     """
 
     pixels: NDArray[np.int64]
@@ -62,14 +59,9 @@ class TaughtPose:
 def contact_sheet(
     photos: PhotoSource, augmentation: AugmentConfig, targets: TargetConfig, path: Path, count: int = 16, seed: int = 0
 ) -> Path:
-    """Draw the first crops of a training with this seed; see ``draw_samples`` for what is shown.
+    """Draw the first ``count`` crops of a training with this seed; see ``draw_samples`` for what is shown.
 
-    Args:
-        photos: of the training.
-        augmentation, targets: as the training gets them.
-        path: ``.jpg`` or ``.png``; it appears when it is whole.
-        count: crops to show; when there are fewer photos, later epochs follow.
-        seed: of the training.
+    The file, ``.jpg`` or ``.png``, appears when it is whole. When there are fewer photos, later epochs follow.
 
     Raises:
         DekrPoseError: there are no photos, one cannot be read, or ``path`` has another ending.
@@ -92,20 +84,12 @@ def contact_sheet(
 def draw_samples(
     samples: Sequence[Batch], names: Sequence[str], skeleton: Skeleton, cells: Sequence[Sequence[Cell]] = ()
 ) -> Canvas:
-    """Samples side by side, each in two panels, drawn from nothing but what the network gets.
+    """Samples side by side, each in two panels, drawn from nothing but what the network gets: (H, W, 3) uint8 RGB.
 
-    Left: the crop; the disc of pixels that regress offsets, a color per person; where their offsets point, as rays
-    and as the skeleton. Right: the heatmaps over the crop in grey, lighter where the weight is 1 instead of the
-    background's. Both: hatched where the heatmap weight is 0.
-
-    Args:
-        samples: without batch dimension, see ``Batch``.
-        names: a caption for each.
-        skeleton: what the channels mean.
-        cells: left, top, right, bottom of each sample's mosaic cells, input pixels; white lines where they meet.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
+    Left: the crop; the disc of pixels that regress offsets, a color per person; where their offsets point, as rays and
+    as the skeleton. Right: the heatmaps over the crop in grey, lighter where the weight is 1 instead of the
+    background's. Both: hatched where the heatmap weight is 0. Samples have no batch dimension; each has a name for a
+    caption and the left, top, right, bottom of its mosaic cells, input pixels: white lines where they meet.
     """
     columns = math.ceil(math.sqrt(len(samples)))
     rows = math.ceil(len(samples) / columns)

@@ -36,19 +36,10 @@ def paste_people(
 ) -> Crop:
     """Paste one to three people into a crop, half of them partly over somebody who is there.
 
-    A person is cut out along its segmentation where that is a polygon, else along its limbs. Whoever lies behind
-    a pasted person keeps its labels, as hidden ones; with more than 60 % of them hidden it becomes an ignored region.
-
-    Args:
-        crop: of one photo; it is not changed.
-        source: where the people come from.
-        index: the crop's photo.
-        rng: decides who comes where.
-        flip: probability of mirroring a person.
-        rotation: largest turn of a person, degrees; more than 15 are not used.
-
-    Returns:
-        The crop with more people, or the same one when nobody fits.
+    A person is cut out along its segmentation where that is a polygon, else along its limbs. Whoever lies behind a
+    pasted person keeps its labels, as hidden ones; with more than 60 % of them hidden it becomes an ignored region.
+    ``index`` is the crop's photo, ``flip`` the probability of mirroring a person, ``rotation`` the largest turn,
+    degrees, of which at most 15 are used. The crop is not changed; it comes back when nobody fits.
     """
     for _ in range(int(rng.integers(1, MOST_PEOPLE + 1))):
         for _ in range(_ATTEMPTS):

@@ -111,8 +111,7 @@ class CropPeople:
     """The people of a crop; P may be 0.
 
     Attributes:
-        keypoints: (P, K, 3) x, y, visibility, heatmap pixels.
-        centers: (P, 3) x, y, visibility, heatmap pixels.
+        keypoints, centers: (P, K, 3) and (P, 3) x, y, visibility, heatmap pixels.
         ignored: (h, w) boolean, True where people are not annotated; h, w are the map's.
         areas: (P,) input pixels squared, for official ``offset_targets``; None for the paper's.
     """
@@ -136,20 +135,12 @@ def paper_people(crop: Crop, minimum_keypoints: int = 1) -> CropPeople:
 
 
 def official_people(crop: Crop, photo: Photo, skeleton: Skeleton) -> CropPeople:
-    """Everybody in the photo, as the released training code places them in a crop.
+    """Everybody in the photo, as the released training code places them in a crop of that photo alone.
 
-    Centers and areas are taken in the photo, so they do not change with what the crop leaves out; then the
-    centers move as if they were keypoints. Labels stay on keypoints outside the crop. Somebody without labels
-    has a center at the photo's pixel (0, 0); crowds count only if they have labels. With COCO's 17 keypoints
-    people of an annotated area below 32 x 32 image pixels have no center. Numbers are float64, as there.
-
-    Args:
-        crop: of that photo alone.
-        photo: with all its annotations.
-        skeleton: says how keypoints change places in a mirrored crop.
-
-    Raises:
-        DekrPoseError: the crop is a mosaic.
+    Centers and areas are taken in the photo, so they do not change with what the crop leaves out; then the centers move
+    as if they were keypoints. Labels stay on keypoints outside the crop. Somebody without labels has a center at the
+    photo's pixel (0, 0); crowds count only if they have labels. With COCO's 17 keypoints people of an annotated area
+    below 32 x 32 image pixels have no center. Numbers are float64, as there. DekrPoseError if the crop is a mosaic.
     """
     if crop.placement is None:
         raise DekrPoseError("official targets are those of crops of one photo, got a mosaic; set mosaic to 0")

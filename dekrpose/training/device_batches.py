@@ -29,14 +29,9 @@ _USED = np.array([(1, 0, 0, 0), (1, 1, 0, 0), (1, 0, 1, 0), (1, 1, 1, 1)])
 
 
 class DeviceBatches:
-    """Iterates over the batches of an epoch, as a loader does.
+    """Iterates over the batches of an epoch, as a loader does, in ``order``, also from where on.
 
-    Args:
-        photos: decoded photos.
-        order: which photos make which batch; also from where on.
-        augmentation, targets: as for ``Samples``.
-        seed: with epoch and batch it decides every random choice.
-        device: where photos lie and batches are made.
+    Photos lie and batches are made on the device; the seed with epoch and batch decides every random choice.
 
     Raises:
         DekrPoseError: people shall be pasted, or targets be official; only the loader does that.

@@ -23,12 +23,7 @@ from dekrpose.errors import DekrPoseError
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a training, seen from one of them.
-
-    Args:
-        rank: which one this is; 0 writes the files.
-        count: how many there are.
-    """
+    """The processes of a training, seen from the one of this rank; 0 writes the files."""
 
     rank: int = 0
     count: int = 1
@@ -55,14 +50,8 @@ class Processes:
 def joined(device: str) -> Iterator[tuple[Processes, torch.device]]:
     """Join the processes that ``torchrun`` started, which it says in the environment; alone without it.
 
-    Args:
-        device: as for ``pick_device``; with CUDA each process of a machine gets a GPU of its own.
-
-    Yields:
-        The processes and this one's device.
-
-    Raises:
-        DekrPoseError: there are more processes than GPUs, or the device cannot work with others.
+    Yields the processes and this one's device, which is as for ``pick_device``; with CUDA each process of a machine
+    gets a GPU of its own. DekrPoseError if there are more processes than GPUs, or the device cannot work with others.
     """
     picked = pick_device(device)
     processes = Processes(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))

@@ -27,9 +27,7 @@ def normalised(crops: Tensor, config: ModelConfig) -> Tensor:
 class TrainingForward(nn.Module):
     """Crops to heatmaps and offsets; one call, because ``DistributedDataParallel`` wants every part used in it.
 
-    Args:
-        model: the network, which stays what it is.
-        bfloat16_parts: run backbone, heatmap head and the offset head's transition in bfloat16.
+    ``bfloat16_parts``: run backbone, heatmap head and the offset head's transition in bfloat16.
     """
 
     def __init__(self, model: DEKR, bfloat16_parts: bool) -> None:

@@ -47,10 +47,8 @@ _HEATMAPS = "heatmap_head.final."
 def read_backbone(source: str | Path, config: ModelConfig) -> dict[str, Tensor]:
     """A fresh network with a backbone trained on ImageNet; its classifier is left out.
 
-    Args:
-        source: a name in ``BACKBONES``, or a file with the names of HRNet's authors (mmpose's prefix "backbone." is
-            taken off) or of efficientnet_lite_pytorch.
-        config: the network.
+    The source is a name in ``BACKBONES``, or a file with the names of HRNet's authors (mmpose's prefix "backbone." is
+    taken off) or of efficientnet_lite_pytorch.
 
     Raises:
         CheckpointError: the file does not hold this backbone.
@@ -119,15 +117,9 @@ def for_skeleton(config: ModelConfig, skeleton: Skeleton) -> ModelConfig:
 def fit_to_skeleton(weights: Mapping[str, Tensor], config: ModelConfig, skeleton: Skeleton) -> dict[str, Tensor]:
     """The weights of a model for another skeleton: what belongs to keypoints of the same name is kept.
 
-    Keypoints that the model does not know start from fresh weights; the center's heatmap is kept.
-
-    Args:
-        weights: our names, of a network that fits ``config``.
-        config: with a branch per keypoint.
-        skeleton: the new one.
-
-    Raises:
-        CheckpointError: the branches regress several keypoints, which cannot be taken apart.
+    Keypoints that the model does not know start from fresh weights; the center's heatmap is kept. Weights have our
+    names and fit ``config``, which must have a branch per keypoint: others, which regress several, cannot be taken
+    apart and are a CheckpointError.
     """
     if config.head.branches != "per_keypoint":
         raise CheckpointError(
@@ -154,13 +146,11 @@ def fit_to_skeleton(weights: Mapping[str, Tensor], config: ModelConfig, skeleton
 
 
 def read_initial(source: str, config: ModelConfig, skeleton: Skeleton) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Configuration and weights that a run starts from.
+    """Configuration and weights that a run starts from, for the skeleton of the data.
 
-    Args:
-        source: a model's name, folder or file, whose scoring net is left out; an ImageNet backbone's name; or
-            "movenet-multipose=PATH", also lightning and thunder, see ``read_movenet``.
-        config: the network to build around a backbone alone; models bring their own.
-        skeleton: of the data.
+    The source is a model's name, folder or file, whose scoring net is left out; an ImageNet backbone's name, around
+    which the network of ``config`` is built; or "movenet-multipose=PATH", also lightning and thunder, see
+    ``read_movenet``.
 
     Raises:
         CheckpointError: the file is broken, or holds another network than the run needs.

@@ -21,12 +21,8 @@ Sample = TypeVar("Sample")
 class EpochOrder(Sampler[list[tuple[int, int, int]]]):
     """Batches of (epoch, position, photo) from any point on: the seed and the epoch decide the order.
 
-    Args:
-        photos: how many there are; those that fill no whole batch are left out, others in each epoch.
-        batch_size: of one process.
-        seed: decides the order.
-        rank, processes: which of how many processes this is; together they see what one process with their joined
-            batch would see.
+    Photos that fill no whole batch of a process are left out, others in each epoch. The processes, of which this is
+    ``rank``, together see what one process with their joined batch would see.
     """
 
     def __init__(self, photos: int, batch_size: int, seed: int, rank: int = 0, processes: int = 1) -> None:

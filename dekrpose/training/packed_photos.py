@@ -23,8 +23,7 @@ class PackedPhotos:
         pixels: (total, 4) uint8, all photos' pixels row by row: RGB, and 255 where people are not annotated.
         starts, heights, widths: (N,) of each photo, in pixels.
         keypoints: (N, P, K, 3) x, y, visibility, image pixels; people that are not there are invisible.
-        counts: (N,) people.
-        known_counts: the same on the CPU, which need not ask the device then.
+        counts, known_counts: (N,) people; the latter on the CPU, which need not ask the device then.
         flip: (K,) the order of keypoints in a mirrored photo.
     """
 

@@ -48,14 +48,9 @@ def person_mask(
 ) -> NDArray[np.uint8]:
     """Where a person is: tapered limbs along the edges, the torso between shoulders and hips, and the head.
 
-    Args:
-        keypoints: (K, 3) x, y, visibility, pixels of the mask; they may lie outside.
-        skeleton: its edges are the limbs; thickness goes by the names that COCO and CrowdPose use.
-        size: (height, width) of the mask.
-        outline: polygons (N, 2) that are drawn instead, when an annotator has drawn the person.
-
-    Returns:
-        (height, width) from 0 outside to 255 inside, without soft edges other than anti-aliasing.
+    Keypoints (K, 3) x, y, visibility are pixels of the mask and may lie outside; thickness goes by the names that COCO
+    and CrowdPose use. ``outline``: polygons (N, 2) that are drawn instead, when an annotator has drawn the person.
+    (height, width) from 0 outside to 255 inside, without soft edges other than anti-aliasing.
     """
     mask = np.zeros(size, np.uint8)
     if len(outline):
@@ -70,17 +65,10 @@ def person_mask(
 def cut_out(
     person: Person, photo: tuple[int, int], matrix: Floats, skeleton: Skeleton, size: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """A person of a photo: along its segmentation where that is a polygon, else along its limbs.
+    """A person of a photo: along its segmentation where that is a polygon, else along its limbs; see ``person_mask``.
 
-    Args:
-        person: annotated, image pixels.
-        photo: its (height, width); beyond it there is nothing.
-        matrix: (2, 3) image pixels to those of the mask.
-        skeleton: see ``person_mask``.
-        size: (height, width) of the mask.
-
-    Returns:
-        (height, width) from 0 to 255 with a hard edge, and (height, width, 1) from 0 to 1 with a soft one.
+    Beyond the photo's (height, width) there is nothing; ``matrix`` (2, 3) leads from image pixels to those of the mask.
+    (height, width) from 0 to 255 with a hard edge, and (height, width, 1) from 0 to 1 with a soft one.
     """
     placed = person.keypoints.astype(np.float64)
     placed[:, :2] = placed[:, :2] @ matrix[:, :2].T + matrix[:, 2]

@@ -34,10 +34,8 @@ _TAGS = {
 class Progress:
     """Where a run stands; saved with the weights.
 
-    Attributes:
-        step, images: done, by all processes together.
-        seconds: of this process.
-        waited: seconds of these in which it waited for data.
+    Steps and images are done by all processes together; ``seconds``, and those in which it waited for data, are this
+    one's.
     """
 
     step: int = 0
@@ -84,13 +82,7 @@ def clear_unfinished(folder: Path) -> None:
 class RunLog:
     """Writes lines of numbers; what an interrupted run wrote beyond its last saved state is taken off.
 
-    Args:
-        folder: of the run.
-        step: where the run goes on.
-        tensorboard: write event files too.
-
-    Raises:
-        DekrPoseError: TensorBoard is asked for and not installed.
+    The run goes on at ``step``. DekrPoseError if TensorBoard is asked for, to write event files too, and not installed.
     """
 
     def __init__(self, folder: Path, step: int, tensorboard: bool = False) -> None:

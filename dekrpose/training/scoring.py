@@ -65,12 +65,7 @@ class ScoringConfig:
 
 @dataclass(frozen=True)
 class Epoch:
-    """Mean square errors of one epoch.
-
-    Attributes:
-        error: of the photos that are learnt from, while learning.
-        held_out_error: of those held out, afterwards; None without any.
-    """
+    """Mean square errors of one epoch: while learning, and afterwards of the photos held out, if there are any."""
 
     error: float
     held_out_error: float | None
@@ -84,17 +79,10 @@ def train_scoring_net(
     *,
     progress: bool = False,
 ) -> tuple[OKSScoreNet, list[Epoch]]:
-    """Fit a scoring net; the same arguments give the same net.
+    """Fit a scoring net to (N, F) features and their (N,) OKS; the same arguments give the same net.
 
-    Args:
-        features: (N, F).
-        targets: (N,) OKS.
-        photos: (N,) which photo each is from: photos are held out as a whole.
-        config: None is the official setting.
-        progress: show a progress bar.
-
-    Returns:
-        The net in evaluation mode, and the errors of all epochs.
+    ``photos`` (N,) says which photo each is from: photos are held out as a whole. A config of None is the official
+    setting. The net is in evaluation mode; the errors are of all epochs.
 
     Raises:
         DekrPoseError: there is nothing to learn from or to hold out, or the training diverged.

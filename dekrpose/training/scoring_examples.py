@@ -32,10 +32,8 @@ if TYPE_CHECKING:
 class Examples:
     """What a scoring net learns from, one row per predicted pose; N may be 0.
 
-    Args:
-        features: (N, F) float32, see ``pose_features``.
-        targets: (N,) float32 in [0, 1], the OKS with the person that the pose fits best; 0 where nobody is.
-        photos: (N,) int64 positions of the poses' photos in the dataset.
+    ``features`` (N, F) are those of ``pose_features``, ``targets`` (N,) in [0, 1] the OKS with the person that the pose
+    fits best, 0 where nobody is, ``photos`` (N,) positions of the poses' photos in the dataset.
     """
 
     features: NDArray[np.float32]
@@ -55,15 +53,10 @@ def collect_predictions(
     progress: bool = True,
     **options: Any,
 ) -> Predictions:
-    """Everybody that a model finds, whatever the score, without a scoring net.
+    """Everybody that a model finds in the first ``limit`` photos, whatever the score, without a scoring net.
 
-    Args:
-        estimator: the model; a scoring net of its own is not used.
-        dataset: photos and people of the model's skeleton.
-        cache: an ``.npz`` file: read if it is there, written otherwise.
-        limit: only so many photos, from the first.
-        progress: show a progress bar.
-        options: of ``PoseEstimator.estimate_raw``, such as ``flip_test``.
+    The cache, an ``.npz`` file, is read if it is there, and written otherwise; ``options`` are those of
+    ``PoseEstimator.estimate_raw``, such as ``flip_test``.
 
     Raises:
         DekrPoseError: the skeleton is another one or has too few edges; photos are missing; the cache is broken, or of
@@ -88,8 +81,7 @@ def collect_predictions(
 def examples_of(predictions: Predictions) -> Examples:
     """Features and OKS of every predicted pose that can be judged, see ``best_oks``.
 
-    Raises:
-        DekrPoseError: the skeleton has too few edges.
+    DekrPoseError if the skeleton has too few edges.
     """
     skeleton = predictions.dataset.skeleton
     check_skeleton(skeleton)

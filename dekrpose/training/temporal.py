@@ -36,11 +36,9 @@ _HEADS = ("heatmap_head.block.", "heatmap_head.final.", "offset_head.groups.")
 
 @dataclass(frozen=True)
 class MapBatch:
-    """B clips as a frozen network sees them.
+    """B clips as a frozen network sees them: targets and resets without images, and half-precision maps.
 
-    Attributes:
-        maps: of both heads' transitions, (B * T, C, h, w), half precision.
-        clips: targets and resets; the images are not kept.
+    The maps are those of both heads' transitions, (B * T, C, h, w).
     """
 
     maps: tuple[Tensor, Tensor]

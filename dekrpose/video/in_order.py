@@ -20,21 +20,20 @@ def clock_of(
 ) -> Clock | None:
     """Which clock a file without times of presentation goes by.
 
-    AVI, ASF and raw streams know when packets are decoded at best, and FFmpeg guesses the rest, wrongly where H.264
-    has B-frames. So does Matroska for tracks that came from AVI: the guess is the time of the next packet. Where the
+    AVI, ASF and raw streams know when packets are decoded at best, and FFmpeg guesses the rest, wrongly where H.264 has
+    B-frames. So does Matroska for tracks that came from AVI: the guess is the time of the next packet. Where the
     decoder reorders, not all pictures are shown when they are decoded: a container that says so guesses, as MXF does.
     Program streams stamp only the first picture that begins in a packet of theirs, and FFmpeg guesses the others.
 
     Args:
-        name: of the container's format.
-        is_raw: whether it has no times at all.
+        name, is_raw: of the container's format, and whether it has no times at all.
         is_late: whether FFmpeg cannot tell from a packet when its picture is shown, as for H.264.
         delayed: whether the decoder takes more than one packet before it gives the first picture.
         stamps: times of presentation and of decoding of the first packets.
 
     Returns:
         "packets": their times of decoding; "pictures": the times that some of them have; None: every packet says when
-        it is shown.
+            it is shown.
     """
     if is_raw or name in ("avi", "asf", "asf_o"):
         return "packets"
@@ -63,18 +62,14 @@ def without_doubles(packets: Iterable[Any]) -> Iterator[Any]:
 
 
 class InOrder:
-    """Packets go in, pictures come as the decoder gives them, and places leave in that order.
+    """Packets go in, pictures come as the decoder gives them, and places leave in that order; see also ``Places``.
 
-    Where packets are found broken, and only then, a packet without a picture is a lost one: else the decoder just
-    takes more of them before it gives the first.
+    Where packets are found broken, and only then, a packet without a picture is a lost one: else the decoder just takes
+    more of them before it gives the first.
 
     Args:
-        tick: seconds per tick of the file's clock.
-        origin: ticks at which time is 0.
-        nominal: seconds per picture.
-        silent: whether a packet may show nothing without being broken.
-        clock: "packets": the time of the nth picture is when the nth packet is decoded; "pictures": it is the
-            picture's own, where it has one; "none": it is the frame rate's.
+        clock: "packets": the time of the nth picture is when the nth packet is decoded; "pictures": it is the picture's
+            own, where it has one; "none": it is the frame rate's.
         delayed: whether the decoder reorders; if not, a picture has its packet's time, however many packets it holds.
     """
 

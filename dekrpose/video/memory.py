@@ -56,13 +56,9 @@ class ResetRules:
 
 @dataclass(frozen=True, eq=False)
 class Sight:
-    """What is known of a stream's last frame.
+    """What is known of a stream's last frame: its size, and (32, 32) luma in [0, 1], the frame made small.
 
-    Args:
-        image_size: (height, width), image pixels.
-        timestamp: seconds from the start of the stream; NaN if unknown.
-        luma: (32, 32) in [0, 1], the frame made small.
-        calm: whether a large difference would be a cut.
+    The timestamp is seconds from the start of the stream, NaN if unknown; while ``calm`` a large difference is a cut.
     """
 
     image_size: tuple[int, int]
@@ -73,11 +69,9 @@ class Sight:
 
 @dataclass(frozen=True, eq=False)
 class StreamState:
-    """All that is remembered of one stream.
+    """All that is remembered of one stream: the last frame, and what the network hides, per pass, for a batch of one.
 
-    Args:
-        sight: of the last frame.
-        hidden: what the network remembers, per pass, for a batch of one; empty for the flat GRU.
+    ``hidden`` is empty for the flat GRU.
     """
 
     sight: Sight
@@ -110,17 +104,10 @@ class StreamState:
 def look(
     before: Sight | None, pixels: Pixels, timestamp: float | None = None, rules: ResetRules | None = None
 ) -> tuple[Sight, str | None]:
-    """Compare a frame with the one before it.
+    """What is known of a frame, (H, W, 3) uint8 RGB, and why the stream begins anew with it; None when it goes on.
 
-    Args:
-        before: what is known of that; None for the first frame.
-        pixels: the frame, (H, W, 3) uint8 RGB.
-        timestamp: seconds from the start of the stream; None says nothing about gaps.
-        rules: None is the default.
-
-    Returns:
-        What is known of this frame, and why the stream begins anew with it: "first frame", "aspect", "gap", "cut"; None
-        when it goes on.
+    The reasons are "first frame", where nothing is known from before, "aspect", "gap" and "cut". The timestamp is
+    seconds from the start of the stream; None says nothing about gaps.
     """
     rules = rules or ResetRules()
     size = (pixels.shape[0], pixels.shape[1])
@@ -154,14 +141,13 @@ def advance(
     """Take T frames of one stream, each seen in P passes, through a network.
 
     Args:
-        model: the network.
         images: normalised RGB (P * T, 3, H, W): all frames of the first pass, then of the second.
         resets: for each of the T frames, whether everything is forgotten before it.
         hidden: for each of the P passes, what is remembered; None is nothing.
 
     Returns:
         Heatmaps (P * T, K+1, H/4, W/4) and offsets (P * T, 2K, H/4, W/4), and the passes' states, each for a batch of
-        one; none for the flat GRU.
+            one; none for the flat GRU.
     """
     reset = torch.tensor([list(resets)] * len(hidden))
     size = (images.shape[-2] // OUTPUT_STRIDE, images.shape[-1] // OUTPUT_STRIDE)
@@ -192,12 +178,8 @@ def _joined(states: Sequence[TemporalState | None]) -> TemporalState | None:
 class Recall:
     """Consecutive frames of equal input size on their way through a network that remembers.
 
-    Args:
-        model: the network.
-        state: of the stream before them; None begins one. It is not changed.
-        frames: (H, W, 3) uint8 RGB each.
-        timestamps: seconds from the start of the stream, for each frame; None where unknown.
-        rules: when the stream begins anew; None is the default.
+    The state, which is not changed, is that of the stream before them; None begins one. Frames are (H, W, 3) uint8 RGB,
+    timestamps seconds from the start of the stream, None where unknown; default rules say when it begins anew.
     """
 
     def __init__(

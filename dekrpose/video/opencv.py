@@ -111,15 +111,11 @@ def _file_frames(
     counted: int | None,
     ends: float | None,
 ) -> Iterator[Frame]:
-    """The pictures of a file.
+    """The pictures of a file; what is missing is among the troubles.
 
-    Args:
-        capture: the open file.
-        info: what it says about itself.
-        troubles: what is missing comes here.
-        has_clock: whether OpenCV knows when pictures are shown.
-        counted: how many pictures the file says that it has; None where it says nothing.
-        ends: seconds from the start of its clock, or of its pictures, at which it says that it ends.
+    ``has_clock``: OpenCV knows when pictures are shown. ``counted``: how many pictures the file says that it has; None
+    where it says nothing. ``ends``: seconds from the start of its clock, or of its pictures, at which it says that it
+    ends.
     """
     assert info.fps is not None
     index, last, origin, before, clock = 0, -1.0, None, 0.0, 0.0

@@ -21,14 +21,10 @@ from dekrpose.video.writer import FilmError, FilmWriter, check_film, has_sound, 
 
 
 class Outputs:
-    """The film and the lines, under temporary names until they are finished and whole.
+    """The film and the lines, called after ``base``, under temporary names until they are finished and whole.
 
-    Args:
-        base: path that both are called after.
-        info: of the stream.
-        film: whether there is one.
-        sound: whether it keeps the source's.
-        from_zero: whether it begins at the first frame, not at the start of the source.
+    The film, if there is one, may keep the source's sound, and begins at its start unless ``from_zero``: at the first
+    frame.
     """
 
     def __init__(self, base: Path, info: StreamInfo, *, film: bool, sound: bool, from_zero: bool) -> None:
@@ -119,8 +115,7 @@ class Outputs:
     def finish(self, whole: bool) -> None:
         """Close the files and give their names to those that are whole; of the others nothing is left.
 
-        Raises:
-            DekrPoseError: one of them could not be written.
+        DekrPoseError if one of them could not be written.
         """
         self._finished = True
         try:

@@ -12,14 +12,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Place:
-    """What is shown at one time: a picture, or the reason why there is none.
+    """What is shown at one time: a picture as the decoder gave it, or the reason why there is none.
 
-    Args:
-        index: number in the order of presentation, from 0.
-        timestamp: seconds from the start.
-        duration: seconds, if that is known.
-        picture: what the decoder gave, or None.
-        reason: why there is no picture.
+    ``index`` is the number in the order of presentation, from 0, ``timestamp`` seconds from the start.
     """
 
     index: int

@@ -117,17 +117,14 @@ def find_pyav() -> Any | None:
 
 
 def open_source(source: Any, *, fps: float = 25.0, start: float = 0.0, color: Color = "rgb") -> Source:
-    """Open a stream.
+    """Open a stream; live ones always give their newest frame.
 
     Args:
-        source: a file; the number of a camera; a URL (rtsp, http, ...); a folder, glob, printf pattern or list of
-            image files; or an iterable of images or of pairs (seconds, image).
+        source: a file; the number of a camera; a URL (rtsp, http, ...); a folder, glob, printf pattern or list of image
+            files; or an iterable of images or of pairs (seconds, image).
         fps: frames per second of what has no clock of its own: image files, and images without seconds.
         start: seconds; frames before it need not come, but they are counted.
         color: channel order of arrays in an iterable.
-
-    Returns:
-        The open source; live ones always give their newest frame.
 
     Raises:
         DekrPoseError: it cannot be opened.

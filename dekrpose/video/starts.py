@@ -11,19 +11,12 @@ _MOST_TRIED = 100  # key frames, from the last one back; where so many are none,
 
 
 def last_start(av: Any, stream: Any, packets: Sequence[Any], keys: Sequence[int]) -> int:
-    """The last packet at which decoding may begin.
+    """The number of the last packet, in the order of the file, at which decoding may begin; 0, the first one, always
+    may.
 
-    Not every packet that is said to be a key frame is one: H.264 with intra refresh says so where the picture begins
-    to become whole, and AVI's of H.263 of every packet. Those are believed that make a whole picture alone.
-
-    Args:
-        av: the module.
-        stream: whose packets they are.
-        packets: in the order of the file; decoding may begin at the first one.
-        keys: numbers of those that are said to be key frames, growing.
-
-    Returns:
-        Its number.
+    Not every packet that is said to be a key frame, as ``keys`` are, is one: H.264 with intra refresh says so where the
+    picture begins to become whole, and AVI's of H.263 of every packet. Those are believed that make a whole picture
+    alone.
     """
     tried = [key for key in keys[-_MOST_TRIED:] if key]
     return next((key for key in reversed(tried) if _is_whole(av, stream, packets[key])), 0)

@@ -55,10 +55,8 @@ class PoseStream(Iterator[Poses]):
     """The poses of a stream: an iterator of ``Poses`` with ``index`` and ``timestamp``, without images.
 
     The source is closed when the iteration ends, fails or is interrupted, at the end of a ``with`` block, by ``close``,
-    and when nobody holds the stream any more.
-
-    Attributes:
-        info: what the source says about itself: ``live``, ``frames``, ``duration`` and ``fps``, where they are known.
+    and when nobody holds the stream any more. ``info`` is what the source says about itself: ``live``, ``frames``,
+    ``duration`` and ``fps``, where they are known.
     """
 
     def __init__(self, source: Source, plan: _Plan) -> None:

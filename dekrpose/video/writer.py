@@ -49,8 +49,7 @@ def open_writer(path: Path, size: tuple[int, int], info: StreamInfo, sound: tupl
 def check_film(path: Path, frames: int) -> None:
     """Open a finished film again and count its frames: not every failed write is said.
 
-    Raises:
-        FilmError: it cannot be opened, or has another number of frames.
+    FilmError if it cannot be opened, or has another number of frames.
     """
     av = find_pyav()
     try:

@@ -120,15 +120,10 @@ def _angles(rng: np.random.Generator, times: Floats, cycle: Floats, motion: Moti
 
 
 def posed(angles: Floats, limbs: Floats, lean: Floats, gaze: Floats) -> Floats:
-    """Where joints put keypoints.
+    """(T, 17, 3) where joints put keypoints: forward, to the left, up, from the middle of the hips, in body heights.
 
-    Args:
-        angles: (T, 2 sides, joints), left first, radians; see ``JOINTS``.
-        limbs: (8,) as ``PROPORTIONS``.
-        lean, gaze: (T,) of the torso forward, of the face to the left; radians.
-
-    Returns:
-        (T, 17, 3) forward, to the left, up, from the middle of the hips, in shares of the body's height.
+    Angles (T, 2 sides, joints), left first, are radians, see ``JOINTS``; limbs (8,) as ``PROPORTIONS``; lean and gaze
+    (T,) radians of the torso forward, of the face to the left.
     """
     upper, fore, thigh, shank, shoulder, hip, torso, neck = limbs
     points = np.zeros((len(angles), 17, 3))

@@ -104,15 +104,8 @@ def camera_path(
 ) -> tuple[Floats, bool]:
     """One affine map for the clip with a small smooth drift on it, and whether the frames are mirrored.
 
-    Args:
-        rng: decides the path.
-        shape: how far it goes.
-        times: (T,) seconds.
-        center: (2,) what comes near the middle of the first frame, source pixels.
-        side: of the region that fills a frame at scale 1, source pixels.
-
-    Returns:
-        (T, 2, 3) source pixels to frame pixels, the mirror inside.
+    ``center`` (2,) comes near the middle of the first frame, ``side`` is that of the region that fills a frame at scale
+    1, both source pixels. The maps (T, 2, 3) lead from source pixels to frame pixels, the mirror inside.
     """
     side = side * float(np.exp(rng.uniform(*np.log(shape.scale))))
     angle = np.deg2rad(rng.uniform(-shape.rotation, shape.rotation))

@@ -20,10 +20,7 @@ _GAP = (2, 5)  # good frames between bursts
 def corrupt(clip: Clip, kind: str, rng: np.random.Generator) -> tuple[Clip, NDArray[np.bool_]]:
     """Spoil a clip's pictures in bursts of 1 to 5 frames with good ones between; its people stay what they are.
 
-    The kind is "clean" or one of ``CORRUPTIONS``; also says (T,) which frames were spoilt.
-
-    Raises:
-        ValueError: there is no such kind.
+    The kind is "clean" or one of ``CORRUPTIONS``, else ValueError; also says (T,) which frames were spoilt.
     """
     spoilt = np.zeros(len(clip), bool)
     if kind == "clean":

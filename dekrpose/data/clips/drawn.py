@@ -28,12 +28,9 @@ _NOISE = 4.0  # of the camera's sensor
 
 
 class DrawnClips:
-    """Draws clips of one split; those of the other have other motions, clothes and backgrounds.
+    """``count`` different drawn clips of one split; those of the other have other motions, clothes and backgrounds.
 
-    Args:
-        split: "train" or "test".
-        count: how many different clips there are.
-        people: fewest and most in a clip.
+    ``people``: fewest and most in a clip.
     """
 
     def __init__(self, split: Split, count: int, people: tuple[int, int] = (1, 3)) -> None:

@@ -17,13 +17,9 @@ _GREY = (124, 116, 104)
 
 
 class PhotoClips:
-    """Clips that a camera would film of photos.
+    """Clips that a camera would film of photos of people with COCO's 17 keypoints; photos of nobody are left out.
 
-    Args:
-        dataset: photos and people with COCO's 17 keypoints; photos of nobody are left out.
-
-    Raises:
-        DekrPoseError: there are no people with these keypoints.
+    DekrPoseError if there are no such people.
     """
 
     def __init__(self, dataset: KeypointDataset) -> None:

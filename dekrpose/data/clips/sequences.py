@@ -36,7 +36,6 @@ class VideoSequence:
     """One annotated video.
 
     Attributes:
-        name: of the video within its data set.
         files: its frames in order.
         keypoints: (F, P, 17, 3) float32 x, y, visibility, image pixels from 0; one person keeps its place.
         labelled: (F,) whether a frame's people are annotated.
@@ -57,16 +56,10 @@ class VideoSequence:
 
 
 def read_sequences(kind: str, folder: str | Path, split: Split) -> list[VideoSequence]:
-    """The annotated videos of a data set that belong to a split.
+    """The annotated videos of an unpacked data set that belong to a split; PoseTrack's validation part counts as test.
 
-    Args:
-        kind: "posetrack" (2018 and 21), "jhmdb" or "penn".
-        folder: where it was unpacked.
-        split: "train" or "test"; PoseTrack's published validation part counts as test.
-
-    Raises:
-        DekrPoseError: the folder does not hold such a data set, or a file of it is broken.
-        ValueError: there is no such kind.
+    The kind is "posetrack" (2018 and 21), "jhmdb" or "penn", else ValueError. DekrPoseError if the folder does not hold
+    such a data set, or a file of it is broken.
     """
     if kind not in FORMATS:
         raise ValueError(f"a video data set is one of {', '.join(FORMATS)}, got {kind!r}")

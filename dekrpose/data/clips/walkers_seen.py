@@ -46,11 +46,10 @@ class Detector:
 class MadeClip:
     """F frames with P people.
 
-    Args:
+    Attributes:
         detections: what the detector found, with index and timestamp, best first.
         keypoints: (F, P, 17, 2) the truth, image pixels.
-        visible: (F, P) who can be detected: in the image and not hidden behind somebody.
-        hidden: (F, P) who is in the image but hidden behind somebody.
+        visible, hidden: (F, P) who is in the image, and can be detected or is hidden behind somebody.
     """
 
     detections: tuple[Poses, ...]
@@ -88,12 +87,8 @@ def make_clip(
 
     People walk from side to side, each time at another depth; with ``stops`` they also stand still on the way, that
     many times a second on average, and come out from behind others when no motion foretells it. With ``see_through``
-    nobody is hidden.
-
-    Paths are drawn anew until that holds, from the same seed, so the same arguments give the same clip.
-
-    Raises:
-        ValueError: no such paths were found, because the clip is too short or has too few people.
+    nobody is hidden. Paths are drawn anew until that holds, from the same seed, so the same arguments give the same
+    clip. ValueError if no such paths were found, because the clip is too short or has too few people.
     """
     random = np.random.default_rng([seed, people, frames])
     for _ in range(50):

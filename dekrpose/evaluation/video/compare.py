@@ -82,16 +82,8 @@ def compare(
 ) -> dict[tuple[str, str, int], Cell]:
     """Run a model over clips, every method on the same frames.
 
-    Args:
-        estimator: with a memory, or without: then only the two methods without one are run.
-        source: where clips come from.
-        shape: how they are cut.
-        seeds: each draws clips of its own.
-        clips: of each seed, under each condition.
-        conditions: "clean" and kinds of corruption.
-        controls: run the two negative controls, too.
-        input_size: short side of the network's input; None is the model's own.
-        progress: show a bar.
+    Without a memory only the two methods that need none are run. Each seed draws ``clips`` of its own, which are seen
+    under each condition: "clean" and kinds of corruption. ``controls`` runs the two negative controls, too.
     """
     cells: dict[tuple[str, str, int], list[ClipMeasures]] = {}
     jobs = [(seed, number, condition) for seed in seeds for number in range(clips) for condition in conditions]
@@ -123,11 +115,7 @@ def run_model(
 ) -> list[Prediction]:
     """Everybody in every frame, whatever their score, in frame pixels; no scoring net.
 
-    Args:
-        estimator: the model; with a memory unless ``memory`` is "none".
-        clip: frames in the order in which they are seen.
-        memory: see ``Memory``.
-        input_size: short side of the network's input; None is the model's own.
+    The model needs a memory unless ``memory`` is "none"; it sees the frames in the clip's order.
     """
     channels = len(estimator.config.skeleton)
     if memory == "none":
@@ -203,10 +191,6 @@ class Bootstrap:
 
     Clips are drawn again with replacement within each seed, the same ones for all methods and conditions; a difference
     is the mean over seeds and the conditions that are asked for.
-
-    Args:
-        results: see ``compare``.
-        draws: how often.
     """
 
     def __init__(self, results: Results, draws: int = DRAWS) -> None:

@@ -68,10 +68,9 @@ def local_nms_scores(shown: Sequence[Prediction]) -> Floats:
 
 
 def match(clip: Clip, shown: Sequence[Prediction]) -> tuple[Floats, Floats]:
-    """Who is who: in every frame the assignment of poses to people of the highest total OKS.
+    """(T, P, 17, 2) the pose of each person, NaN where it has none; and the OKS of everybody in a labelled frame.
 
-    Returns:
-        (T, P, 17, 2) the pose of each person, NaN where it has none; and the OKS of everybody in a labelled frame.
+    In every frame poses are assigned to people for the highest total OKS.
     """
     matched = np.full((*clip.keypoints.shape[:3], 2), np.nan)
     similarities: list[float] = []
@@ -90,13 +89,9 @@ def match(clip: Clip, shown: Sequence[Prediction]) -> tuple[Floats, Floats]:
 def acceleration_errors(found: Floats, truth: Floats, sizes: Floats) -> Floats:
     """How far the second difference of found keypoints is from that of the truth, in sizes of the person.
 
-    Args:
-        found, truth: (T, P, K, 2) pixels, NaN where there is none.
-        sizes: (T, P) square roots of areas, pixels.
-
-    Returns:
-        (T, P) means over keypoints of |d2 found - d2 truth| / size around each frame; NaN where a person was not
-        found in three consecutive frames, and at both ends.
+    Found and true keypoints are (T, P, K, 2) pixels, NaN where there is none, sizes (T, P) square roots of areas,
+    pixels. (T, P) means over keypoints of |d2 found - d2 truth| / size around each frame; NaN where a person was not
+    found in three consecutive frames, and at both ends.
     """
     error = found - truth
     values = np.full(error.shape[:2], np.nan)
@@ -112,12 +107,8 @@ def acceleration_errors(found: Floats, truth: Floats, sizes: Floats) -> Floats:
 def motion_products(found: Floats, truth: Floats, sizes: Floats) -> Floats:
     """Sums from which ``lag`` makes the correlation of found with true motion, so that clips can be added up.
 
-    Args:
-        found, truth, sizes: as in ``acceleration_errors``.
-
-    Returns:
-        (9, 3) for each of ``LAGS``: sum of products of found velocity at t + lag with true velocity at t, and of both
-        squares.
+    (9, 3) for each of ``LAGS``: sum of products of found velocity at t + lag with true velocity at t, and of both
+    squares; takes what ``acceleration_errors`` does.
     """
     scale = sizes[1:, :, None, None]
     moved, moves = np.diff(found, axis=0) / scale, np.diff(truth, axis=0) / scale

@@ -89,11 +89,7 @@ def _in_regions(points: NDArray[np.floating], ignored: NDArray[np.bool_]) -> NDA
 
 
 class AveragePrecision:
-    """AP of a set of clips, for many weightings of them.
-
-    Args:
-        clips: detections of each.
-    """
+    """AP of a set of clips, for many weightings of them."""
 
     def __init__(self, clips: Sequence[Detections]) -> None:
         self.people = np.array([clip.people for clip in clips], np.float64)
@@ -104,11 +100,7 @@ class AveragePrecision:
         self._wrong = ~self._right & ~np.concatenate([clip.left_out for clip in clips])[order][:, None]
 
     def __call__(self, weights: Floats | None = None) -> float:
-        """AP in [0, 1]; NaN where there is nobody to find.
-
-        Args:
-            weights: (clips,) how often each counts; None is once.
-        """
+        """AP in [0, 1], (clips,) weights saying how often each counts, None once; NaN where there is nobody to find."""
         counts = np.ones(len(self.people)) if weights is None else weights
         total = float(counts @ self.people)
         if total == 0:
