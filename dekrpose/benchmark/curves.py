@@ -23,6 +23,7 @@ _BATCHES = (1, 2, 4, 8)
 _SHARES = (0.5, 1.0, 1.5, 2.0, 3.0)
 _UNITS = {"pixels": "megapixel", "batch": "photo"}
 _UNIT_SIZES = {"pixels": 1e6, "batch": 1}
+_CHANGED = {"pixels": "input_size", "batch": "batch"}
 _COLORS = {WHOLE: "#1f2933", NETWORK: "#0b72c4", "decode": "#d9730d", "draw": "#2f9e6e"}
 _AXES = {"pixels": "megapixels of the network's input", "people": "people in the photo", "batch": "photos in a batch"}
 
@@ -83,12 +84,12 @@ class Curve:
 
     def svg(self) -> str:
         """Medians of the whole, the network, decoding and drawing; a band from the fastest to the slowest whole."""
-        unit = 1e6 if self.kind == "pixels" else 1
+        unit = _UNIT_SIZES.get(self.kind, 1)
         points = sorted(self.points, key=lambda point: point.amount)
-        lines = []
-        for stage, color in _COLORS.items():
-            medians = [(p.amount / unit, p.stages[stage].median_ms) for p in points if stage in p.stages]
-            lines.append(Line(stage, medians, color))
+        lines = [
+            Line(stage, [(p.amount / unit, p.stages[stage].median_ms) for p in points if stage in p.stages], color)
+            for stage, color in _COLORS.items()
+        ]
         band = [(p.amount / unit, p.stages[WHOLE].fastest_ms, p.stages[WHOLE].slowest_ms) for p in points]
         title = f"{self.setting.label()}: median milliseconds"
         return svg([line_chart(title, _AXES[self.kind], lines, band=band)])
@@ -103,10 +104,8 @@ class Curve:
 
 def default_values(kind: str, own_input_size: int) -> tuple[int, ...]:
     """Where a curve is measured unless the user says."""
-    if kind == "people":
-        return _PEOPLE
-    if kind == "batch":
-        return _BATCHES
+    if kind != "pixels":
+        return _PEOPLE if kind == "people" else _BATCHES
     sides = (max(1, round(share * own_input_size / SIZE_MULTIPLE)) * SIZE_MULTIPLE for share in _SHARES)
     return tuple(dict.fromkeys(sides))
 
@@ -138,11 +137,8 @@ def measure_curve(
     jobs: dict[str, Callable[[], Times]] = {}
     amounts = {}
     for value in values:
-        changed = replace(
-            setting,
-            input_size=value if kind == "pixels" else setting.input_size,
-            batch=value if kind == "batch" else setting.batch,
-        )
+        changes: dict[str, Any] = {_CHANGED[kind]: value} if kind in _CHANGED else {}
+        changed = replace(setting, **changes)
         shared = copy(estimator)  # the weights are the same, the planted people are not
         run, size = photo_job(shared, changed, data, value if kind == "people" else people)
         jobs[str(value)] = run

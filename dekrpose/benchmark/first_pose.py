@@ -133,20 +133,16 @@ def first_pose(
         "path": sys.path,
     }  # fmt: skip
     answers: dict[str, list[dict[str, Any]]] = {"cold": [], "warm": []}
-    _answer({**asked, "model": "tiny"} if cold else asked, os.environ)
+    in_fresh_process(_PROBE, {**asked, "model": "tiny"} if cold else asked)
     for _ in range(runs):
-        if cold:
-            with tempfile.TemporaryDirectory(prefix="dekrpose-cold-") as folder:
-                answers["cold"].append(_answer(asked, with_cache(folder)))
-                answers["warm"].append(_answer(asked, with_cache(folder)))
-        else:
-            answers["warm"].append(_answer(asked, os.environ))
+        with tempfile.TemporaryDirectory(prefix="dekrpose-cold-") as folder:
+            for kind in ("cold", "warm") if cold else ("warm",):
+                answers[kind].append(in_fresh_process(_PROBE, asked, with_cache(folder) if cold else None))
     import torch
 
-    warm, device, threads = _phases(answers["warm"]), answers["warm"][0]["device"], answers["warm"][0]["threads"]
+    where = (answers["warm"][0]["device"], answers["warm"][0]["threads"], torch.__version__, platform.machine())
     colds = _phases(answers["cold"]) if cold else None
-    where = (device, threads, torch.__version__, platform.machine())
-    return Startup(model, photo, runs, warm, colds, *where, note=_note(model))
+    return Startup(model, photo, runs, _phases(answers["warm"]), colds, *where, note=_note(model))
 
 
 def with_cache(folder: str | Path) -> dict[str, str]:
@@ -162,13 +158,9 @@ def in_fresh_process(
     The script finds ``asked`` as JSON in its first argument and prints a JSON object last, with "error" in it when
     something failed. An environment of None is this process's. DekrPoseError if it fails, or dies without an answer.
     """
-    process = subprocess.run(
-        [sys.executable, "-c", script, json.dumps(asked)],
-        env=None if environment is None else dict(environment),
-        stdout=subprocess.PIPE,  # stderr stays the terminal's: progress bars of downloads
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-c", script, json.dumps(asked)]
+    # stderr stays the terminal's: progress bars of downloads
+    process = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     lines = process.stdout.splitlines()
     if process.returncode or not lines:
         raise DekrPoseError(
@@ -179,11 +171,6 @@ def in_fresh_process(
     if "error" in answer:
         raise DekrPoseError(answer["error"])
     return answer
-
-
-def _answer(asked: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    """What one fresh process reports."""
-    return in_fresh_process(_PROBE, asked, environment)
 
 
 def _phases(answers: Sequence[Mapping[str, Any]]) -> dict[str, Timing]:

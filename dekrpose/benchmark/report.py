@@ -117,25 +117,13 @@ def ratios(first: Measured, second: Measured) -> dict[str, float]:
 
 def comparison(first: Measured, second: Measured) -> str:
     """Both settings side by side, with the ratio of medians."""
-    found = ratios(first, second)
-    names = [name for name in first.stages if name in found]
-    rows = [
-        [
-            _indented(name, first.stages),
-            number(first.stages[name].median_ms),
-            number(second.stages[name].median_ms),
-            f"{found[name]:.2f}",
-        ]
-        for name in names
-    ]
-    return "\n".join(
-        [
-            f"A: {first.setting.label()}",
-            f"B: {second.setting.label()}",
-            table(["median ms", "A", "B", "B / A"], rows, rules=(len(rows) - 1,)),
-            f"ratio of medians: B takes {found[WHOLE]:.2f} times as long as A",
-        ]
-    )
+    rows = []
+    for name, ratio in ratios(first, second).items():
+        medians = [number(each.stages[name].median_ms) for each in (first, second)]
+        rows.append([_indented(name, first.stages), *medians, f"{ratio:.2f}"])
+    head = f"A: {first.setting.label()}\nB: {second.setting.label()}"
+    last = f"ratio of medians: B takes {rows[-1][-1]} times as long as A"
+    return "\n".join([head, table(["median ms", "A", "B", "B / A"], rows, rules=(len(rows) - 1,)), last])
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], rules: Sequence[int] = ()) -> str:
@@ -160,11 +148,8 @@ def plural(count: int, noun: str) -> str:
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = (
-        cell.rjust(width) if index else cell.ljust(width)
-        for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    )
-    return "  ".join([first, *others]).rstrip()
+    first, *others = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+    return "  ".join([cells[0].ljust(len(first)), *others]).rstrip()
 
 
 def _indented(stage: str, stages: Mapping[str, Timing]) -> str:

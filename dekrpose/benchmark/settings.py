@@ -79,18 +79,14 @@ def compared(setting: Setting, words: Sequence[str]) -> Setting:
     """
     changes: dict[str, Any] = {"backend": LOOP, "dtype": "auto"} if LOOP in words else {}
     keys = ("device", "dtype", "backend", "input-size", "batch", "flip")
-    for key, value in read_changes([word for word in words if word != LOOP], keys, [LOOP]).items():
-        if key in ("input-size", "batch"):
-            changes[key.replace("-", "_")] = whole_number(key, value)
-        else:
-            changes[key] = _switch(value) if key == "flip" else value
+    changes |= read_changes([word for word in words if word != LOOP], keys, [LOOP])
+    for key in {"input-size", "batch"} & changes.keys():
+        changes[key.replace("-", "_")] = whole_number(key, changes.pop(key))
+    if changes.get("flip", "no") not in ("yes", "no"):
+        raise ValueError(f"flip must be yes or no, got {changes['flip']!r}")
+    if "flip" in changes:
+        changes["flip"] = changes["flip"] == "yes"
     return replace(setting, **changes)
-
-
-def _switch(value: str) -> bool:
-    if value not in ("yes", "no"):
-        raise ValueError(f"flip must be yes or no, got {value!r}")
-    return value == "yes"
 
 
 def load(setting: Setting) -> PoseEstimator:

@@ -47,8 +47,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure and print the table and the verdict; 0 when done."""
     from dekrpose.estimator import PoseEstimator
     from dekrpose.evaluation.video.compare import Bootstrap, compare, has_memory
-    from dekrpose.evaluation.video.page import comparison_page
-    from dekrpose.evaluation.video.report import controls, criterion, numbers, table, verdict
+    from dekrpose.evaluation.video.report import comparison_page, controls, criterion, numbers, table, verdict
 
     for name in ("clips", "frames"):
         if getattr(options, name) < 1:

@@ -38,7 +38,8 @@ def check_folder(
 
     ``check`` is what to call it in the report, ``variable`` the environment variable that moves it elsewhere.
     """
-    place = _nearest(folder)
+    whole = folder.absolute()
+    place = next(path for path in (whole, *whole.parents) if os.path.exists(path))  # noqa: PTH110 - Path may raise
     try:
         with tempfile.TemporaryFile(dir=place):
             pass
@@ -53,31 +54,12 @@ def check_folder(
     return [Finding(check, "ok", f"{folder}, {free / 1e9:,.0f} GB free")]
 
 
-def _nearest(folder: Path) -> Path:
-    """The folder itself, or the deepest one above it that exists."""
-    return next(place for place in (folder.absolute(), *folder.absolute().parents) if _exists(place))
-
-
-def _exists(place: Path) -> bool:
-    try:
-        return place.exists()
-    except PermissionError:  # of a folder above it, which comes next
-        return False
-
-
 def _make_writable(place: Path, error: OSError, variable: str) -> str:
     if isinstance(error, PermissionError) and not WINDOWS and place.stat().st_uid == os.getuid():
         return f"chmod -R u+rwX {quote(str(place))}"
-    parent = Path("~").expanduser() if _home_is_writable() else Path(tempfile.gettempdir())
-    return export(variable, str(parent / ("huggingface" if variable.startswith("H") else "dekrpose-cache")))
-
-
-def _home_is_writable() -> bool:
-    try:
-        with tempfile.TemporaryFile(dir=Path.home()):
-            return True
-    except (OSError, RuntimeError):
-        return False
+    home = os.path.expanduser("~")  # noqa: PTH111 - without one, Path raises
+    parent = home if os.access(home, os.W_OK) else tempfile.gettempdir()
+    return export(variable, str(Path(parent, "huggingface" if variable.startswith("H") else "dekrpose-cache")))
 
 
 def check_bundled(weights: Path, repair: str) -> list[Finding]:
@@ -123,8 +105,5 @@ def check_hub_downloads(folder: Path) -> list[Finding]:
     if not sizes:
         return []
     message = f"{folder} holds downloads that broke off over a day ago: {len(sizes)}, {sum(sizes) / 1e6:,.1f} MB"
-    place = quote(str(folder))
-    repair = f"find {place} -name '*.incomplete' -mmin +1440 -delete"
-    if WINDOWS:
-        repair = f'del /s /q "{folder}\\*.incomplete"'
-    return [Finding("hub cache", "warning", message, repair)]
+    repair = f"find {quote(str(folder))} -name '*.incomplete' -mmin +1440 -delete"
+    return [Finding("hub cache", "warning", message, f'del /s /q "{folder}\\*.incomplete"' if WINDOWS else repair)]

@@ -70,7 +70,7 @@ def entry(folder: Path, name: str) -> Entry | None:
 
 def entries(folder: Path) -> list[Entry]:
     """Everything in the cache, by name."""
-    found = (entry(folder, path.name.removesuffix(_WEIGHTS)) for path in sorted(folder.glob(f"[!.]*{_WEIGHTS}")))
+    found = (entry(folder, path.stem) for path in sorted(folder.glob(f"[!.]*{_WEIGHTS}")))
     return [item for item in found if item is not None]
 
 
@@ -100,13 +100,9 @@ def keep(folder: Path, name: str, written: Path, download: dict[str, Any]) -> Pa
 
     path = folder / f"{name}{_WEIGHTS}"
     note = {
-        "name": name,
-        "download": download,
-        "sha256": file_sha256(written),
-        "bytes": written.stat().st_size,
-        "conversion": CONVERSION,
-        "dekrpose": __version__,
-    }
+        "name": name, "download": download, "sha256": file_sha256(written), "bytes": written.stat().st_size,
+        "conversion": CONVERSION, "dekrpose": __version__,
+    }  # fmt: skip
     _note(path).unlink(missing_ok=True)
     written.replace(path)
     partial = _note(path).with_suffix(f"{_NOTE}{_PARTIAL}")
@@ -133,11 +129,8 @@ def _note(weights: Path) -> Path:
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def explain_disk_error(error: OSError, folder: Path, needed: int | None = None) -> DekrPoseError | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dekrpose.results import Poses
 from dekrpose.tracking.tracker import finite_seconds
-from dekrpose.tracking.tracks import Array, keypoint_weights, person_areas
+from dekrpose.tracking.tracks import Array, Rows, keypoint_weights, person_areas
 
 _FORMAT = "dekrpose.smoother"
 _FORMAT_VERSION = 1
@@ -57,7 +57,7 @@ class SmootherSettings:
 
 
 @dataclass(frozen=True)
-class _People:
+class _People(Rows):
     """T filters, one row each: smoothed keypoints (T, K, 2), speeds in sizes per second, trust (T, K) in [0, 1]."""
 
     ids: NDArray[np.int64]
@@ -67,12 +67,6 @@ class _People:
     limb_velocity: Array
     body_velocity: Array
     trust: Array
-
-    def __getitem__(self, which: NDArray[Any] | slice) -> _People:
-        return _People(**{field.name: getattr(self, field.name)[which] for field in fields(self)})
-
-    def join(self, other: _People) -> _People:
-        return _People(**{name: np.concatenate([value, getattr(other, name)]) for name, value in vars(self).items()})
 
     @classmethod
     def start(cls, ids: NDArray[np.int64], keypoints: Array, weights: Array, sizes: Array, time: float) -> _People:
@@ -144,14 +138,9 @@ class Smoother:
 
     def to_dict(self) -> dict[str, Any]:
         """The whole state in plain JSON types; ``from_dict`` goes on from there."""
-        people = None if self._people is None else {name: value.tolist() for name, value in vars(self._people).items()}
-        return {
-            "format": _FORMAT,
-            "version": _FORMAT_VERSION,
-            "settings": asdict(self.settings),
-            "timestamp": self._timestamp,
-            "people": people,
-        }
+        people = None if self._people is None else self._people.to_dict()
+        values = {"settings": asdict(self.settings), "timestamp": self._timestamp, "people": people}
+        return {"format": _FORMAT, "version": _FORMAT_VERSION, **values}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Smoother:

@@ -163,9 +163,9 @@ class Tracker:
         """The tracks after this frame, and each person's identity."""
         settings = self.settings
         seen = np.flatnonzero(assigned >= 0)
-        followed = follow(tracks[assigned[seen]], _rows(people, seen), time, settings.motion)
+        followed = follow(tracks[assigned[seen]], people[seen], time, settings.motion)
         new = self._newcomers(people, assigned, time)
-        now = followed.join(Tracks.start(_rows(people, new), time))
+        now = followed.join(Tracks.start(people[new], time))
         missing = tracks[(tracks.ids >= 0) & ~np.isin(tracks.ids, now.ids)]
         owners = np.concatenate([seen, new])
         sure = people.scores[owners] >= settings.confident * self._typical
@@ -198,8 +198,8 @@ class Tracker:
             return loose
         order = np.concatenate([np.flatnonzero(assigned >= 0), loose])
         sigmas = np.asarray(self._skeleton.sigmas, np.float64)
-        others = Tracks.start(_rows(people, order), time)
-        alike, _ = similarities(_rows(people, loose), others, time, sigmas, self.settings.motion)
+        others = Tracks.start(people[order], time)
+        alike, _ = similarities(people[loose], others, time, sigmas, self.settings.motion)
         doubles = alike >= self.settings.duplicate_similarity
         first = len(order) - len(loose)
         # Poses come best first: only those before a person can make it a double.
@@ -248,10 +248,6 @@ def _match(rank: Array, rows: NDArray[np.intp], columns: NDArray[np.intp], assig
     for row, column in zip(*linear_sum_assignment(part, maximize=True), strict=True):
         if part[row, column] > 0:
             assigned[rows[row]] = columns[column]
-
-
-def _rows(people: People, which: NDArray[np.intp]) -> People:
-    return People(**{name: values[which] for name, values in vars(people).items()})
 
 
 def finite_seconds(timestamp: float | None, work: str) -> float:

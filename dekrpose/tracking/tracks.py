@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,24 @@ _FIRST_SPEED = 2.0  # sizes per second at which somebody may move who was seen o
 _SHORTEST_BONE = 0.02  # of the person's size: shorter ones are noise
 
 
+class Rows:
+    """A dataclass of arrays with one row for each person."""
+
+    def __getitem__(self, which: NDArray[Any] | slice) -> Self:
+        """Those that indices, a mask or a slice select."""
+        return type(self)(**{name: values[which] for name, values in vars(self).items()})
+
+    def join(self, other: Self) -> Self:
+        """These rows, then the others."""
+        return type(self)(**{name: np.concatenate([own, getattr(other, name)]) for name, own in vars(self).items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Lists for JSON."""
+        return {name: values.tolist() for name, values in vars(self).items()}
+
+
 @dataclass(frozen=True)
-class People:
+class People(Rows):
     """The N people of one frame, as the tracker compares them.
 
     Args:
@@ -42,7 +58,7 @@ class People:
 
 
 @dataclass(frozen=True)
-class Tracks:
+class Tracks(Rows):
     """T people who were seen before, one row each, as they were when last seen.
 
     Args:
@@ -71,14 +87,6 @@ class Tracks:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, which: NDArray[Any]) -> Tracks:
-        """The tracks that indices or a mask select."""
-        return Tracks(**{field.name: getattr(self, field.name)[which] for field in fields(self)})
-
-    def join(self, other: Tracks) -> Tracks:
-        """These tracks, then the others."""
-        return Tracks(**{name: np.concatenate([value, getattr(other, name)]) for name, value in vars(self).items()})
-
     def as_people(self) -> People:
         """What has been seen of them, as if of one frame; all scores are 1."""
         return People(
@@ -89,10 +97,6 @@ class Tracks:
             bones=self.bones,
             bone_weights=np.minimum(self.bone_count, 1.0),
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Lists for JSON."""
-        return {field.name: getattr(self, field.name).tolist() for field in fields(self)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], skeleton: Skeleton) -> Tracks:

@@ -121,7 +121,9 @@ def report(problems: Sequence[Problem]) -> str:
     """The problems as text to read, errors first."""
     if not problems:
         return "No problems found."
-    blocks = [_counted(problems)]
+    counts = Counter(problem.severity for problem in problems)
+    parts = [f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items()]
+    blocks = [f"Kinds of problems: {', '.join(parts)}."]
     for problem in problems:
         lines = [f"{problem.severity:9}{problem.kind}, {problem.count:,} {'time' if problem.count == 1 else 'times'}"]
         lines.append(f"    {problem.message} {problem.advice}")
@@ -137,10 +139,3 @@ def to_json(problems: Sequence[Problem]) -> str:
     counts = Counter(problem.severity for problem in problems)
     summary = {"errors": counts["error"], "warnings": counts["warning"], "hints": counts["hint"]}
     return json.dumps({**summary, "problems": [asdict(problem) for problem in problems]}, indent=2)
-
-
-def _counted(problems: Sequence[Problem]) -> str:
-    """Such as "Kinds of problems: 1 error, 2 warnings."."""
-    counts = Counter(problem.severity for problem in problems)
-    parts = [f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items()]
-    return f"Kinds of problems: {', '.join(parts)}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 from typing import Any
@@ -16,10 +16,12 @@ from dekrpose.video.frames import Frame, Source, broken, location
 from dekrpose.video.header import Header
 from dekrpose.video.in_order import InOrder, clock_of, without_doubles
 from dekrpose.video.places import Place, Places
-from dekrpose.video.starts import MOST_HELD, last_start
 
 TIMEOUT = 10.0
 """Seconds that an address may stay silent."""
+MOST_HELD = 32 * 1024 * 1024
+"""Bytes of packets that wait until it is known from which of them on they are decoded."""
+_MOST_TRIED = 100  # key frames, from the last one back; where so many are none, the others are none either
 _UNREADABLE_LIMIT = 100  # errors of the container in a row after which it is given up
 _OPENING = 64  # packets that show whether a file says when its pictures are shown
 
@@ -127,7 +129,7 @@ class _Reader:
 
     def _skip(self, held: list[Any], keys: list[int]) -> list[Any]:
         """Of packets, those that are decoded."""
-        begin = last_start(self._av, self._stream, held, keys)
+        begin = _last_start(self._av, self._stream, held, keys)
         if begin:
             self._places.skip([packet for packet in held[:begin] if packet.size and not packet.is_discard], held[begin])
         return held[begin:]
@@ -180,6 +182,33 @@ class _Reader:
         places = self._places
         is_whole = isinstance(places, Places) and places.expected == self.header.promised
         return self.header.last_tick if is_whole else None
+
+
+def _last_start(av: Any, stream: Any, packets: Sequence[Any], keys: Sequence[int]) -> int:
+    """The number of the last packet, in the file's order, at which decoding may begin; 0 always is one.
+
+    Not every packet that is said to be a key frame, as ``keys`` are, is one: H.264 with intra refresh says so where the
+    picture begins to become whole, and AVI's of H.263 of every packet. Those are believed that make a whole picture
+    alone.
+    """
+    tried = [key for key in keys[-_MOST_TRIED:] if key]
+    return next((key for key in reversed(tried) if _is_whole(av, stream, packets[key])), 0)
+
+
+def _is_whole(av: Any, stream: Any, packet: Any) -> bool:
+    """Whether a decoder that has seen nothing else makes a key frame out of a packet."""
+    described = stream.codec_context
+    decoder = av.CodecContext.create(described.name, "r")
+    decoder.extradata = described.extradata
+    decoder.codec_tag = described.codec_tag
+    decoder.width, decoder.height = described.width, described.height
+    if described.pix_fmt is not None:
+        decoder.pix_fmt = described.pix_fmt
+    try:
+        pictures = [*decoder.decode(packet), *decoder.decode(None)]
+    except (av.error.FFmpegError, OSError, ValueError):
+        return False
+    return bool(pictures) and all(picture.key_frame and not picture.is_corrupt for picture in pictures)
 
 
 def _raises(error: Exception) -> Iterator[Any]:

@@ -1,12 +1,15 @@
-"""What a comparison found: the table, the verdict in words, numbers for JSON."""
+"""What a comparison found: the table, the verdict in words, numbers for JSON, one HTML page with charts."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import Any
 
+from dekrpose.evaluation.charts import series_chart
+from dekrpose.evaluation.page_frame import html_page, html_table, section
 from dekrpose.evaluation.video.compare import (
     METHODS,
     ONE_EURO,
@@ -20,6 +23,9 @@ from dekrpose.evaluation.video.compare import (
     summary,
 )
 
+CLIPS = 3
+"""Of each condition, how many are plotted."""
+_STYLES = {PER_FRAME: "two", TEMPORAL: "one"}  # smoothing changes no score
 _COLUMNS = ("local NMS score", "OKS", "AP", "acceleration error", "lag")
 _DIGITS = (1, 1, 1, 2, 2)
 _ERROR_ON_CLEAN = "the acceleration error on clean clips is not significantly higher"
@@ -126,3 +132,23 @@ def _number(value: float, digits: int) -> str:
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def comparison_page(results: Results, findings: Sequence[Finding], *, model: str, data: str, command: str) -> str:
+    """The page as text; without findings it has no verdict. Model, data and command are as in ``evaluation_page``."""
+    head, _, *rows = (line.strip("| ").split(" | ") for line in table(results).splitlines())
+    sections = [html_table(head, rows, "numbers")]
+    sections += [section("Verdict", f"<pre>{escape(verdict(findings))}</pre>")] if findings else []
+    charts = f'<div class="two">{"".join(_charts(results))}</div>'
+    return html_page(model, data, command, [*sections, section("Local NMS score, frame by frame", charts)])
+
+
+def _charts(results: Results) -> list[str]:
+    seed = min(key[2] for key in results)
+    methods = [method for method in methods_of(results) if method in _STYLES]
+    charts = []
+    for condition in conditions_of(results):
+        for number in range(min(CLIPS, len(results[condition, PER_FRAME, seed].clips))):
+            series = {method: results[condition, method, seed].clips[number].series for method in methods}
+            charts.append(f"<figure>{series_chart(series, f'clip {number + 1}, {condition}', _STYLES)}</figure>")
+    return charts

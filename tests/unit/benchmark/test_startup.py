@@ -28,10 +28,13 @@ class Processes:
     def __init__(self) -> None:
         self.seen: list[tuple[str, Path | None, list[str]]] = []
 
-    def __call__(self, asked: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-        cache = Path(environment["DEKRPOSE_CACHE"]) if "DEKRPOSE_CACHE" in environment else None
+    def __call__(
+        self, script: str, asked: Mapping[str, Any], environment: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        cache = None if environment is None else Path(environment["DEKRPOSE_CACHE"])
         self.seen.append((asked["model"], cache, [] if cache is None else [item.name for item in cache.iterdir()]))
         if cache is not None:
+            assert environment is not None
             assert Path(environment["HF_HUB_CACHE"]).parent == cache
             (cache / "converted.safetensors").touch()
         slow = 10.0 * len(self.seen)
@@ -44,7 +47,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> Processes:
     monkeypatch.delenv("DEKRPOSE_CACHE", raising=False)
     monkeypatch.delenv("DEKRPOSE_MIRROR", raising=False)
     stand_in = Processes()
-    monkeypatch.setattr(startup, "_answer", stand_in)
+    monkeypatch.setattr(startup, "in_fresh_process", stand_in)
     return stand_in
 
 

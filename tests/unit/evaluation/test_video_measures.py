@@ -30,9 +30,8 @@ from dekrpose.evaluation.video.measures import (
     measure,
     motion_products,
 )
-from dekrpose.evaluation.video.page import comparison_page
 from dekrpose.evaluation.video.precision import AveragePrecision, Detections, areas_of, detections_of
-from dekrpose.evaluation.video.report import controls, criterion, numbers, table, verdict
+from dekrpose.evaluation.video.report import comparison_page, controls, criterion, numbers, table, verdict
 from dekrpose.skeletons import COCO_17
 
 POSE = np.random.default_rng(0).uniform(0, 40, (17, 2))
