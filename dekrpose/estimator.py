@@ -287,10 +287,11 @@ class PoseEstimator(Pretrained):
         """Poses in input pixels as image pixels, and with the scoring net's scores."""
         with item.stages("decode"):
             points = torch.from_numpy(item.geometries[0].to_image(found.keypoints.numpy()))
-            scores = found.scores
+            scores, keypoint_scores = found.scores, found.keypoint_scores
             if options.rescore and self.rescoring_net is not None:
-                scores = rescore(self.rescoring_net, points, found.keypoint_scores, scores, self.config.skeleton.edges)
-        return Found(points, found.keypoint_scores, scores)
+                edges = self.config.skeleton.edges
+                scores, keypoint_scores = rescore(self.rescoring_net, points, keypoint_scores, scores, edges)
+        return Found(points, keypoint_scores, scores)
 
     def _poses(self, item: _Loaded, found: Found, score_threshold: float) -> Poses:
         """Those to show: best first, or everyone in the official order without a threshold."""

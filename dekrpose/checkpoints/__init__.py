@@ -226,7 +226,7 @@ def read_rescoring_net(path: str | Path, skeleton: Skeleton | None = None) -> di
 
     It must have been made for the keypoints and edges of ``skeleton``, if that is given. F is 3 * edges + keypoints
     (COCO 74, CrowdPose 59) in l1.weight (256, F), l1.bias, l2.weight (256, 256), l2.bias, l3.weight (1, 256), l3.bias
-    (1,).
+    (1,); a calibrated net's have 1 + keypoints rows.
 
     Raises:
         CheckpointError: the file is missing, broken, something else, or made for another skeleton.
@@ -249,6 +249,7 @@ def read_rescoring_net(path: str | Path, skeleton: Skeleton | None = None) -> di
 def _check_rescoring_net(rescoring: Mapping[str, Tensor], skeleton: Skeleton | None) -> None:
     shapes = _shapes(rescoring)
     features, hidden = shapes.get("l1.weight", (0, 0))[-1], shapes.get("l1.bias", (0,))[0]
+    outputs = shapes.get("l3.bias", (1,))[0]
     if skeleton is not None:
         needed = 3 * len(skeleton.edges) + len(skeleton)
         if features != needed:
@@ -256,9 +257,14 @@ def _check_rescoring_net(rescoring: Mapping[str, Tensor], skeleton: Skeleton | N
                 f"its scoring net reads {features} features, but {skeleton.name} gives {needed} "
                 "(3 per edge, 1 per keypoint); COCO's has 74 and CrowdPose's 59"
             )
+        if outputs not in (1, 1 + len(skeleton)):
+            raise CheckpointError(
+                f"its scoring net says {outputs} things of a pose, but {skeleton.name} wants 1, or {1 + len(skeleton)} "
+                "of a calibrated one"
+            )
     expected = {
         "l1.weight": (hidden, features), "l1.bias": (hidden,), "l2.weight": (hidden, hidden), "l2.bias": (hidden,),
-        "l3.weight": (1, hidden), "l3.bias": (1,),
+        "l3.weight": (outputs, hidden), "l3.bias": (outputs,),
     }  # fmt: skip
     if shapes != expected:
         raise CheckpointError(f"its scoring net has other layers than expected: {_misfit(shapes, expected)}")

@@ -78,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--report", metavar="REPORT.html", type=Path, help="write a page with the measures, best and worst photos"
     )
     parser.add_argument("--sweep", action="store_true", help="also print the measures at several score thresholds")
+    parser.add_argument("--reliability", action="store_true", help="also print the share of right poses by score")
     parser.add_argument("--errors", action="store_true", help="also print how keypoints go wrong: jitter, swap, ...")
     parser.add_argument(
         "--random-weights", action="store_true", help="the same network with fresh weights: what chance would reach"
@@ -174,10 +175,13 @@ def _estimator(options: argparse.Namespace) -> PoseEstimator:
 def _print(options: argparse.Namespace, predictions: Predictions, measures: Report) -> None:
     from dekrpose.evaluation.errors import keypoint_errors
     from dekrpose.evaluation.evaluate import percent, sweep, sweep_table
+    from dekrpose.evaluation.reliability import reliability
 
     print(measures.table())
     if options.sweep:
         print(f"\n{sweep_table(sweep(predictions))}")
+    if options.reliability:
+        print(f"\n{reliability(predictions, measures.score_threshold).table()}")
     if options.errors:
         shown = predictions.shown(measures.score_threshold)
         shares = keypoint_errors(predictions.photos, shown, predictions.dataset.skeleton)

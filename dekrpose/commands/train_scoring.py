@@ -25,28 +25,38 @@ from dekrpose.evaluation.reliability import Reliability, reliability
 from dekrpose.formats import json_text, write_whole
 from dekrpose.hub import models
 from dekrpose.training.scoring import Epoch, ScoringConfig, hold_out, train_scoring_net
-from dekrpose.training.scoring_examples import collect_predictions, examples_of
+from dekrpose.training.scoring_examples import collect_predictions, examples_of, joined
 
 VALIDATION_SHARE = 0.2
 """Of the photos, when no validation data are named."""
+THRESHOLDS = tuple(round(0.01 * step, 2) for step in range(25, 41))
+"""Of calibrated scores: those that users of other libraries know."""
 _AP = ("AP", "AP50", "AP75", "AR")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``dekrpose train-scoring``."""
     parser.description = (
-        "Train the scoring net, which predicts how well a pose fits (its OKS), on what a model finds in photos with "
-        "COCO-format keypoints; write the model with the net inside, unless that lowers AP on the validation photos."
+        "Train the scoring net, which says how likely a pose and its keypoints are right, on what a model finds in "
+        "photos with COCO-format keypoints; write the model with the net inside, unless that lowers AP on the "
+        "validation photos."
     )
     parser.add_argument("model", metavar="MODEL", help="a model's name, folder or weights file")
-    parser.add_argument("data", metavar="DATA.json", type=Path, help="COCO keypoints file, .json or .json.gz")
+    parser.add_argument("data", metavar="DATA.json", type=Path, nargs="+", help="COCO keypoints, .json or .json.gz")
     places = "folders, .tar or .zip files; default: beside"
     parser.add_argument("--images", metavar="PLACE", type=Path, nargs="+", help=f"{places} DATA.json")
     parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="the model with the net inside")
     parser.add_argument(
-        "--val", metavar="VAL.json", type=Path, help="validation data; default: a fifth of DATA's photos, not learnt"
+        "--val", metavar="VAL.json", type=Path, action="append", default=[],
+        help="validation data; may be given again; default: a fifth of DATA's photos, not learnt",
+    )  # fmt: skip
+    parser.add_argument(
+        "--val-images", metavar="PLACE", type=Path, nargs="+", action="append", default=[],
+        help=f"{places} VAL.json; of the --val in the same place",
+    )  # fmt: skip
+    parser.add_argument(
+        "--official", action="store_true", help="a net as the released code's: it predicts OKS, a factor of the score"
     )
-    parser.add_argument("--val-images", metavar="PLACE", type=Path, nargs="+", help=f"{places} VAL.json")
     parser.add_argument("--force", action="store_true", help="write the model even if AP is lower")
     parser.add_argument("--flip", action="store_true", help="average with the mirrored photo, as published nets do")
     parser.add_argument("--input-size", metavar="N", type=int, help="short side in pixels; default: the model's")
@@ -84,21 +94,31 @@ def run(options: argparse.Namespace) -> int:
     dtypes = {name: tensor.dtype for name, tensor in stored.items()}
     estimator = PoseEstimator.from_pretrained(options.model, device=options.device)
     learnt, validation = _predictions(estimator, options)
-    examples = examples_of(learnt)
-    net, history = train_scoring_net(examples.features, examples.targets, examples.photos, config, progress=True)
-    print(_training_summary(examples.targets, len(learnt.photos), history))
-    comparison = compare(validation, estimator.rescoring_net, net, own_threshold(estimator))
-    print(comparison.table())
-    before, after = comparison.before.report.ap["AP"], comparison.after.report.ap["AP"]
+    examples = joined([examples_of(found) for found in learnt])
+    targets = examples.targets if options.official else examples.fits
+    net, history = train_scoring_net(examples.features, targets, examples.photos, config, progress=True)
+    print(_training_summary(examples.targets, sum(len(found.photos) for found in learnt), history))
+    old = own_threshold(estimator)
+    threshold = None if options.official else best_threshold([with_scoring_net(found, net) for found in validation])
+    comparisons = [compare(found, estimator.rescoring_net, net, old, threshold) for found in validation]
+    for name, comparison in zip(options.val or options.data, comparisons, strict=False):
+        print(f"\n{name}\n{comparison.table()}")
+    sides = ([getattr(comparison, side).report.ap["AP"] for comparison in comparisons] for side in ("before", "after"))
+    before, after = (sum(values) / len(values) for values in sides)
     if after < before and not options.force:
         raise DekrPoseError(
-            f"the scoring net lowers AP from {100 * before:.2f} to {100 * after:.2f} on the validation photos, so "
-            "nothing was written; more photos may help, and --force writes it all the same"
+            f"the scoring net lowers AP from {100 * before:.2f} to {100 * after:.2f} on the validation photos (in the "
+            "mean over several sets), so nothing was written; more photos may help, and --force writes it all the same"
         )
-    _write(options.out, estimator, dtypes, net, comparison)
-    record = {"config": asdict(config), "history": [asdict(epoch) for epoch in history], **comparison.to_dict()}
+    threshold = comparisons[0].after.report.score_threshold
+    _write(options.out, estimator, dtypes, net, threshold)
+    record = {
+        "config": asdict(config),
+        "history": [asdict(epoch) for epoch in history],
+        "validation": [comparison.to_dict() for comparison in comparisons],
+    }
     write_whole(options.out / "scoring.json", json_text(record))
-    print(f"wrote {options.out}, with score threshold {comparison.after.report.score_threshold:g}")
+    print(f"wrote {options.out}, with score threshold {threshold:g}")
     return 0
 
 
@@ -107,27 +127,39 @@ def _write(
     estimator: PoseEstimator,
     dtypes: Mapping[str, torch.dtype],
     net: OKSScoreNet,
-    comparison: Comparison,
+    score_threshold: float,
 ) -> None:
     """Write the network that was judged, which its file may not hold any more, in the types that the file had."""
-    decode = replace(estimator.config.decode, rescored_threshold=comparison.after.report.score_threshold)
+    decode = replace(estimator.config.decode, rescored_threshold=score_threshold)
     config = replace(estimator.config.without_numbers(), decode=decode)
     network = {name: tensor.to(dtypes[name]) for name, tensor in estimator.model.state_dict().items()}
     models.save_folder(folder, config, network, net.state_dict())
 
 
-def _predictions(estimator: PoseEstimator, options: argparse.Namespace) -> tuple[Predictions, Predictions]:
-    """What the model finds in the photos to learn from, and in those to validate on."""
+def _predictions(estimator: PoseEstimator, options: argparse.Namespace) -> tuple[list[Predictions], list[Predictions]]:
+    """What the model finds in the photos to learn from, and in those to validate on, file by file."""
     skeleton = estimator.config.skeleton
     settings = {"flip_test": options.flip, "input_size": options.input_size}
-    caches = [options.cache and options.cache / name for name in ("train.npz", "val.npz")]
-    data = KeypointDataset(options.data, options.images, skeleton)
-    val = None if options.val is None else KeypointDataset(options.val, options.val_images, skeleton)
-    found = collect_predictions(estimator, data, cache=caches[0], limit=options.limit, **settings)
-    if val is not None:
-        return found, collect_predictions(estimator, val, cache=caches[1], **settings)
-    aside = hold_out(np.arange(len(found.photos)), VALIDATION_SHARE, options.seed)
-    return _subset(found, np.flatnonzero(~aside)), _subset(found, np.flatnonzero(aside))
+    data = [KeypointDataset(path, options.images, skeleton) for path in options.data]
+    places = [*options.val_images, *[None] * len(options.val)]
+    val = [KeypointDataset(path, place, skeleton) for path, place in zip(options.val, places, strict=False)]
+    learnt, validated = (
+        [
+            collect_predictions(
+                estimator, part, cache=options.cache and options.cache / f"{name}-{number}.npz", limit=limit, **settings
+            )
+            for number, part in enumerate(parts)
+        ]
+        for name, parts, limit in (("train", data, options.limit), ("val", val, None))
+    )
+    if val:
+        return learnt, validated
+    rows = [hold_out(np.arange(len(found.photos)), VALIDATION_SHARE, options.seed) for found in learnt]
+    pairs = list(zip(learnt, rows, strict=True))
+    return (
+        [_subset(found, np.flatnonzero(~aside)) for found, aside in pairs],
+        [_subset(found, np.flatnonzero(aside)) for found, aside in pairs],
+    )
 
 
 def _subset(predictions: Predictions, rows: NDArray[np.intp]) -> Predictions:
@@ -173,34 +205,29 @@ class Comparison:
         rows += [
             ("false people", [_number(side.report.false_people) for side in sides], "per photo without people"),
             ("rank correlation", [_number(side.reliability.spearman) for side in sides], "of score and OKS"),
-            ("calibration error", [_number(side.reliability.calibration_error) for side in sides], "|score - OKS|"),
+            ("calibration error", [_number(side.reliability.calibration_error) for side in sides], "from it on"),
         ]
         lines = [f"{'':18}{'before':>9}{'after':>9}"]
         lines += [f"{title:18}{values[0]:>9}{values[1]:>9}   {note}" for title, values, note in rows]
-        return "\n".join([*lines, "", *self._bins()])
-
-    def _bins(self) -> list[str]:
-        edges = self.before.reliability.edges
-        lines = ["mean OKS by score     before           after"]
-        for index in range(len(edges) - 1):
-            cells = [
-                f"{side.reliability.mean_oks[index]:7.2f} of {side.reliability.counts[index]:<6}"
-                if side.reliability.counts[index]
-                else f"{'-':>7}          "
-                for side in (self.before, self.after)
-            ]
-            lines.append(f"{edges[index]:.1f} to {edges[index + 1]:.1f}  {'  '.join(cells)}".rstrip())
-        return lines
+        tables = (self.before.reliability.table(), self.after.reliability.table())
+        return "\n".join([*lines, "", "before", tables[0], "after", tables[1]])
 
 
-def compare(predictions: Predictions, old: OKSScoreNet | None, new: OKSScoreNet, score_threshold: float) -> Comparison:
+def compare(
+    predictions: Predictions,
+    old: OKSScoreNet | None,
+    new: OKSScoreNet,
+    score_threshold: float,
+    new_threshold: float | None = None,
+) -> Comparison:
     """Measure a new scoring net against the scores that a model gives without it.
 
     Args:
         predictions: of the validation photos, without any scoring net.
         old: the net that the model has, if any.
         new: the net to judge.
-        score_threshold: the model's own; the new scores get one that shows as many people.
+        score_threshold: the model's own.
+        new_threshold: that of the new scores; None is one that shows as many people.
 
     Raises:
         DekrPoseError: nobody in these photos has labelled keypoints.
@@ -208,9 +235,9 @@ def compare(predictions: Predictions, old: OKSScoreNet | None, new: OKSScoreNet,
     """
     before = predictions if old is None else with_scoring_net(predictions, old)
     after = with_scoring_net(predictions, new)
-    threshold = matching_threshold(before, after, score_threshold)
+    threshold = matching_threshold(before, after, score_threshold) if new_threshold is None else new_threshold
     sides = [
-        Side(report(found, at), reliability(found)) for found, at in ((before, score_threshold), (after, threshold))
+        Side(report(found, at), reliability(found, at)) for found, at in ((before, score_threshold), (after, threshold))
     ]
     if np.isnan(sides[0].report.ap["AP"]):
         raise DekrPoseError("nobody in the validation photos has labelled keypoints; name others with --val")
@@ -223,10 +250,21 @@ def with_scoring_net(predictions: Predictions, net: OKSScoreNet) -> Predictions:
 
     def rescored(found: Prediction) -> Prediction:
         keypoints, keypoint_scores = torch.from_numpy(found.keypoints), torch.from_numpy(found.keypoint_scores)
-        scores = rescore(net, keypoints, keypoint_scores, torch.from_numpy(found.scores), edges)
-        return replace(found, scores=scores.numpy())
+        scores, keypoint_scores = rescore(net, keypoints, keypoint_scores, torch.from_numpy(found.scores), edges)
+        return replace(found, scores=scores.numpy(), keypoint_scores=keypoint_scores.numpy())
 
     return replace(predictions, people=[rescored(found) for found in predictions.people])
+
+
+def best_threshold(validation: Sequence[Predictions]) -> float:
+    """The score threshold, of ``THRESHOLDS``, with the highest F1 (of people found and people that are there)."""
+
+    def f1(threshold: float) -> float:
+        reports = [report(found, threshold) for found in validation]
+        precision, recall = (np.mean(np.nan_to_num([getattr(r, n) for r in reports])) for n in ("precision", "recall"))
+        return float(2 * precision * recall / max(precision + recall, 1e-9))
+
+    return max(THRESHOLDS, key=f1)
 
 
 def matching_threshold(before: Predictions, after: Predictions, score_threshold: float) -> float:
@@ -245,12 +283,12 @@ def matching_threshold(before: Predictions, after: Predictions, score_threshold:
 def _training_summary(targets: Any, photos: int, history: Sequence[Epoch]) -> str:
     text = f"learnt from {len(targets):,} poses of {photos:,} photos, mean OKS {targets.mean():.3f}"
     if history[-1].held_out_error is None:
-        return f"{text}; mean square error {history[-1].error:.4f}"
+        return f"{text}; error {history[-1].error:.4f}"
     errors = [float(epoch.held_out_error or 0.0) for epoch in history]
     best = int(np.argmin(errors))
     return (
-        f"{text}; epoch {best + 1} of {len(history)} is best on photos held out: mean square error {errors[best]:.4f}, "
-        f"{targets.var():.4f} for always saying the mean"
+        f"{text}; epoch {best + 1} of {len(history)} is best on photos held out: error {errors[best]:.4f}, "
+        f"{errors[0]:.4f} after the first"
     )
 
 

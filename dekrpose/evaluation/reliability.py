@@ -1,7 +1,8 @@
-"""Whether scores can be believed: a pose of score 0.7 should fit somebody with an OKS of about 0.7."""
+"""Whether scores can be believed: of the poses of score 0.7, about 70 % should fit somebody (OKS of at least 0.5)."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from dekrpose.evaluation.metrics import best_oks, none_for_nan
+from dekrpose.evaluation.metrics import HIT_OKS, best_oks, none_for_nan
 from dekrpose.evaluation.predictions import Predictions
 
 
@@ -18,7 +19,8 @@ class Reliability:
     """Scores against OKS, in B bins of scores, which hold their lower border; NaN where a bin is empty.
 
     Attributes:
-        calibration_error: expected calibration error, the mean of |mean score - mean OKS| over predictions; NaN without
+        hits: share of the poses with an OKS of at least 0.5.
+        calibration_error: expected calibration error, the mean of |mean score - hits| over predictions; NaN without
             any.
         pearson: correlation of scores and OKS; NaN when one of them is all the same.
         spearman: correlation of their ranks, which is what AP depends on.
@@ -28,21 +30,33 @@ class Reliability:
     counts: NDArray[np.int64]
     mean_scores: NDArray[np.float64]
     mean_oks: NDArray[np.float64]
+    hits: NDArray[np.float64]
     calibration_error: float
     pearson: float
     spearman: float
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, None for NaN."""
-        bins = {name: getattr(self, name).tolist() for name in ("edges", "counts", "mean_scores", "mean_oks")}
+        bins = {name: getattr(self, name).tolist() for name in ("edges", "counts", "mean_scores", "mean_oks", "hits")}
         values = {name: [none_for_nan(value) for value in column] for name, column in bins.items()}
         scalars = {name: none_for_nan(getattr(self, name)) for name in ("calibration_error", "pearson", "spearman")}
         return {**values, **scalars}
 
+    def table(self) -> str:
+        """Lines for a terminal."""
+        lines = ["score         poses  mean score  OKS >= 0.5  mean OKS"]
+        for low, high, count, *shares in zip(
+            self.edges, self.edges[1:], self.counts, self.mean_scores, self.hits, self.mean_oks, strict=False
+        ):
+            score, hits, oks = ("-" if math.isnan(share) else f"{share:.2f}" for share in shares)
+            lines.append(f"{low:.1f} to {high:.1f}  {count:7,}  {score:>10}  {hits:>10}  {oks:>8}")
+        return "\n".join([*lines, f"calibration error {self.calibration_error:.3f}"])
 
-def reliability(predictions: Predictions) -> Reliability:
-    """Compare the scores of a model's predictions with what they promise; see ``scores_and_oks``."""
-    return reliability_of(*scores_and_oks(predictions))
+
+def reliability(predictions: Predictions, threshold: float = -math.inf) -> Reliability:
+    """Compare the scores of predictions, from ``threshold`` on, with what they promise; see ``scores_and_oks``."""
+    scores, oks = scores_and_oks(predictions)
+    return reliability_of(scores[scores >= threshold], oks[scores >= threshold])
 
 
 def reliability_of(scores: NDArray[np.float64], oks: NDArray[np.float64], bins: int = 10) -> Reliability:
@@ -52,13 +66,14 @@ def reliability_of(scores: NDArray[np.float64], oks: NDArray[np.float64], bins: 
     counts = np.bincount(index, minlength=bins)
     filled = np.where(counts > 0, counts, np.nan)
     mean_scores = np.bincount(index, scores, bins) / filled
-    mean_oks = np.bincount(index, oks, bins) / filled
-    gaps = np.nan_to_num(np.abs(mean_scores - mean_oks))
+    hits = np.bincount(index, oks >= HIT_OKS, bins) / filled
+    gaps = np.nan_to_num(np.abs(mean_scores - hits))
     return Reliability(
         edges=edges,
         counts=counts,
         mean_scores=mean_scores,
-        mean_oks=mean_oks,
+        mean_oks=np.bincount(index, oks, bins) / filled,
+        hits=hits,
         calibration_error=float(gaps @ counts / len(scores)) if len(scores) else float("nan"),
         pearson=_correlation(scores, oks),
         spearman=_correlation(rankdata(scores), rankdata(oks)),

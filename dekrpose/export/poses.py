@@ -5,8 +5,6 @@ Everything has a fixed number of places, so that it can be written down as a gra
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -51,7 +49,8 @@ class PoseOutputs(nn.Module):
         heat = _heat_values(heatmaps[:, :-1], poses)
         keypoint_scores = values.unsqueeze(2) * heat
         kept = self._suppress(poses, heat.mean(2), values > CENTER_THRESHOLD)
-        scores = self._scores(poses, keypoint_scores) * kept
+        scores, keypoint_scores = self._scored(poses, keypoint_scores)
+        scores = scores * kept
         scores, order = scores.topk(self.max_people, dim=1)
         keypoint_scores = keypoint_scores.gather(1, order.unsqueeze(2).expand_as(keypoint_scores))
         poses = poses.gather(1, order[..., None, None].expand_as(poses))
@@ -76,14 +75,14 @@ class PoseOutputs(nn.Module):
             takes = F.relu(free - torch.matmul(blocked, takes))
         return torch.matmul(takes.transpose(1, 2), hottest).squeeze(1)
 
-    def _scores(self, poses: Tensor, keypoint_scores: Tensor) -> Tensor:
+    def _scored(self, poses: Tensor, keypoint_scores: Tensor) -> tuple[Tensor, Tensor]:
         scores = keypoint_scores.mean(2)
         if self.rescoring_net is None:
-            return scores
-        edges = self.config.skeleton.edges
-        features = pose_features(poses.flatten(0, 1), keypoint_scores.flatten(0, 1), edges)
-        rescored = scores * cast(Tensor, self.rescoring_net(features)).reshape(scores.shape)
-        return torch.where(rescored.isnan(), 0.0, rescored)
+            return scores, keypoint_scores
+        flat = keypoint_scores.flatten(0, 1)
+        features = pose_features(poses.flatten(0, 1), flat, self.config.skeleton.edges)
+        scored, flat = self.rescoring_net.scored(features, flat, scores.flatten())
+        return scored.reshape(scores.shape), flat.reshape(keypoint_scores.shape)
 
 
 def _heat_values(heatmaps: Tensor, poses: Tensor) -> Tensor:

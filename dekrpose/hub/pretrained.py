@@ -7,7 +7,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, Self, cast
 
 import torch
-from torch import Tensor
 
 from dekrpose.architectures.contract import architecture_of
 from dekrpose.architectures.dekr.network import DEKR
@@ -128,7 +127,8 @@ class Pretrained:
                     raise type(error)(f"{error}. To go without the scoring net, pass rescoring_net=False") from error
             elif rescoring_net:
                 raise CheckpointError(f"{path} holds no rescoring net; pass rescoring_net=PATH")
-        return cls(model, rescoring_net=_rescoring(rescoring), device=device, dtype=dtype, engine=engine)
+        net = None if rescoring is None else OKSScoreNet.of(rescoring)
+        return cls(model, rescoring_net=net, device=device, dtype=dtype, engine=engine)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model.safetensors, config.json and a model card, as ``from_pretrained`` reads them."""
@@ -214,12 +214,3 @@ class Pretrained:
             f"{type(self).__name__}({self.config.name!r}, {len(self.config.skeleton)} keypoints, "
             f"input_size={self.config.input_size}, device={str(self.device)!r})"
         )
-
-
-def _rescoring(tensors: dict[str, Tensor] | None) -> OKSScoreNet | None:
-    if tensors is None:
-        return None
-    with torch.device("meta"):  # real layers would draw from the caller's random numbers
-        net = OKSScoreNet(tensors["l1.weight"].shape[1])
-    net.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)
-    return net

@@ -1,7 +1,8 @@
 """Training of the scoring net.
 
-Source: the official code's rescoring. A net learns the OKS of a pose from its shape and its keypoint scores, by mean
-square error; poses are then ranked by their score times what it says.
+A calibrated net learns from a pose's shape and keypoint scores how likely the pose and its keypoints are right, by
+cross entropy: what it says becomes the scores. An official one (the released code's rescoring) learns the pose's OKS,
+by mean square error, which the score is then multiplied by.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dekrpose.errors import DekrPoseError
 
 Mode = Literal["paper", "official"]
 Examples = tuple[torch.Tensor, torch.Tensor]
-"""Features (N, F) and targets (N,)."""
+"""Features (N, F) and targets (N,) or (N, 1 + K)."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class ScoringConfig:
         epochs: times that every example is seen, at least; see ``minimum_steps``.
         batch_size: examples per step.
         learning_rate: Adam's, constant.
-        mode: "official" teaches 0 where the OKS is exactly 1, as the released code does; "paper" teaches 1.
+        mode: of official nets: "official" teaches 0 where the OKS is exactly 1, as the released code does; "paper"
+            teaches 1.
         minimum_steps: there are as many more epochs as it takes. COCO's training photos make some 20,000 steps in 20
             epochs and never need it, but 20 epochs of some hundred photos would leave the net where it began.
         held_out: share of the photos that are not learnt from: the weights of the epoch with the least error on them
@@ -65,7 +67,7 @@ class ScoringConfig:
 
 @dataclass(frozen=True)
 class Epoch:
-    """Mean square errors of one epoch: while learning, and afterwards of the photos held out, if there are any."""
+    """Errors of one epoch: while learning, and afterwards of the photos held out, if there are any."""
 
     error: float
     held_out_error: float | None
@@ -79,8 +81,10 @@ def train_scoring_net(
     *,
     progress: bool = False,
 ) -> tuple[OKSScoreNet, list[Epoch]]:
-    """Fit a scoring net to (N, F) features and their (N,) OKS; the same arguments give the same net.
+    """Fit a scoring net to (N, F) features and targets; the same arguments give the same net.
 
+    Targets (N,) are OKS and make an official net, targets (N, 1 + K) of 0, 1 and NaN for what is unknown a calibrated
+    one: ``targets`` and ``fits`` of ``Examples``.
     ``photos`` (N,) says which photo each is from: photos are held out as a whole. A config of None is the official
     setting. The net is in evaluation mode; the errors are of all epochs.
 
@@ -89,19 +93,20 @@ def train_scoring_net(
         ValueError: the shapes do not fit each other.
     """
     config = config or ScoringConfig()
-    if features.ndim != 2 or targets.shape != (len(features),) or photos.shape != targets.shape:
+    count = len(features)
+    if features.ndim != 2 or targets.ndim not in (1, 2) or len(targets) != count or photos.shape != (count,):
         shapes = f"{features.shape}, {targets.shape} and {photos.shape}"
-        raise ValueError(f"features, targets and photos must be (N, F), (N,) and (N,), got {shapes}")
+        raise ValueError(f"features, targets and photos must be (N, F), (N,) or (N, 1 + K), and (N,), got {shapes}")
     aside = hold_out(photos, config.held_out, config.seed)
     if aside.all():
         raise DekrPoseError(f"{len(features)} poses are nothing to learn from; use more photos, or held_out=0")
-    if config.mode == "official":
+    if config.mode == "official" and targets.ndim == 1:
         targets = np.where(targets == 1, np.float32(0), targets)
     tensors = torch.from_numpy(features), torch.from_numpy(np.float32(targets))
     learnt, held = ((tensors[0][rows], tensors[1][rows]) for rows in (~aside, aside))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        net = OKSScoreNet(features.shape[1])
+        net = OKSScoreNet(features.shape[1], 0 if targets.ndim == 1 else targets.shape[1] - 1)
     optimizer = torch.optim.Adam(net.parameters(), config.learning_rate)
     order = torch.Generator().manual_seed(config.seed)
     steps = math.ceil(len(learnt[1]) / config.batch_size)
@@ -133,10 +138,10 @@ def hold_out(photos: NDArray[np.int64], share: float, seed: int) -> NDArray[np.b
 def _epoch(
     net: nn.Module, optimizer: torch.optim.Optimizer, learnt: Examples, order: torch.Tensor, batch_size: int
 ) -> float:
-    """Learn every example once; the mean square error while learning."""
+    """Learn every example once; the error while learning."""
     total = torch.zeros(())
     for rows in torch.split(order, batch_size):
-        loss = nn.functional.mse_loss(net(learnt[0][rows]), learnt[1][rows])
+        loss = _loss(net(learnt[0][rows]), learnt[1][rows])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -144,7 +149,16 @@ def _epoch(
     return float(total) / len(learnt[1])
 
 
+def _loss(said: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean square error of OKS; cross entropy of (N, 1 + K) logits, where keypoints together weigh as much as poses."""
+    if targets.ndim == 1:
+        return nn.functional.mse_loss(said, targets)
+    known = ~targets.isnan()
+    errors = nn.functional.binary_cross_entropy_with_logits(said, targets.nan_to_num(), reduction="none") * known
+    return errors[:, 0].mean() + errors[:, 1:].sum() / known[:, 1:].sum().clamp(min=1)
+
+
 @torch.inference_mode()
 def _error(net: nn.Module, held: Examples) -> float | None:
-    """The mean square error of examples held out; None without any."""
-    return float(nn.functional.mse_loss(net(held[0]), held[1])) if len(held[1]) else None
+    """The error of examples held out; None without any."""
+    return float(_loss(net(held[0]), held[1])) if len(held[1]) else None

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from dekrpose.architectures.parts.scoring_net import TORSO_EDGES, pose_features
-from dekrpose.data.dataset import KeypointDataset
+from dekrpose.data.dataset import KeypointDataset, Photo
+from dekrpose.data.oks import keypoint_similarity
 from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation.evaluate import predictor
-from dekrpose.evaluation.metrics import best_oks
+from dekrpose.evaluation.metrics import HIT_OKS, best_oks, oks
 from dekrpose.evaluation.predictions import Prediction, Predictions, collect
 from dekrpose.formats import write_whole
 from dekrpose.skeletons import Skeleton
@@ -33,12 +34,15 @@ class Examples:
     """What a scoring net learns from, one row per predicted pose; N may be 0.
 
     ``features`` (N, F) are those of ``pose_features``, ``targets`` (N,) in [0, 1] the OKS with the person that the pose
-    fits best, 0 where nobody is, ``photos`` (N,) positions of the poses' photos in the dataset.
+    fits best, 0 where nobody is, ``photos`` (N,) positions of the poses' photos in the dataset. ``fits`` (N, 1 + K) are
+    what a calibrated net learns: 1 where that OKS is at least 0.5, then where each keypoint is half as similar as can
+    be to the same person's, or more; else 0, and NaN where that keypoint is not labelled.
     """
 
     features: NDArray[np.float32]
     targets: NDArray[np.float32]
     photos: NDArray[np.int64]
+    fits: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -86,14 +90,42 @@ def examples_of(predictions: Predictions) -> Examples:
     skeleton = predictions.dataset.skeleton
     check_skeleton(skeleton)
     features = [np.zeros((0, 3 * len(skeleton.edges) + len(skeleton)), np.float32)]
-    targets, photos = [np.zeros(0)], [np.zeros(0, np.int64)]
+    targets, photos, fits = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros((0, 1 + len(skeleton)), np.float32)]
     for index, (photo, found) in enumerate(zip(predictions.photos, predictions.people, strict=True)):
         best, judged = best_oks(found.keypoints, photo, skeleton)
         parts = torch.from_numpy(found.keypoints), torch.from_numpy(found.keypoint_scores)
         features.append(pose_features(*parts, skeleton.edges).numpy()[judged])  # as PoseEstimator computes them
         targets.append(best[judged])
         photos.append(np.full(judged.sum(), index))
-    return Examples(np.concatenate(features), np.concatenate(targets).astype(np.float32), np.concatenate(photos))
+        fits.append(np.column_stack([best >= HIT_OKS, _keypoint_fits(found, photo, skeleton)])[judged])
+    return Examples(
+        np.concatenate(features),
+        np.concatenate(targets).astype(np.float32),
+        np.concatenate(photos),
+        np.concatenate(fits).astype(np.float32),
+    )
+
+
+def joined(parts: Sequence[Examples]) -> Examples:
+    """The examples of several datasets; photos are numbered on."""
+    starts = np.cumsum([0, *(part.photos.max(initial=-1) + 1 for part in parts)])
+    photos = np.concatenate([part.photos + start for part, start in zip(parts, starts, strict=False)])
+    features, targets, fits = (
+        np.concatenate([getattr(p, name) for p in parts]) for name in ("features", "targets", "fits")
+    )
+    return Examples(features, targets, photos, fits)
+
+
+def _keypoint_fits(found: Prediction, photo: Photo, skeleton: Skeleton) -> NDArray[np.float32]:
+    """(N, K) see ``Examples``; all 0 where nobody is."""
+    people = photo.labelled
+    if not people:
+        return np.zeros((len(found), len(skeleton)), np.float32)
+    keypoints, areas = np.stack([person.keypoints for person in people]), np.array([person.area for person in people])
+    similarity = keypoint_similarity(found.keypoints[:, None], keypoints, areas, skeleton.sigmas)
+    best = oks(found.keypoints, people, skeleton).argmax(axis=1)
+    own = np.where(keypoints[best, :, 2] > 0, similarity[np.arange(len(best)), best] >= HIT_OKS, np.nan)
+    return own.astype(np.float32)
 
 
 def check_skeleton(skeleton: Skeleton) -> None:

@@ -34,7 +34,7 @@ def _rows(case: Case, name: str) -> Iterator[Row]:
     yield Row(case.name, f"{name} features", largest(features, arrays["feature"]), 1e-4)
     with torch.inference_mode():
         yield Row(case.name, f"{name} prediction", largest(net(features), arrays["net_out"][:, 0]), 1e-4)
-    rescored = rescore(net, keypoints, keypoint_scores, arrays["scores_in"], edges)
+    rescored, _ = rescore(net, keypoints, keypoint_scores, arrays["scores_in"], edges)
     yield Row(case.name, f"{name} rescored", largest(rescored, arrays["scores_out"]), 1e-4)
 
 

@@ -1,11 +1,12 @@
-"""The rescoring net: predicts a pose's OKS from its shape and keypoint scores.
+"""The rescoring net: judges a pose by its shape and keypoint scores.
 
-Source: the official code's final scoring ("Rescoring" of the published tables).
+The official one predicts its OKS, which poses' scores are multiplied by ("Rescoring" of the published tables). A
+calibrated one, which is ours, says probabilities, which are the scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,23 +18,52 @@ published net was trained so."""
 
 
 class OKSScoreNet(nn.Module):
-    """Two hidden layers of 256 with ReLU, linear to 1.
+    """Two hidden layers of 256 with ReLU, linear to 1, or to 1 + K in a calibrated net.
 
     Args:
         features: input width, 3 per edge plus 1 per keypoint (COCO 74, CrowdPose 59).
+        keypoints: K of a calibrated net; 0 makes an official one.
     """
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, keypoints: int = 0) -> None:
         super().__init__()
         self.l1 = nn.Linear(features, HIDDEN)
         self.l2 = nn.Linear(HIDDEN, HIDDEN)
-        self.l3 = nn.Linear(HIDDEN, 1)
+        self.l3 = nn.Linear(HIDDEN, 1 + keypoints)
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> OKSScoreNet:
+        """The net that these weights belong to, with them."""
+        with torch.device("meta"):  # real layers would draw from the caller's random numbers
+            net = cls(tensors["l1.weight"].shape[1], len(tensors["l3.bias"]) - 1)
+        net.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)
+        return net
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the net says probabilities."""
+        return self.l3.out_features > 1
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (N, features), see ``pose_features``; returns the predicted OKS (N,), not clipped."""
+        """Features (N, features), see ``pose_features``, to the predicted OKS (N,), not clipped.
+
+        A calibrated net gives logits (N, 1 + K): that the pose fits somebody with an OKS of at least 0.5, and that each
+        keypoint lies where it would have half of the highest similarity, or nearer.
+        """
         hidden = torch.relu(self.l1(features))
         hidden = torch.relu(self.l2(hidden))
-        return torch.as_tensor(self.l3(hidden))[:, 0]
+        said = torch.as_tensor(self.l3(hidden))
+        return said if self.calibrated else said[:, 0]
+
+    def scored(self, features: Tensor, keypoint_scores: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (N,) and keypoint scores (N, K) by what the net says of features (N, features)."""
+        said = self(features)
+        if self.calibrated:
+            said = said.sigmoid()
+            scores, keypoint_scores = said[:, 0], said[:, 1:]
+        else:
+            scores = scores * said
+        return torch.where(scores.isnan(), 0.0, scores), keypoint_scores
 
 
 def pose_features(keypoints: Tensor, keypoint_scores: Tensor, edges: Sequence[tuple[int, int]]) -> Tensor:
@@ -61,25 +91,24 @@ def pose_features(keypoints: Tensor, keypoint_scores: Tensor, edges: Sequence[tu
     return torch.cat([(vectors / unit[..., None]).flatten(1), lengths / unit, keypoint_scores], dim=1)
 
 
+@torch.inference_mode()
 def rescore(
-    net: nn.Module,
+    net: OKSScoreNet,
     keypoints: Tensor,
     keypoint_scores: Tensor,
     scores: Tensor,
     edges: Sequence[tuple[int, int]],
-) -> Tensor:
-    """Multiply pose scores by the net's prediction; what is not a number becomes 0.
+) -> tuple[Tensor, Tensor]:
+    """Score poses by a net: what an official one says is a factor, what a calibrated one says is the score.
 
     Args:
-        net: an ``OKSScoreNet``.
+        net: of either kind.
         keypoints: (N, K, 2) xy, image pixels.
         keypoint_scores: (N, K) raw.
         scores: (N,) raw.
         edges: the skeleton's edges.
 
     Returns:
-        (N,) raw scores; N may be 0.
+        Scores (N,), 0 where they are not a number, and keypoint scores (N, K); N may be 0.
     """
-    with torch.inference_mode():
-        rescored: Tensor = scores * net(pose_features(keypoints, keypoint_scores, edges))
-    return torch.where(rescored.isnan(), 0.0, rescored)
+    return net.scored(pose_features(keypoints, keypoint_scores, edges), keypoint_scores, scores)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features, rescore
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14
 
 
-class Constant(nn.Module):
+class Constant(OKSScoreNet):
     def __init__(self, value: float) -> None:
-        super().__init__()
+        super().__init__(74)
         self.value = value
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -55,8 +54,19 @@ def test_a_tiny_pose_is_measured_in_pixels() -> None:
 def test_scores_are_multiplied_and_not_a_number_becomes_0() -> None:
     keypoints, keypoint_scores = torch.rand(2, 17, 2), torch.rand(2, 17)
     scores = torch.tensor([0.5, float("nan")])
-    rescored = rescore(Constant(0.5), keypoints, keypoint_scores, scores, COCO_17.edges)
+    rescored, same = rescore(Constant(0.5), keypoints, keypoint_scores, scores, COCO_17.edges)
     assert rescored.tolist() == [0.25, 0.0]
+    assert torch.equal(same, keypoint_scores)
+
+
+def test_what_a_calibrated_net_says_is_the_scores() -> None:
+    net = OKSScoreNet.of(
+        {**OKSScoreNet(74).state_dict(), "l3.weight": torch.zeros(18, 256), "l3.bias": torch.zeros(18)}
+    )
+    assert net.calibrated
+    scores, keypoint_scores = rescore(net, torch.rand(3, 17, 2), torch.rand(3, 17), torch.rand(3), COCO_17.edges)
+    assert scores.tolist() == [0.5] * 3
+    assert torch.equal(keypoint_scores, torch.full((3, 17), 0.5))
 
 
 def test_a_skeleton_with_too_few_edges_is_refused() -> None:

@@ -44,7 +44,9 @@ def test_bins_and_calibration_error_by_hand() -> None:
     np.testing.assert_array_equal(measured.counts, [3, 3])
     np.testing.assert_allclose(measured.mean_scores, [0.2 / 3, 2.6 / 3])
     np.testing.assert_allclose(measured.mean_oks, [0.4 / 3, 0.8])
-    assert measured.calibration_error == pytest.approx((3 * 0.2 / 3 + 3 * (2.6 / 3 - 0.8)) / 6)
+    np.testing.assert_allclose(measured.hits, [0, 1])
+    assert measured.calibration_error == pytest.approx((3 * 0.2 / 3 + 3 * (1 - 2.6 / 3)) / 6)
+    assert "0.5 to 1.0        3        0.87        1.00      0.80" in measured.table()
 
 
 def test_correlations_with_ties() -> None:
@@ -55,10 +57,10 @@ def test_correlations_with_ties() -> None:
     assert measured.spearman == pytest.approx(spearmanr(scores, oks).statistic)
 
 
-def test_scores_that_are_the_oks_are_perfect() -> None:
+def test_scores_that_are_the_oks_rank_perfectly_and_those_that_tell_hits_are_calibrated() -> None:
     oks = np.linspace(0, 1, 40)
     measured = reliability_of(oks, oks)
-    assert measured.calibration_error == pytest.approx(0)
+    assert reliability_of((oks >= 0.5).astype(float), oks).calibration_error == pytest.approx(0)
     assert (measured.pearson, measured.spearman) == (pytest.approx(1), pytest.approx(1))
     assert reliability_of(1 - oks, oks).spearman == pytest.approx(-1)
 

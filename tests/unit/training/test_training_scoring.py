@@ -17,13 +17,14 @@ from dekrpose import PoseEstimator
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features
 from dekrpose.checkpoints import read_checkpoint, write_checkpoint
 from dekrpose.commands import train_scoring as scoring_command
-from dekrpose.commands.train_scoring import compare, matching_threshold, with_scoring_net
+from dekrpose.commands.train_scoring import THRESHOLDS, best_threshold, compare, matching_threshold, with_scoring_net
 from dekrpose.data.dataset import KeypointDataset
 from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation.predictions import Prediction, Predictions
+from dekrpose.evaluation.reliability import reliability
 from dekrpose.skeletons import COCO_17, Skeleton
 from dekrpose.training.scoring import Epoch, ScoringConfig, hold_out, train_scoring_net
-from dekrpose.training.scoring_examples import collect_predictions, examples_of
+from dekrpose.training.scoring_examples import collect_predictions, examples_of, joined
 from tests.evaluation_people import dataset, human, standing, unlabelled
 from tests.small_model import write_small_model
 from tests.training_photos import write_dataset
@@ -84,6 +85,35 @@ def test_ap_and_the_order_of_scores_rise_on_photos_that_were_not_learnt(tmp_path
     for part in ("AP", "score threshold", "false people", "rank correlation", "0.9 to 1.0"):
         assert part in table
     assert json.loads(json.dumps(comparison.to_dict(), allow_nan=False))["after"]["measures"]["photos"] == 40
+
+
+def test_a_calibrated_net_says_how_likely_poses_and_keypoints_are_right_on_photos_that_were_not_learnt(
+    tmp_path: Path,
+) -> None:
+    learnt = joined([examples_of(planted(tmp_path / f"learnt-{seed}", seed)) for seed in (0, 2)])
+    assert len(learnt) == 320
+    assert len(np.unique(learnt.photos)) == 80
+    net, _ = train_scoring_net(learnt.features, learnt.fits, learnt.photos, QUICK)
+    found = with_scoring_net(planted(tmp_path / "new", 1), net)
+    new = examples_of(found)
+    scores = np.concatenate([one.scores for one in found.people])
+    assert 0 <= scores.min() < 0.1
+    assert 0.9 < scores.max() <= 1
+    assert reliability(found).calibration_error < 0.1
+    right = new.fits[:, 1:] == 1
+    keypoint_scores = np.concatenate([one.keypoint_scores for one in found.people])
+    assert abs(keypoint_scores.mean() - right.mean()) < 0.1
+    assert keypoint_scores[right].mean() > keypoint_scores[~right].mean() + 0.3
+    assert best_threshold([found]) in THRESHOLDS
+
+
+def test_what_is_not_labelled_is_unknown_to_a_calibrated_net(tmp_path: Path) -> None:
+    person = human(1, standing(100, 50))
+    person["keypoints"][3 * 3 + 2] = 0
+    found = found_in_one_photo(tmp_path, [person], standing(100, 50))
+    fits = examples_of(found).fits[0]
+    assert np.isnan(fits).nonzero()[0].tolist() == [4]
+    assert np.nanmin(fits) == 1
 
 
 def test_training_is_repeatable_and_leaves_random_numbers_alone(tmp_path: Path) -> None:
@@ -248,13 +278,14 @@ def run(model: Path, annotations: Path, *more: str | Path) -> int:
     return scoring_command.run(parser.parse_args(list(map(str, words))))
 
 
+@pytest.mark.parametrize("kind", [(), ("--official",)], ids=["calibrated", "official"])
 def test_the_command_writes_a_model_that_rescores(
-    model: Path, photos: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, photos: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: tuple[str, ...]
 ) -> None:
     pytest.importorskip("faster_coco_eval")
     annotations, folder = photos
     cache = tmp_path / "cache"
-    assert run(model, annotations, "--images", folder, "--cache", cache) == 0
+    assert run(model, annotations, "--images", folder, "--cache", cache, *kind) == 0
     printed = capsys.readouterr().out
     assert "poses of 4 photos" in printed
     assert "rank correlation" in printed
@@ -266,12 +297,14 @@ def test_the_command_writes_a_model_that_rescores(
     keypoints, keypoint_scores, scores = map(torch.from_numpy, before.estimate_raw(photo))
     with torch.no_grad():
         said = after.rescoring_net(pose_features(keypoints, keypoint_scores, COCO_17.edges))
-    assert np.allclose(after.estimate_raw(photo)[2], scores * said)
+    expected = scores * said if kind else said[:, 0].sigmoid()
+    assert np.allclose(after.estimate_raw(photo)[2], expected, atol=1e-6)
+    assert kind or np.allclose(after.estimate_raw(photo)[1], said[:, 1:].sigmoid(), atol=1e-6)
     record = json.loads((out / "scoring.json").read_text())
     assert len(record["history"]) == 4
-    assert record["after"]["measures"]["score_threshold"] == after.config.decode.rescored_threshold
+    assert record["validation"][0]["after"]["measures"]["score_threshold"] == after.config.decode.rescored_threshold
     assert after.config.decode.score_threshold == before.config.decode.score_threshold
-    assert (cache / "train.npz").is_file()
+    assert (cache / "train-0.npz").is_file()
 
 
 def test_a_net_that_lowers_ap_is_refused(
