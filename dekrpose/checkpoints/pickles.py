@@ -110,15 +110,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except OSError as error:
         hint = "; it is a folder, pass a file inside" if path.is_dir() else ""
         raise CheckpointError(f"cannot read it: {error.strerror}{hint}") from error
-    if _is_safetensors(head):
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000:
         tensors, metadata = _read_safetensors(path)
         return _without_prefixes(tensors), metadata
     _refuse_other_kinds(head)
     return _without_prefixes(_state_dict_in(_read_pickle(path, head), 0)), {}
-
-
-def _is_safetensors(head: bytes) -> bool:
-    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000
 
 
 def _refuse_other_kinds(head: bytes) -> None:
@@ -185,10 +181,9 @@ def _refusal(path: Path, message: str) -> str:
             f"its pickle is damaged, or no PyTorch file, or not of protocol 2 ({reason}); download it again, or save "
             "it again with torch.save's default settings"
         )
-    old = "" if hasattr(torch.serialization, "add_safe_globals") else f"; torch {torch.__version__} is old, update it"
     return (
         f"refused: its pickle asks for {wanted[0]}, which weights do not need and which could run code; nothing was "
-        f"run{old}. If you trust whoever made it, let them save model.state_dict() alone"
+        "run. If you trust whoever made it, let them save model.state_dict() alone"
     )
 
 
@@ -219,9 +214,8 @@ def _globals_in(path: Path) -> list[str]:
 def _opcodes(path: Path) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            yield from pickletools.genops(
-                archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
-            )
+            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            yield from pickletools.genops(archive.read(name))
     else:
         with path.open("rb") as file:
             for _ in range(_LEGACY_PICKLES):
@@ -238,14 +232,10 @@ def _state_dict_in(content: Any, depth: int) -> dict[str, Tensor]:
     tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if not tensors:
         raise CheckpointError(f"it holds no weights, only {', '.join(map(repr, list(content)[:5])) or 'an empty dict'}")
-    unusual = next((name for name, tensor in tensors.items() if not _is_plain(tensor)), None)
-    if unusual is not None:
-        raise CheckpointError(f"its tensor {unusual} holds no plain values; save module.state_dict() of a dense model")
+    for name, tensor in tensors.items():
+        if tensor.is_meta or tensor.is_nested or tensor.layout != torch.strided:
+            raise CheckpointError(f"its tensor {name} holds no plain values; save module.state_dict() of a dense model")
     return tensors
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return not (tensor.is_meta or tensor.is_nested) and tensor.layout == torch.strided
 
 
 def _wrapped(content: Mapping[Any, Any]) -> Mapping[Any, Any] | None:

@@ -31,11 +31,7 @@ Check = Callable[[], list[Finding]]
 def examine(cache_dir: str | Path | None = None) -> list[Finding]:
     """Look at everything that is known to go wrong; nothing is changed, nothing is asked over the network but proxies.
 
-    Args:
-        cache_dir: the folder of downloaded weights; None: the usual one.
-
-    Returns:
-        Findings in a fixed order. A check that fails itself is a fault of its own.
+    Findings come in a fixed order. A check that fails itself is a fault of its own.
     """
     environment, packages = dict(os.environ), functools.cache(installation.installed)
     findings = _run(
@@ -100,13 +96,7 @@ def _check_gpu(environment: Mapping[str, str]) -> list[Finding]:
 
 
 def report(findings: Iterable[Finding], width: int, colours: bool = False) -> str:
-    """Findings as text: one each, its repair on a line of its own that can be copied whole.
-
-    Args:
-        findings: from ``examine``.
-        width: columns; repairs may be longer.
-        colours: with the codes that terminals show as colours.
-    """
+    """Findings as text: one each, its repair on a line of its own that can be copied whole."""
     findings = list(findings)
     column = max((len(finding.check) for finding in findings), default=0) + 2
     lines = []

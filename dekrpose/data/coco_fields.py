@@ -138,11 +138,7 @@ def read_categories(content: Mapping[str, Any], path: Path) -> list[Mapping[str,
 
 
 def keypoint_names(values: object, where: str) -> tuple[str, ...] | None:
-    """Names of keypoints, CrowdPose's by our names; None if there are none.
-
-    Raises:
-        DekrPoseError: they are no list of different texts.
-    """
+    """Names of keypoints, CrowdPose's by our names; None if there are none, DekrPoseError if they are no such list."""
     if not values:
         return None
     if not isinstance(values, list) or not all(isinstance(value, str) and value for value in values):
@@ -154,11 +150,7 @@ def keypoint_names(values: object, where: str) -> tuple[str, ...] | None:
 
 
 def with_keypoints(content: Mapping[str, Any], path: Path) -> list[tuple[Mapping[str, Any], tuple[str, ...]]]:
-    """The categories that name keypoints, and their names.
-
-    Raises:
-        DekrPoseError: as ``read_categories`` and ``keypoint_names``.
-    """
+    """The categories that name keypoints, and their names; DekrPoseError if either cannot be read."""
     named = [
         (category, keypoint_names(category.get("keypoints"), f"categories of {path}"))
         for category in read_categories(content, path)
@@ -171,15 +163,8 @@ class Categories:
 
     The categories that name the skeleton's keypoints count; where none does, those that name as many, else those that
     name any. In a file whose categories name no keypoints, or that has none, the categories of annotations with
-    labelled keypoints count. An annotation without ``category_id`` always counts.
-
-    Args:
-        content: of the file.
-        path: of the file, for messages.
-        skeleton: what the keypoints should be.
-
-    Raises:
-        DekrPoseError: the categories cannot be read.
+    labelled keypoints count. An annotation without ``category_id`` always counts. DekrPoseError, which names ``path``,
+    if the categories of ``content`` cannot be read.
     """
 
     def __init__(self, content: Mapping[str, Any], path: Path, skeleton: Skeleton) -> None:
@@ -196,10 +181,9 @@ class Categories:
         self.skipped: Counter[str] = Counter()
 
     def skips(self, entry: Mapping[str, Any], where: str) -> bool:
-        """Whether an annotation is of another category; those are counted.
+        """Whether an annotation, which ``where`` names, is of another category; those are counted.
 
-        Raises:
-            DekrPoseError: its ``category_id`` is neither a number nor a text; ``where`` names the annotation.
+        DekrPoseError if its ``category_id`` is neither a number nor a text.
         """
         given = entry.get("category_id")
         if given is None:

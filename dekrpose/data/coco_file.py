@@ -87,8 +87,7 @@ class Photo:
 def read_content(path: Path) -> Mapping[str, Any]:
     """What a COCO keypoints file holds, plain or compressed with gzip; of its entries nothing is checked yet.
 
-    Raises:
-        DekrPoseError: it is no JSON, or ``images`` or ``annotations`` are missing or no lists.
+    DekrPoseError if it is no JSON, or ``images`` or ``annotations`` are missing or no lists.
     """
     data = path.read_bytes()
     try:
@@ -181,10 +180,8 @@ def read_photo(record: object, where: str) -> Photo:
 def read_person(entry: Mapping[str, Any], size: tuple[float, float], keypoints: int, where: str) -> Person:
     """The person of an annotation; null is as if the field were missing. DekrPoseError if a field cannot be read.
 
-    Args:
-        entry: as in the file; ``where`` names it in messages.
-        size: width and height of the photo, which run lengths must have; infinite if not known.
-        keypoints: K of the skeleton.
+    ``where`` names the entry in messages; ``size`` is the photo's width and height, which run lengths must have,
+    infinite if not known.
     """
     points = np.asarray(_keypoints(entry, keypoints, where), np.float32).reshape(keypoints, 3)
     given = entry.get("bbox")

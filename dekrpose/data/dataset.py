@@ -54,8 +54,7 @@ class KeypointDataset:
     def read(self, index: int) -> NDArray[np.uint8]:
         """The photo as (H, W, 3) uint8 RGB, without EXIF rotation, as the annotations expect.
 
-        Raises:
-            DekrPoseError: it is nowhere to be found; ``ImageError`` if it is no image.
+        DekrPoseError if it is nowhere to be found; ``ImageError`` if it is no image.
         """
         photo = self.photos[index]
         pixels = self._files.read(photo.file_name)
@@ -92,10 +91,8 @@ _BROKEN = (OSError, EOFError, RuntimeError, NotImplementedError, ValueError, zip
 class PhotoFiles:
     """Reads photos by name from folders, tar and zip files; archives come before folders, earlier before later.
 
-    It holds names and positions only, never an open file, so that loader processes can be given a copy.
-
-    Raises:
-        DekrPoseError: a place is neither a folder nor a tar (uncompressed) or zip file.
+    It holds names and positions only, never an open file, so that loader processes can be given a copy. DekrPoseError
+    if a place is neither a folder nor a tar (uncompressed) or zip file.
     """
 
     def __init__(self, places: Iterable[str | Path]) -> None:
@@ -118,8 +115,7 @@ class PhotoFiles:
     def read(self, name: str) -> NDArray[np.uint8]:
         """The photo called ``name`` as (H, W, 3) uint8 RGB, without EXIF rotation.
 
-        Raises:
-            DekrPoseError: no place has it; ``ImageError`` if it is no image.
+        DekrPoseError if no place has it; ``ImageError`` if it is no image.
         """
         path = None if name in self._members else self._in_folders(name)
         read_bytes = self._members.get(name) if path is None else path.read_bytes

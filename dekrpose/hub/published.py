@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from dekrpose.checkpoints import (
     read_checkpoint,
@@ -170,20 +169,15 @@ def _way_out(folder: Path, published: PublishedWeights) -> str:
     )
 
 
-@contextmanager
-def _lock(folder: Path, name: str) -> Iterator[None]:
+def _lock(folder: Path, name: str) -> AbstractContextManager[object]:
     from filelock import FileLock, Timeout  # torch and huggingface-hub bring it
 
     lock = FileLock(folder / f".{name}.lock")
     try:
-        lock.acquire(timeout=2)
+        return lock.acquire(timeout=2)
     except Timeout:
         logger.warning("another process fetches %s into %s; waiting for it", name, folder)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _fetch_and_convert(folder: Path, published: PublishedWeights) -> Path:
@@ -199,12 +193,8 @@ def _fetch_and_convert(folder: Path, published: PublishedWeights) -> Path:
     else:
         source, address = by_hand.with_name(f"{by_hand.name}.part"), published.address
         sha256 = download(address, source, published.sha256_prefix, way_out=_way_out(folder, published))
-    note: dict[str, Any] = {
-        "url": address,
-        "sha256": sha256,
-        "bytes": source.stat().st_size,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    note = {"url": address, "sha256": sha256, "bytes": source.stat().st_size, "time": now}
     converted = folder / f".{published.name}.safetensors"
     try:
         _convert(published, source, converted)

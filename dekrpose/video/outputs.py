@@ -16,8 +16,7 @@ from dekrpose.images import Pixels
 from dekrpose.results import Poses
 from dekrpose.video.frames import Frame, StreamInfo
 from dekrpose.video.pyav import reason
-from dekrpose.video.sources import find_pyav
-from dekrpose.video.writer import FilmError, FilmWriter, check_film, has_sound, open_writer
+from dekrpose.video.writer import FilmError, FilmWriter, check_film, open_writer
 
 
 class Outputs:
@@ -99,8 +98,7 @@ class Outputs:
         assert self._origin is not None
         size = (pixels.shape[0], pixels.shape[1])
         info = self._info
-        av = find_pyav() if self._sound and info.name and not info.live else None
-        sound = (info.name, self._origin) if av is not None and info.name and has_sound(av, info.name) else None
+        sound = (info.name, self._origin) if self._sound and info.name and not info.live else None
         with self._writing(self.film_path):
             self._film = open_writer(self._film_file, size, info, sound)
         for time, duration in self._unseen:

@@ -93,15 +93,6 @@ def _count_with_opencv(path: Path) -> int:
     return frames
 
 
-def has_sound(av: Any, address: str) -> bool:
-    """Whether a file has sound that can be copied."""
-    try:
-        with av.open(location(address)) as container:
-            return bool(container.streams.audio)
-    except (av.error.FFmpegError, OSError):
-        return False
-
-
 def fit(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """Pixels (H, W, 3) scaled into a picture of (height, width) in their proportions; the rest is black."""
     height, width = pixels.shape[:2]
@@ -185,7 +176,11 @@ class _Sound:
 
 
 def _open_sound(av: Any, sound: tuple[str, float]) -> _Sound | None:
-    container = av.open(location(sound[0]))
+    """None where there is no sound that can be copied."""
+    try:
+        container = av.open(location(sound[0]))
+    except (av.error.FFmpegError, OSError):
+        return None
     if not container.streams.audio:
         container.close()
         return None

@@ -98,8 +98,9 @@ def compare(
             found[TEMPORAL] = run_model(estimator, clip, "kept", input_size=input_size)
             if controls:
                 found[RESET] = run_model(estimator, clip, "reset", input_size=input_size)
-                order = np.random.default_rng([_TEST, seed, number, 2])
-                found[SHUFFLED] = run_shuffled(estimator, clip, order, input_size=input_size)
+                order = np.random.default_rng([_TEST, seed, number, 2]).permutation(len(clip))
+                seen = run_model(estimator, clip.in_order(order), "kept", input_size=input_size)
+                found[SHUFFLED] = [seen[place] for place in np.argsort(order)]
         for method, people in found.items():
             cells.setdefault((condition, method, seed), []).append(measure(clip, people, threshold))
     return {key: Cell(values) for key, values in cells.items()}
@@ -157,22 +158,9 @@ def smoothed(estimator: PoseEstimator, clip: Clip, found: Sequence[Prediction]) 
     return result
 
 
-def run_shuffled(
-    estimator: PoseEstimator, clip: Clip, rng: np.random.Generator, *, input_size: int | None = None
-) -> list[Prediction]:
-    """What a memory finds that sees the frames in a random order; the answer is in the frames' own order."""
-    order: NDArray[np.intp] = rng.permutation(len(clip))
-    found = run_model(estimator, clip.in_order(order), "kept", input_size=input_size)
-    return [found[place] for place in np.argsort(order)]
-
-
 def summary(results: Results, condition: str, method: str) -> dict[str, float]:
     """The measures of a method under a condition, means over seeds; acceleration in percent of a person's size."""
-    cells = [
-        cell
-        for (its_condition, its_method, _), cell in results.items()
-        if (its_condition, its_method) == (condition, method)
-    ]
+    cells = [cell for key, cell in results.items() if key[:2] == (condition, method)]
     values = [
         (
             float(np.mean([clip.local_nms_score for clip in cell.clips])),
