@@ -1,11 +1,12 @@
-"""What an architecture is: all that the engines ask of a way of finding people.
+"""What an architecture is: all that the rest of the house asks of a way of finding people.
 
-A new one is a package beside this file with the functions of ``Architecture``, and an entry in ``ARCHITECTURES``.
+A new one is a package beside this file with the functions of ``Architecture``, its modules ``learning`` (see
+``Learning`` in ``learning.py``) and ``exporting`` (see ``Exporting``), and an entry in ``ARCHITECTURES``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
@@ -13,11 +14,13 @@ from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 
+from dekrpose.architectures.parts.backbone import Backbone
 from dekrpose.config import ModelConfig
 from dekrpose.options import Options
 
 Maps = tuple[Tensor, ...]
 """What a network answers, each (B, channels, h, w); what they mean is the architecture's own affair."""
+Shapes = Mapping[str, tuple[int, ...]]
 Stage = Callable[[str], AbstractContextManager[None]]
 """A block of code whose time counts as that of a stage."""
 
@@ -37,11 +40,43 @@ class Found:
     scores: Tensor
 
 
+class Network(nn.Module):
+    """What ``build`` gives: normalised (B, 3, H, W) -> ``Maps``.
+
+    Attributes:
+        config: what it was built from.
+        backbone: what its first layers are.
+    """
+
+    config: ModelConfig
+    backbone: Backbone
+
+    def pretrained(self) -> list[nn.Module]:
+        """What published weights fill."""
+        return self.backbone.pretrained()
+
+    def compilable(self) -> list[nn.Module]:
+        """The parts that ``torch.compile`` makes faster."""
+        return [self.backbone]
+
+
 class Architecture(Protocol):
     """A package with these functions."""
 
-    def build(self, config: ModelConfig) -> nn.Module:
-        """The network that a configuration describes, with fresh weights: normalised (B, 3, H, W) -> ``Maps``."""
+    title: str
+    """Its name for people."""
+
+    def build(self, config: ModelConfig) -> Network:
+        """The network that a configuration describes, with fresh weights."""
+
+    PARTS: tuple[str, ...]
+    """What a network is made of, in the order in which it runs; its attributes have these names, with underscores."""
+
+    def gmacs_by_part(self, config: ModelConfig) -> dict[str, float]:
+        """Multiply-accumulates of one image at the network's own input size, in 10^9, by ``PARTS``."""
+
+    def variants(self) -> dict[str, ModelConfig]:
+        """Networks worth comparing besides those of ``config.ARCHITECTURES``, by name."""
 
     def hasten(self, network: nn.Module) -> None:
         """Let a network take from now on, on CPUs and without gradients, whatever is faster and gives the same."""
@@ -71,6 +106,28 @@ class Architecture(Protocol):
         """Who is in one photo, from its row of what was ``packed``."""
 
 
+class ForeignNames(Protocol):
+    """What a module ``foreign_names`` does: weights of other code, told by their tensors. Shapes are by name."""
+
+    def detect_format(self, names: Iterable[str]) -> str | None:
+        """The format of a file with these tensors; None for an unknown one."""
+
+    def describe(self, shapes: Shapes) -> str:
+        """A guess, for messages, at what some tensors belong to."""
+
+    def split_scoring_net(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The network's tensors, and the scoring net's, which get the names l1.weight ... l3.bias."""
+
+    def config_of(self, shapes: Shapes) -> ModelConfig:
+        """The network that a file holds."""
+
+    def to_ours(self, tensors: Mapping[str, Tensor], file_format: str) -> dict[str, Tensor]:
+        """A file's tensors by our names; CheckpointError if one is missing or unknown."""
+
+    def shapes_in_file(self, shapes: Shapes, file_format: str, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """Expected shapes, given under our names, as a file would call them."""
+
+
 ARCHITECTURES = {"dekr": "dekrpose.architectures.dekr"}
 """The package of each."""
 
@@ -78,3 +135,13 @@ ARCHITECTURES = {"dekr": "dekrpose.architectures.dekr"}
 def architecture_of(config: ModelConfig) -> Architecture:
     """The architecture that a configuration names."""
     return cast(Architecture, import_module(ARCHITECTURES[config.architecture]))
+
+
+def build(config: ModelConfig) -> Network:
+    """The network that a configuration describes, with fresh weights."""
+    return architecture_of(config).build(config)
+
+
+def foreign_names() -> ForeignNames:
+    """Of files without a configuration of ours: all whose names are known hold DEKR networks."""
+    return cast(ForeignNames, import_module(f"{ARCHITECTURES['dekr']}.foreign_names"))

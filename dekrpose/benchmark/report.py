@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from dekrpose.architectures.dekr.complexity import PARTS
 from dekrpose.benchmark.settings import Setting
-from dekrpose.benchmark.stages import MATMUL, NETWORK, NETWORK_REST, WHOLE, Timing
+from dekrpose.benchmark.stages import MATMUL, NETWORK, NETWORK_REST, PARTS, WHOLE, Timing
 
 
 @dataclass(frozen=True)

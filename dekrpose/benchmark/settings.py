@@ -14,10 +14,10 @@ from torch import nn
 
 from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv
 from dekrpose.architectures.dekr.network import DEKR
+from dekrpose.architectures.exporting import Offsets
 from dekrpose.benchmark.naive import NaiveDEKR
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.config import ARCHITECTURES
-from dekrpose.engines.file import Offsets
 from dekrpose.errors import DekrPoseError
 from dekrpose.estimator import PoseEstimator
 from dekrpose.hub import models

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dekrpose.architectures.dekr.complexity import PARTS, gmacs_by_part
+from dekrpose.architectures.contract import ARCHITECTURES, architecture_of
 from dekrpose.benchmark.made_up import PlantedNetwork
 from dekrpose.benchmark.settings import LOOP, Setting
+from dekrpose.config import ModelConfig
 from dekrpose.estimator import PoseEstimator
 from dekrpose.images import Geometry, load
 
@@ -30,7 +31,10 @@ MATMUL = 2048
 """Side of the matrices whose product is the machine's limit."""
 NETWORK, REST, WHOLE = "network", "other", "whole"
 NETWORK_REST = "network, other"
-_ATTRIBUTES = ("backbone", "heatmap_head", "offset_head")
+PARTS = tuple(
+    dict.fromkeys(part for name in ARCHITECTURES for part in architecture_of(ModelConfig(architecture=name)).PARTS)
+)
+"""Of all networks, in the order in which they run, the backbone first."""
 
 Times = Mapping[str, float]
 """Milliseconds by stage, in order."""
@@ -132,7 +136,7 @@ class PartTimes:
     def watch(self) -> Iterator[None]:
         """Within this block the parts' times are taken."""
         self._begun, self._spans = {}, []
-        if isinstance(self._network, nn.Module) and all(hasattr(self._network, name) for name in _ATTRIBUTES):
+        if isinstance(self._network, nn.Module) and len(_parts_of(self._network)) > 1:
             self._handles = [self._network.register_forward_pre_hook(self._start)]
         try:
             yield
@@ -146,8 +150,7 @@ class PartTimes:
         running = network if choose is None else choose(*inputs)
         if len(self._handles) == 1:
             parts = running if isinstance(running, nn.Module) else network
-            for part, name in zip(PARTS[1:], _ATTRIBUTES[1:], strict=True):
-                head = getattr(parts, name)
+            for part, head in list(_parts_of(parts).items())[1:]:
                 self._handles.append(head.register_forward_pre_hook(lambda *_, part=part: self._begin(part)))
                 self._handles.append(head.register_forward_hook(lambda *_, part=part: self._end(part)))
         self._begin(PARTS[0])
@@ -170,6 +173,11 @@ class PartTimes:
             return {NETWORK: network_ms}
         ordered = {part: times[part] for part in PARTS if part in times}
         return {**ordered, NETWORK_REST: max(0.0, network_ms - sum(ordered.values()))}
+
+
+def _parts_of(network: nn.Module) -> dict[str, nn.Module]:
+    attributes = {part: part.replace(" ", "_") for part in PARTS}
+    return {part: getattr(network, name) for part, name in attributes.items() if hasattr(network, name)}
 
 
 def network_job(estimator: PoseEstimator, setting: Setting) -> tuple[Callable[[], Times], tuple[int, int]]:
@@ -247,7 +255,10 @@ def gmacs(estimator: PoseEstimator, setting: Setting, input_size: tuple[int, int
     """Multiply-accumulates of one run by part, in 10^9: all layers are convolutions, so they grow with the pixels."""
     own = estimator.config.input_size
     factor = setting.batch * (2 if setting.flip else 1) * input_size[0] * input_size[1] / own**2
-    return {part: factor * value for part, value in gmacs_by_part(estimator.config).items()}
+    return {
+        part: factor * value
+        for part, value in architecture_of(estimator.config).gmacs_by_part(estimator.config).items()
+    }
 
 
 def _hookable(estimator: PoseEstimator, setting: Setting) -> object:

@@ -10,27 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dekrpose.architectures.dekr.foreign_names import (
-    Shapes,
-    config_from_shapes,
-    describe,
-    detect_format,
-    mmpose_to_ours,
-    official_to_ours,
-    shapes_by_our_name,
-    shapes_in_file,
-    split_scoring_net,
-)
-from dekrpose.architectures.dekr.temporal import build_model
+from dekrpose.architectures.contract import Shapes, build, foreign_names
 from dekrpose.checkpoints.integers import with_integers
 from dekrpose.checkpoints.pickles import read_metadata, read_tensors
-from dekrpose.config import BackboneConfig, EfficientNetLiteConfig, HeadConfig, ModelConfig, TemporalConfig
+from dekrpose.config import Backbone, ModelConfig, TemporalConfig
 from dekrpose.errors import CheckpointError
 from dekrpose.skeletons import Skeleton
 
@@ -88,26 +78,26 @@ def read_stored_config(path: str | Path) -> ModelConfig | None:
 
 
 def _checkpoint_from(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> Checkpoint:
-    network, rescoring = split_scoring_net(tensors)
+    network, rescoring = foreign_names().split_scoring_net(tensors)
     if rescoring and not network:
         raise CheckpointError("this is a scoring net alone; pass a DEKR model, and this file as rescoring_net")
     shapes = _shapes(network)
     stored = _stored_config(metadata)
-    file_format = "dekrpose" if stored else detect_format(shapes)
+    file_format = "dekrpose" if stored else foreign_names().detect_format(shapes)
     if file_format is None:
         expected = expected_shapes(ModelConfig())
         if any(name.startswith("backbone.") for name in shapes):  # name what is missing as the file would
-            raise CheckpointError(_misfit(shapes, shapes_in_file(expected, "mmpose-1.x", shapes)))
-        raise CheckpointError(_misfit(shapes, shapes_in_file(expected, "official", shapes)))
-    config = stored or config_from_shapes(shapes_by_our_name(shapes))
+            raise CheckpointError(_misfit(shapes, foreign_names().shapes_in_file(expected, "mmpose-1.x", shapes)))
+        raise CheckpointError(_misfit(shapes, foreign_names().shapes_in_file(expected, "official", shapes)))
+    config = stored or foreign_names().config_of(shapes)
     family = "official" if file_format == "super-gradients" else file_format
-    expected = shapes_in_file(expected_shapes(config), family, shapes)
+    expected = foreign_names().shapes_in_file(expected_shapes(config), family, shapes)
     network = {**{name: torch.zeros((), dtype=torch.int64) for name in expected if name.endswith(_COUNTER)}, **network}
     check_fits(network, expected)
     _check_types({**network, **rescoring})
     if rescoring:
         _check_rescoring_net(rescoring, config.skeleton)
-    state_dict = {name: _plain(tensor) for name, tensor in _to_ours(network, file_format).items()}
+    state_dict = {name: _plain(tensor) for name, tensor in foreign_names().to_ours(network, file_format).items()}
     judged = {name: _plain(tensor) for name, tensor in rescoring.items()}
     _check_values({**state_dict, **judged})
     return Checkpoint(config, state_dict, judged or None, file_format)
@@ -141,14 +131,6 @@ def _check_values(tensors: Mapping[str, Tensor]) -> None:
             )
 
 
-def _to_ours(network: Mapping[str, Tensor], file_format: str) -> dict[str, Tensor]:
-    if file_format == "official":
-        return official_to_ours(network)
-    if file_format.startswith("mmpose"):
-        return mmpose_to_ours(network, "0.x" if file_format == "mmpose-0.x" else "1.x")
-    return dict(network)
-
-
 def _stored_config(metadata: Mapping[str, str]) -> ModelConfig | None:
     if _METADATA_KEY not in metadata:
         return None
@@ -174,21 +156,25 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     CheckpointError if it describes none.
     """
     try:
-        return dict(_network_shapes(config.backbone, config.head, config.skeleton, config.temporal))
+        return dict(
+            _network_shapes(config.architecture, config.backbone, config.head, config.skeleton, config.temporal)
+        )
     except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
         raise CheckpointError(f"its configuration describes no network ({error}); was the file damaged?") from error
 
 
 @lru_cache(maxsize=8)
 def _network_shapes(
-    backbone: BackboneConfig | EfficientNetLiteConfig,
-    head: HeadConfig,
-    skeleton: Skeleton,
-    temporal: TemporalConfig | None,
+    architecture: str, backbone: Backbone, head: Any, skeleton: Skeleton, temporal: TemporalConfig | None
 ) -> Shapes:
-    config = ModelConfig(backbone=backbone, head=head, skeleton=skeleton, temporal=temporal)
+    config = ModelConfig(architecture=architecture, backbone=backbone, head=head, skeleton=skeleton, temporal=temporal)
     with torch.device("meta"):
-        return _shapes(build_model(config).state_dict())
+        return _shapes(build(config).state_dict())
+
+
+def describe(shapes: Shapes) -> str:
+    """A guess, for messages, at what some tensors belong to."""
+    return foreign_names().describe(shapes)
 
 
 def check_fits(state_dict: Mapping[str, Tensor], expected_shapes: Shapes) -> None:
@@ -232,7 +218,7 @@ def read_rescoring_net(path: str | Path, skeleton: Skeleton | None = None) -> di
         CheckpointError: the file is missing, broken, something else, or made for another skeleton.
     """
     try:
-        network, rescoring = split_scoring_net(read_tensors(Path(path))[0])
+        network, rescoring = foreign_names().split_scoring_net(read_tensors(Path(path))[0])
         if not rescoring:
             raise CheckpointError(
                 f"it has no scoring net (l1.weight ... l3.bias); it looks like {describe(_shapes(network))}"

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from dekrpose.engines.file import FORMATS, Format, Offsets
+from dekrpose.architectures.exporting import Offsets, Sampling
+from dekrpose.engines.file import FORMATS, Format
 from dekrpose.errors import DekrPoseError
 from dekrpose.estimator import PoseEstimator
-from dekrpose.export.network import Sampling
 from dekrpose.export.writers import OPSET
 
 

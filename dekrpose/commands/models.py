@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from dekrpose.architectures.dekr.complexity import complexity, variants
+from dekrpose.architectures.complexity import complexity, variants
 from dekrpose.checkpoints import read_checkpoint, read_rescoring_net
 from dekrpose.checkpoints.pickles import read_tensors
 from dekrpose.errors import CheckpointError

@@ -11,9 +11,8 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from dekrpose.architectures.dekr.losses import OFFSET_FACTORS
-from dekrpose.architectures.dekr.network import DEKR
-from dekrpose.architectures.dekr.targets import TargetMode
+from dekrpose.architectures.contract import Network, build
+from dekrpose.architectures.learning import AugmentConfig, TrainConfig, learning_of
 from dekrpose.config import ARCHITECTURES, Branches, HeadConfig, MobileNetConfig, ModelConfig, with_head
 from dekrpose.data.dataset import KeypointDataset
 from dekrpose.errors import DekrPoseError
@@ -22,10 +21,9 @@ from dekrpose.training.check import check_dataset
 from dekrpose.training.check_report import Findings, report
 from dekrpose.training.contact_sheet import contact_sheet
 from dekrpose.training.distributed import Processes, joined
-from dekrpose.training.initial import BACKBONES, for_skeleton, read_initial, starts_from_movenet
-from dekrpose.training.loader import CachedPhotos, check_targets
+from dekrpose.training.initial import BACKBONES, brought, for_skeleton, read_initial
+from dekrpose.training.loader import CachedPhotos
 from dekrpose.training.loop import Trainer
-from dekrpose.training.recipes import RECIPES, TrainConfig, movenet_recipe, paper_recipe
 from dekrpose.training.run_log import summary_writer
 from dekrpose.training.skeleton_file import skeleton_of
 from dekrpose.training.validation import Validation
@@ -131,7 +129,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, text in _CROWD_OPTIONS:
         parser.add_argument(f"--{name}", type=_share, metavar="P", help=f"{text}, 0 to 1; default: the recipe's")
     parser.add_argument(
-        "--targets", choices=get_args(TargetMode), default="paper",
+        "--targets", choices=("paper", "official"), default="paper",
         help="the paper's (default), or those of the released training code, with its weight of the offset loss; "
         "with --paper they repeat that training",
     )  # fmt: skip
@@ -139,33 +137,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def recipe(options: argparse.Namespace) -> TrainConfig:
     """The network's recipe with the changes that the command line asks for."""
-    full_size = ARCHITECTURES[options.arch].input_size
-    base = paper_recipe(full_size, "crowdpose" in options.arch) if options.paper else _own_recipe(options)
+    network = brought(options.init, ARCHITECTURES[options.arch])
+    learning, asked = learning_of(network), ARCHITECTURES[options.arch]
+    if options.paper:
+        base = learning.paper_recipe(asked)
+    else:
+        own = learning.recipe(options.arch, network, options.on_device)
+        base = own or TrainConfig(augment=AugmentConfig(size=asked.input_size))
     names = [name.replace("-", "_") for name, *_ in _RECIPE_OPTIONS if name != "size"]
     names += ["precision", "optimizer", "schedule", "teacher_share", "pretrained_rate"]
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     switches = {"on_device": options.on_device, "compiled": options.compile}
     config = replace(base, keep_early_layers=options.keep_early_layers, **switches, **changes)
-    size = options.size or (config.augment.size if options.arch in RECIPES else full_size)
+    size = options.size or base.augment.size
     if size <= 0 or size % 32:
         raise ValueError(f"--size must be a multiple of 32, got {size}")
     names = [name.replace("-", "_") for name, _ in _CROWD_OPTIONS]
     shares = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    return _with_targets(replace(config, augment=replace(config.augment, size=size, **shares)), options.targets)
-
-
-def _own_recipe(options: argparse.Namespace) -> TrainConfig:
-    """This library's recipe for the network that is asked for, which ``--init`` may bring."""
-    if options.init is not None and starts_from_movenet(options.init):
-        return movenet_recipe(options.on_device)
-    return RECIPES[options.arch](options.on_device) if options.arch in RECIPES else TrainConfig()
-
-
-def _with_targets(config: TrainConfig, mode: TargetMode) -> TrainConfig:
-    if mode == "official":
-        targets = replace(config.targets, mode=mode)
-        config = replace(config, targets=targets, offset_factor=OFFSET_FACTORS[mode])
-    check_targets(config.targets, config.augment)
+    config = replace(config, augment=replace(config.augment, size=size, **shares))
+    config = learning.official(config) if options.targets == "official" else config
+    config.targets.check(config.augment)
     return config
 
 
@@ -179,12 +170,12 @@ def _dataset(text: str) -> tuple[Path, int]:
     return Path(path), int(times)
 
 
-def _teacher(source: str, skeleton: Skeleton) -> DEKR:
+def _teacher(source: str, skeleton: Skeleton) -> Network:
     """A trained network that speaks of the same keypoints."""
     # a MoveNet alone: no path beside its pyramid, and branches that have next to nothing to do
     alone = ModelConfig(backbone=MobileNetConfig(channels=0), head=HeadConfig(keypoint_channels=1, blocks=1))
     config, weights = read_initial(source, alone, skeleton)
-    model = DEKR(config)
+    model = build(config)
     model.load_state_dict(weights)
     return model
 

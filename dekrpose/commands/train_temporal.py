@@ -9,7 +9,9 @@ from typing import get_args
 
 import torch
 
+from dekrpose.architectures.dekr.recipes import tiny_recipe
 from dekrpose.architectures.dekr.temporal import TemporalDEKR, with_memory
+from dekrpose.architectures.learning import TrainConfig
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.data.clips.clip import ClipShape, ClipSource
 from dekrpose.data.clips.drawn import DrawnClips
@@ -21,7 +23,6 @@ from dekrpose.errors import DekrPoseError
 from dekrpose.hub import models
 from dekrpose.skeletons import COCO_17
 from dekrpose.training.clips import ClipRecipe, CutoutClips, MixedClips
-from dekrpose.training.recipes import TrainConfig, tiny_recipe
 from dekrpose.training.run_log import summary_writer
 from dekrpose.training.temporal import Parts, TemporalTrainer
 

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from dekrpose.architectures.dekr.decode import CENTER_THRESHOLD, Candidates
+from dekrpose.architectures.exporting import Offsets, exporting_of
 from dekrpose.config import IMAGE_MEAN, IMAGE_STD, Color3, ModelConfig
 from dekrpose.engines.base import Stages
 from dekrpose.engines.cpu import CPUEngine
@@ -29,10 +29,8 @@ from dekrpose.engines.runtimes import (
     FORMATS,
     LEAST_SIDE,
     OFFSETS_KEY,
-    OUTPUTS,
     RESCORING_KEY,
     Format,
-    Offsets,
     Pictures,
     Runner,
     offsets_of,
@@ -43,7 +41,6 @@ from dekrpose.options import Options
 
 __all__ = [
     "FORMATS",
-    "OUTPUTS",
     "Differences",
     "Exported",
     "ExportedFile",
@@ -62,7 +59,7 @@ __all__ = [
 
 
 class ExportedModel(nn.Module):
-    """Stands in for ``DEKR``: normalised (B, 3, H, W) -> heatmaps (B, K+1, H/4, W/4), offsets (B, 2K, H/4, W/4).
+    """Stands in for the network: normalised (B, 3, H, W) -> its maps.
 
     The file takes pictures as bytes, so the input is rounded to the nearest of 256 values, which resized photos have.
 
@@ -76,9 +73,8 @@ class ExportedModel(nn.Module):
         super().__init__()
         self.config, self.runner, self.path = config, runner, path
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        heatmaps, offsets = self.runner(to_bytes(images, self.config.mean, self.config.std))
-        return torch.from_numpy(heatmaps), torch.from_numpy(offsets)
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(map(torch.from_numpy, self.runner(to_bytes(images, self.config.mean, self.config.std))))
 
     def refuse(self, what: str) -> DekrPoseError:
         """The error of whoever wants what only weights can give."""
@@ -127,9 +123,7 @@ class FileEngine(CPUEngine):
     def candidates(self, inputs: Tensor, options: Options, stages: Stages) -> Any:
         if not isinstance(self.model, ExportedPeople):
             return super().candidates(inputs, options, stages)
-        heatmaps, found = self.model(inputs)
-        values = found[:, :, 0, 2]
-        return heatmaps, Candidates(found[..., :2], values, values > CENTER_THRESHOLD)
+        return exporting_of(self.config).candidates(self.model(inputs))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,19 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dekrpose.architectures.exporting import Offsets, exporting_named
 from dekrpose.errors import CheckpointError, DekrPoseError
 
 Format = Literal["onnx", "openvino", "pt2"]
 
 FORMATS: dict[str, Format] = {".onnx": "onnx", ".xml": "openvino", ".pt2": "pt2"}
 """File endings of exported files."""
-Offsets = Literal["map", "people"]
-"""Where an exported file computes offsets: at every pixel, or at the centers that it finds."""
-OUTPUTS: dict[Offsets, tuple[str, ...]] = {
-    "map": ("heatmaps", "offsets", "keypoints", "keypoint_scores", "scores"),
-    "people": ("heatmaps", "poses", "keypoints", "keypoint_scores", "scores"),
-}
-"""What exported files answer, in this order."""
+PEOPLE = 3
+"""The last outputs of exported files: keypoints, keypoint scores, scores."""
 LEAST_SIDE = 64
 """Pixels; torch.export fixes dimensions that may be 1, as the coarsest map's is for smaller pictures."""
 CONFIG_KEY, RESCORING_KEY, OFFSETS_KEY = "dekrpose", "dekrpose_rescoring_net", "dekrpose_offsets"
@@ -43,27 +40,43 @@ def offsets_of(texts: Mapping[str, str]) -> Offsets:
     return "people" if texts.get(OFFSETS_KEY) == "people" else "map"
 
 
-def open_exported(path: Path, *, dtype: torch.dtype = torch.float32, count: int = 2) -> tuple[Runner, dict[str, str]]:
+def outputs_of(texts: Mapping[str, str], people: bool = True) -> tuple[str, ...]:
+    """What the file with these texts answers, in this order; with or without the people at the end."""
+    known = exporting_named(_architecture(texts)).OUTPUTS[offsets_of(texts)]
+    return known if people else known[:-PEOPLE]
+
+
+def _architecture(texts: Mapping[str, str]) -> str:
+    """Whose outputs a file has; one without a configuration is refused later."""
+    try:
+        return str(json.loads(texts.get(CONFIG_KEY) or "{}").get("architecture", "dekr"))
+    except (ValueError, AttributeError):
+        return "dekr"
+
+
+def open_exported(
+    path: Path, *, dtype: torch.dtype = torch.float32, people: bool = False
+) -> tuple[Runner, dict[str, str]]:
     """A function that runs an exported file, and the texts in it. Raises as ``read_exported`` does.
 
     Args:
         path: see ``read_exported``.
-        dtype: see ``read_exported``; other types than float32 give the first two outputs alone.
-        count: how many of the outputs the function returns.
+        dtype: see ``read_exported``; other types than float32 never give people.
+        people: the function returns all outputs; otherwise all but the people.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}")
     file_format = FORMATS[path.suffix.lower()]
     if file_format == "openvino":
-        return _open_openvino(path, dtype, count)
+        return _open_openvino(path, dtype, people)
     if dtype != torch.float32:
         raise ValueError(
             f'{path.name} runs in float32, got dtype {dtype}; export to OpenVINO (.xml) for "bfloat16" and "float16"'
         )
-    return (_open_onnx if file_format == "onnx" else _open_pt2)(path, count)
+    return (_open_onnx if file_format == "onnx" else _open_pt2)(path, people)
 
 
-def _open_onnx(path: Path, count: int) -> tuple[Runner, dict[str, str]]:
+def _open_onnx(path: Path, people: bool) -> tuple[Runner, dict[str, str]]:
     try:
         import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
@@ -87,7 +100,7 @@ def _open_onnx(path: Path, count: int) -> tuple[Runner, dict[str, str]]:
     wanted.only_execute_path_to_fetches = True
 
     texts = dict(session.get_modelmeta().custom_metadata_map)
-    outputs = OUTPUTS[offsets_of(texts)][:count]
+    outputs = outputs_of(texts, people)
 
     def run(pictures: Pictures) -> Answer:
         return tuple(session.run(outputs, {"images": pictures}, wanted))
@@ -95,7 +108,7 @@ def _open_onnx(path: Path, count: int) -> tuple[Runner, dict[str, str]]:
     return run, texts
 
 
-def _open_openvino(path: Path, dtype: torch.dtype, count: int) -> tuple[Runner, dict[str, str]]:
+def _open_openvino(path: Path, dtype: torch.dtype, people: bool) -> tuple[Runner, dict[str, str]]:
     try:
         import openvino
     except ImportError:
@@ -108,7 +121,7 @@ def _open_openvino(path: Path, dtype: torch.dtype, count: int) -> tuple[Runner, 
     texts = {key: str(information[key].value) for key in _KEYS if key in information}
     if CONFIG_KEY not in texts:
         return _never, texts
-    outputs = OUTPUTS[offsets_of(texts)][:count]
+    outputs = outputs_of(texts, people)
     if dtype == torch.float32:
         part = openvino.Model([model.output(name) for name in outputs], model.get_parameters())
         request = _compiled(core, part, "f32")
@@ -118,6 +131,8 @@ def _open_openvino(path: Path, dtype: torch.dtype, count: int) -> tuple[Runner, 
             return tuple(_copy(request, index) for index in range(len(outputs)))
 
         return run, texts
+    if not exporting_named(_architecture(texts)).HALVES:
+        raise ValueError(f"{path.name} runs in float32, got dtype {dtype}; its positions need it everywhere")
     trunk, head = _split(model, _read(core, path), outputs[1])
     first = _compiled(core, trunk, "bf16" if dtype == torch.bfloat16 else "f16")
     second = _compiled(core, head, "f32")
@@ -194,7 +209,7 @@ def _ancestors(node: Any) -> dict[str, Any]:
     return found
 
 
-def _open_pt2(path: Path, count: int) -> tuple[Runner, dict[str, str]]:
+def _open_pt2(path: Path, people: bool) -> tuple[Runner, dict[str, str]]:
     extra_files = dict.fromkeys(_KEYS, "")
     try:
         program = torch.export.load(path, extra_files=extra_files)
@@ -210,7 +225,7 @@ def _open_pt2(path: Path, count: int) -> tuple[Runner, dict[str, str]]:
             )
         with torch.inference_mode():
             answer = module(torch.from_numpy(pictures))
-        return tuple(part.numpy() for part in answer[:count])
+        return tuple(part.numpy() for part in (answer if people else answer[:-PEOPLE]))
 
     return run, extra_files
 

@@ -12,16 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dekrpose.architectures.dekr.decode import pose_map
-from dekrpose.architectures.dekr.network import DEKR
-from dekrpose.config import OUTPUT_STRIDE
+from dekrpose.architectures.contract import Network
+from dekrpose.architectures.exporting import Exporting, Offsets, Sampling, exporting_of
 from dekrpose.engines import file
-from dekrpose.engines.file import FORMATS, OUTPUTS, Differences, Exported, ExportedModel, Format, Offsets
+from dekrpose.engines.file import FORMATS, Differences, Exported, ExportedModel, Format
 from dekrpose.errors import DekrPoseError
-from dekrpose.export.network import ExportedNetwork, Sampling
-from dekrpose.export.poses import ExportedCenters, ExportedPoses, PoseOutputs
 from dekrpose.export.writers import OPSET, write
-from dekrpose.images import to_tensor
 
 if TYPE_CHECKING:
     from dekrpose.hub.pretrained import Pretrained
@@ -37,7 +33,6 @@ LARGEST_HEAT = 0.001
 HALF_FACTOR = 10
 """How many times more weights that were rounded to float16 may differ."""
 _SHAPES = ((1, 192, 256), (2, 128, 96))
-_CANDIDATES = 100
 
 
 def export(
@@ -65,19 +60,20 @@ def export(
         raise DekrPoseError(f"{estimator.config.name} remembers frames, which files cannot yet; export an image model")
     if offsets not in get_args(Offsets):
         raise ValueError(f"offsets must be one of {', '.join(get_args(Offsets))}, got {offsets!r}")
-    sampling = _checked(path, file_format, max_people, half, opset, sampling)
-    network = ExportedNetwork(estimator.model, sampling, offsets)
-    poses = PoseOutputs(estimator.config, estimator.rescoring_net, max_people)
+    exporting = exporting_of(estimator.config)
+    if offsets not in exporting.OUTPUTS:
+        raise ValueError(f"{estimator.config.name} has no offset map; leave out offsets={offsets!r}")
+    sampling = _checked(path, file_format, max_people, half, opset, sampling, exporting)
+    graph = exporting.graph(estimator.model, estimator.rescoring_net, max_people, sampling, offsets)
     rescoring = None if estimator.rescoring_net is None else estimator.rescoring_net.state_dict()
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
         staging.mkdir()
-        whole = ExportedPoses if offsets == "map" else ExportedCenters
-        module = whole(network, poses).eval().requires_grad_(False)
+        module = graph.eval().requires_grad_(False)
         texts = file.describe(estimator.config, rescoring, offsets)
         write(module, file_format, staging / path.name, texts, opset=opset, half=half)
-        differences = compare(estimator.model, poses, staging / path.name, half=half)
+        differences = compare(estimator.model, module, staging / path.name, half=half)
         names = sorted((item.name for item in staging.iterdir()), key=path.name.__eq__)  # the main file last
         for name in names:
             (staging / name).replace(path.parent / name)
@@ -87,7 +83,13 @@ def export(
 
 
 def _checked(
-    path: Path, file_format: Format, max_people: int, half: bool, opset: int, sampling: Sampling | None
+    path: Path,
+    file_format: Format,
+    max_people: int,
+    half: bool,
+    opset: int,
+    sampling: Sampling | None,
+    exporting: Exporting,
 ) -> Sampling:
     if file_format not in get_args(Format):
         raise ValueError(f"format must be one of {', '.join(get_args(Format))}, got {file_format!r}")
@@ -98,9 +100,11 @@ def _checked(
         raise ValueError(f"max_people must be 1 to {MOST_PEOPLE}, got {max_people}")
     if half and file_format != "openvino":
         raise ValueError(f"half=True is for OpenVINO, got format {file_format}; leave it out")
-    sampling = FASTEST[file_format] if sampling is None else sampling
-    if sampling not in get_args(Sampling):
-        raise ValueError(f"sampling must be one of {', '.join(get_args(Sampling))}, got {sampling!r}")
+    known = exporting.SAMPLINGS
+    if sampling is None:
+        sampling = FASTEST[file_format] if FASTEST[file_format] in known else known[0]
+    if sampling not in known:
+        raise ValueError(f"sampling must be one of {', '.join(known)}, got {sampling!r}")
     if sampling == "deform_conv" and file_format != "onnx":
         raise ValueError(f"{file_format} has no operation deform_conv for all branches; take grid_sample")
     least = 19 if sampling == "deform_conv" else 18
@@ -109,16 +113,19 @@ def _checked(
     return sampling
 
 
-def compare(model: DEKR, poses: PoseOutputs, path: Path, *, half: bool) -> Differences:
+def compare(model: Network, graph: nn.Module, path: Path, *, half: bool) -> Differences:
     """Run a new file and torch on the same pictures; ``half``: the file's weights were rounded to float16.
 
     Raises:
         DekrPoseError: they differ by more than rounding; the message says how much.
         ImportError: what runs the file is missing.
     """
-    runner, texts = file.open_exported(path, count=len(OUTPUTS["map"]))
-    offsets = file.offsets_of(texts)
-    found = [_differences(model, poses, runner(pictures), pictures, offsets) for pictures in map(_pictures, _SHAPES)]
+    runner, texts = file.open_exported(path, people=True)
+    offsets, found = file.offsets_of(texts), []
+    for pictures in map(_pictures, _SHAPES):
+        answer = tuple(map(torch.from_numpy, runner(pictures)))
+        keypoints, maps, people = exporting_of(model.config).differences(model, graph, answer, pictures, offsets)
+        found.append((keypoints, maps, _people_apart(people, answer[-3:])))
     largest = Differences(*np.max(found, axis=0).tolist())
     factor = HALF_FACTOR if half else 1
     # not "larger than", which would let differences that are not a number pass
@@ -140,41 +147,7 @@ def _pictures(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     return (255 * smooth).to(torch.uint8).numpy()
 
 
-@torch.inference_mode()
-def _differences(
-    model: DEKR, poses: PoseOutputs, answer: tuple[NDArray[np.float32], ...], pictures: NDArray[np.uint8], kind: Offsets
-) -> tuple[float, float, float]:
-    device = next(model.parameters()).device
-    config = model.config
-    images = to_tensor(pictures.transpose(0, 2, 3, 1), config.mean, config.std).to(device)
-    heatmaps, offsets = (maps.cpu() for maps in model(images))
-    own_heatmaps, own_offsets, *own_people = map(torch.from_numpy, answer)
-    if kind == "map":
-        likeliest = heatmaps[:, -1:].flatten(2).topk(min(_CANDIDATES, heatmaps[0, -1].numel())).indices
-        shifts = (offsets - own_offsets).abs().flatten(2).gather(2, likeliest.expand(-1, offsets.shape[1], -1))
-        keypoints, people = OUTPUT_STRIDE * float(shifts.max()), poses(own_heatmaps, own_offsets)
-    else:
-        keypoints = _candidates_apart(own_offsets, own_heatmaps[:, -1], offsets)
-        people = poses.people(own_heatmaps, own_offsets[..., :2], own_offsets[:, :, 0, 2])
-    return keypoints, float((heatmaps - own_heatmaps).abs().max()), _people_apart(people, own_people)
-
-
-def _candidates_apart(candidates: Tensor, center_maps: Tensor, offsets: Tensor) -> float:
-    """How far a file's poses (B, N, K, 3) at centers are from torch's offset map (B, 2K, h, w) there, input pixels.
-
-    Pixels of the file's (B, h, w) center maps that have a center's very value may be meant.
-    """
-    apart = 0.0
-    positions = OUTPUT_STRIDE * pose_map(offsets).flatten(2).transpose(1, 2)
-    for image, own in enumerate(candidates):
-        for pose in own[own[:, 0, 2] > 0]:
-            meant = positions[image, center_maps[image].flatten() == pose[0, 2]]
-            shifts = (meant - pose[:, :2].flatten()).abs().amax(1)
-            apart = max(apart, float(shifts.min()) if len(shifts) else float("inf"))
-    return apart
-
-
-def _people_apart(expected: tuple[Tensor, Tensor, Tensor], people: list[Tensor]) -> float:
+def _people_apart(expected: tuple[Tensor, Tensor, Tensor], people: tuple[Tensor, ...]) -> float:
     """How far the farthest person is from the nearest in the other answer, input pixels."""
     apart = 0.0
     for poses, scores, own_poses, own_scores in zip(expected[0], expected[2], people[0], people[2], strict=True):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dekrpose.engines.runtimes import LEAST_SIDE, OFFSETS_KEY, OUTPUTS, Format, offsets_of
+from dekrpose.engines.runtimes import LEAST_SIDE, Format, outputs_of
 
 SIZE_STEP = 32
 """Height and width of the input are multiples of this."""
@@ -57,7 +57,9 @@ def _hint(size: Any) -> int:
 def write(
     module: nn.Module, file_format: Format, path: Path, texts: dict[str, str], *, opset: int = OPSET, half: bool = False
 ) -> None:
-    """Write a module that takes pictures and gives ``OUTPUTS``; ImportError if what writes the format is missing.
+    """Write a module that takes pictures and gives its architecture's outputs.
+
+    ImportError if what writes the format is missing.
 
     OpenVINO writes a .bin beside ``path``, and with ``half`` stores weights as float16. The texts are kept in the file,
     by their names.
@@ -79,7 +81,7 @@ def _write_onnx(module: nn.Module, path: Path, texts: dict[str, str], opset: int
     if not hasattr(torch.onnx, "ops"):
         raise ImportError(f"exporting to ONNX needs torch 2.8 or later, this is {torch.__version__}; update torch")
     del onnx
-    program, names = traced(module), list(OUTPUTS[offsets_of(texts)])
+    program, names = traced(module), list(outputs_of(texts))
     with _quiet():
         written = torch.onnx.export(
             program, (), input_names=["images"], output_names=names, opset_version=opset, dynamo=True,
@@ -96,7 +98,7 @@ def _write_openvino(module: nn.Module, path: Path, texts: dict[str, str], opset:
     except ImportError:
         raise ImportError("OpenVINO is missing; run: pip install 'dekrpose[openvino,onnx]'") from None
     graph = path.with_suffix(".onnx")
-    _write_onnx(module, graph, {OFFSETS_KEY: offsets_of(texts)}, opset)
+    _write_onnx(module, graph, texts, opset)
     model = openvino.convert_model(graph)
     graph.unlink()
     for name, text in texts.items():

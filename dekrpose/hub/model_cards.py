@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import torch
 
-from dekrpose.architectures.dekr.temporal import build_model
+from dekrpose.architectures.contract import architecture_of, build
 from dekrpose.config import ModelConfig
 from dekrpose.options import default_threshold
 
@@ -116,12 +116,12 @@ def _header(config: ModelConfig, name: str) -> str:
 
 def _network(config: ModelConfig, has_rescoring_net: bool) -> str:
     with torch.device("meta"):
-        parameters = sum(value.numel() for value in build_model(config).parameters())
+        parameters = sum(value.numel() for value in build(config).parameters())
     decode, skeleton = config.decode, config.skeleton
     return _table(
         ("", ""),
         {
-            "architecture": f"{config.architecture.upper()} on {config.backbone.title}",
+            "architecture": f"{architecture_of(config).title} on {config.backbone.title}",
             "parameters": f"{parameters:,}",
             "input": f"short side of {config.input_size} pixels",
             "keypoints": f"{len(skeleton)} ({skeleton.name}): {', '.join(skeleton.keypoints)}",

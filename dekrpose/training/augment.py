@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dekrpose.architectures.learning import AugmentConfig, Crop, Placement
 from dekrpose.data.dataset import Photo
 from dekrpose.training.copy_paste import paste_people
-from dekrpose.training.crops import SCALE_UNIT, Crop, PhotoSource, Placement, moved_keypoints, training_affine
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """How far crops may differ from their photos; the defaults are the paper's ("Training").
-
-    Args:
-        size: side of the crop, input pixels.
-        rotation: largest rotation, degrees.
-        scale: smallest and largest side of the region that fills the crop, in short sides of the photo.
-        translation: largest shift of the region, in 1/200 of its side.
-        flip: probability of mirroring.
-        color: largest relative change of brightness, contrast and saturation.
-        grey: probability of removing the colours.
-        mosaic: probability that a crop joins two or four photos.
-        copy_paste: probability that people are pasted into a crop that is no mosaic, see ``paste_people``.
-        on_person: probability that a region is centered on somebody instead of on the photo.
-        minimum_keypoints: people with fewer labelled keypoints inside the crop get no center there; not with official
-            targets.
-    """
-
-    size: int = 512
-    rotation: float = 30.0
-    scale: tuple[float, float] = (0.75, 1.5)
-    translation: float = 40.0
-    flip: float = 0.5
-    color: float = 0.0
-    grey: float = 0.0
-    mosaic: float = 0.0
-    copy_paste: float = 0.0
-    on_person: float = 0.0
-    minimum_keypoints: int = 1
+from dekrpose.training.crops import SCALE_UNIT, PhotoSource, moved_keypoints, training_affine
 
 
 def augment(source: PhotoSource, index: int, config: AugmentConfig, rng: np.random.Generator) -> Crop:

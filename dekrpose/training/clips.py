@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dekrpose.architectures.dekr.batches import MapBatch, TargetConfig
+from dekrpose.architectures.learning import Crop
 from dekrpose.data.clips.clip import Clip, ClipShape, ClipSource, Floats, through_camera, wander
 from dekrpose.data.clips.corruption import CORRUPTIONS, corrupt
 from dekrpose.data.clips.photos import PhotoClips, filmed
 from dekrpose.data.dataset import KeypointDataset, Person
 from dekrpose.skeletons import COCO_17
-from dekrpose.training.crops import Crop, paper_people
-from dekrpose.training.loader import Batch, TargetConfig, collate, make_sample
+from dekrpose.training.loader import collate
 from dekrpose.training.person_mask import cut_out, hidden_keypoints
 
 MOST_PEOPLE = 2
@@ -56,7 +57,7 @@ class ClipBatch:
     Before a frame with a reset everything is forgotten.
     """
 
-    frames: Batch
+    frames: MapBatch
     resets: Tensor
 
     def to(self, device: torch.device) -> ClipBatch:
@@ -114,11 +115,11 @@ class ClipSamples(Dataset[ClipBatch]):
         rng = np.random.default_rng([self.seed, *index])
         return torch.from_numpy(rng.random(self.recipe.shape.frames) < self.recipe.resets)
 
-    def _frame(self, clip: Clip, time: int, rng: np.random.Generator) -> Batch:
+    def _frame(self, clip: Clip, time: int, rng: np.random.Generator) -> MapBatch:
         present = clip.keypoints[time, (clip.keypoints[time, ..., 2] > 0).any(axis=1)]
         ignored: NDArray[np.bool_] = clip.ignored[time] if clip.labelled[time] else np.ones_like(clip.ignored[time])
-        people = paper_people(Crop(clip.frames[time], present, ignored), self.recipe.minimum_keypoints)
-        sample = make_sample(clip.frames[time], people, self.targets, rng)
+        crop = Crop(clip.frames[time], present, ignored)
+        sample = self.targets.sample(crop, None, COCO_17, self.recipe.minimum_keypoints, rng)
         if not clip.labelled[time]:
             sample.offset_weights.zero_()
         return sample
@@ -126,7 +127,7 @@ class ClipSamples(Dataset[ClipBatch]):
 
 def collate_clips(samples: Sequence[ClipBatch]) -> ClipBatch:
     """Join clips to a batch."""
-    frames = Batch.joined([sample.frames for sample in samples], torch.cat)
+    frames = MapBatch.joined([sample.frames for sample in samples], torch.cat)
     return ClipBatch(frames, torch.cat([sample.resets for sample in samples]))
 
 

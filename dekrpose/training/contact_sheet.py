@@ -6,18 +6,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dekrpose.architectures.dekr.batches import MapBatch
+from dekrpose.architectures.learning import AugmentConfig, Targets
 from dekrpose.config import OUTPUT_STRIDE
 from dekrpose.errors import DekrPoseError
 from dekrpose.formats import write_whole
 from dekrpose.skeletons import Skeleton
-from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.crops import PhotoSource
-from dekrpose.training.loader import Batch, Samples, TargetConfig
+from dekrpose.training.loader import Samples
 from dekrpose.training.order import EpochOrder
 from dekrpose.training.skeleton_file import side_of
 
@@ -57,7 +59,7 @@ class TaughtPose:
 
 
 def contact_sheet(
-    photos: PhotoSource, augmentation: AugmentConfig, targets: TargetConfig, path: Path, count: int = 16, seed: int = 0
+    photos: PhotoSource, augmentation: AugmentConfig, targets: Targets, path: Path, count: int = 16, seed: int = 0
 ) -> Path:
     """Draw the first ``count`` crops of a training with this seed; see ``draw_samples`` for what is shown.
 
@@ -74,7 +76,7 @@ def contact_sheet(
     indices = _first_indices(len(photos.photos), count, seed)
     names = [photos.photos[photo].file_name for _, _, photo in indices]
     cells = [samples.draw(index)[0].cells for index in indices]
-    sheet = draw_samples([samples[index] for index in indices], names, photos.skeleton, cells)
+    sheet = draw_samples([cast(MapBatch, samples[index]) for index in indices], names, photos.skeleton, cells)
     _, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, data.tobytes())
@@ -82,7 +84,7 @@ def contact_sheet(
 
 
 def draw_samples(
-    samples: Sequence[Batch], names: Sequence[str], skeleton: Skeleton, cells: Sequence[Sequence[Cell]] = ()
+    samples: Sequence[MapBatch], names: Sequence[str], skeleton: Skeleton, cells: Sequence[Sequence[Cell]] = ()
 ) -> Canvas:
     """Samples side by side, each in two panels, drawn from nothing but what the network gets: (H, W, 3) uint8 RGB.
 
@@ -111,7 +113,7 @@ def draw_samples(
     return sheet
 
 
-def taught_poses(sample: Batch) -> list[TaughtPose]:
+def taught_poses(sample: MapBatch) -> list[TaughtPose]:
     """The poses that a sample's offsets lead to, pixels of equal poses together."""
     offsets, weights = sample.offsets.numpy(), sample.offset_weights.numpy()
     height, width = sample.heatmaps.shape[1:]
@@ -146,7 +148,7 @@ def _first_indices(photos: int, count: int, seed: int) -> list[tuple[int, int, i
     return indices[:count]
 
 
-def _people_panel(sample: Batch, poses: Sequence[TaughtPose], skeleton: Skeleton) -> Canvas:
+def _people_panel(sample: MapBatch, poses: Sequence[TaughtPose], skeleton: Skeleton) -> Canvas:
     panel = _panel_image(sample)
     zoom = _DRAWN / sample.images.shape[2]
     for index, pose in enumerate(poses):
@@ -182,7 +184,7 @@ def _draw_skeleton(
             cv2.circle(panel, point, 5 << _SHIFT, _SIDES[side], -1, cv2.LINE_AA, _SHIFT)
 
 
-def _heat_panel(sample: Batch, skeleton: Skeleton) -> Canvas:
+def _heat_panel(sample: MapBatch, skeleton: Skeleton) -> Canvas:
     image = _panel_image(sample)
     zoom = _DRAWN / sample.images.shape[2]
     weight = _resized(sample.heatmap_weights.numpy().max(axis=0), zoom)
@@ -207,14 +209,14 @@ def _draw_borders(panel: Canvas, cells: Sequence[Cell], size: int) -> None:
             panel[top, left:right] = _BORDER
 
 
-def _panel_image(sample: Batch) -> Canvas:
+def _panel_image(sample: MapBatch) -> Canvas:
     image = np.ascontiguousarray(sample.images.permute(1, 2, 0).numpy())
     shrinks = image.shape[1] > _DRAWN
     method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(image, (_DRAWN, _DRAWN), interpolation=method), np.uint8)
 
 
-def _hatched(panel: Canvas, sample: Batch) -> Canvas:
+def _hatched(panel: Canvas, sample: MapBatch) -> Canvas:
     ignored = (sample.heatmap_weights.numpy() == 0).all(axis=0).astype(np.uint8)
     mask = cv2.resize(ignored, (_DRAWN, _DRAWN), interpolation=cv2.INTER_NEAREST) > 0
     ys, xs = np.indices((_DRAWN, _DRAWN))

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dekrpose.architectures.learning import Crop
 from dekrpose.data.dataset import Person, Photo
 from dekrpose.skeletons import Skeleton
-from dekrpose.training.crops import Crop, PhotoSource, moved_keypoints
+from dekrpose.training.crops import PhotoSource, moved_keypoints
 from dekrpose.training.person_mask import cut_out, head_keypoints, hidden_keypoints, long_bone
 
 MOST_PEOPLE = 3

@@ -13,12 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dekrpose.architectures.dekr.targets import heatmap_targets, offset_targets, person_centers
-from dekrpose.config import OUTPUT_STRIDE
+from dekrpose.architectures.learning import AugmentConfig, Batch, Targets
 from dekrpose.errors import DekrPoseError
-from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.crops import SCALE_UNIT
-from dekrpose.training.loader import Batch, CachedPhotos, TargetConfig
+from dekrpose.training.loader import CachedPhotos
 from dekrpose.training.order import EpochOrder
 from dekrpose.training.packed_photos import CELLS, Cells, PackedPhotos, people_of, render
 
@@ -42,14 +40,14 @@ class DeviceBatches:
         photos: CachedPhotos,
         order: EpochOrder,
         augmentation: AugmentConfig,
-        targets: TargetConfig,
+        targets: Targets,
         seed: int,
         device: torch.device,
     ) -> None:
-        if augmentation.copy_paste or targets.mode != "paper":
+        if augmentation.copy_paste or not targets.anywhere:
             raise DekrPoseError(
-                "batches made on the device have paper targets and no pasted people, got "
-                f"{targets.mode} targets and copy_paste {augmentation.copy_paste:g}; leave out --on-device, or these"
+                "batches made on the device have DEKR's paper targets and no pasted people, got "
+                f"{targets.title} and copy_paste {augmentation.copy_paste:g}; leave out --on-device, or these"
             )
         self.order, self.augmentation, self.targets, self.seed, self.device = order, augmentation, targets, seed, device
         self.packed = PackedPhotos.pack(photos, device)
@@ -72,24 +70,10 @@ class DeviceBatches:
         cells = self._draw(photos).part(own)
         images, ignored = render(self.packed, cells, self.augmentation.size)
         people = people_of(self.packed, cells)
-        people[..., :2] /= OUTPUT_STRIDE
-        size, half = self.augmentation.size // OUTPUT_STRIDE, OUTPUT_STRIDE // 2
-        config, maps = self.targets, (size, size)
-        centers = person_centers(people, minimum_keypoints=self.augmentation.minimum_keypoints)
-        heatmaps, heatmap_weights = heatmap_targets(
-            people, centers, maps, sigma=config.sigma, center_sigma=config.center_sigma,
-            background_weight=config.background_weight,
-            ignored=ignored[:, half::OUTPUT_STRIDE, half::OUTPUT_STRIDE],
-        )  # fmt: skip
-        offsets, offset_weights = offset_targets(people, centers, maps, radius=config.radius)
-        pixels = None
-        if config.offset_pixels:
-            random = self._uniform(len(photos), size * size)[own]
-            chosen = _choose(offset_weights, config.offset_pixels, random)
-            pixels = torch.stack([chosen % size, chosen // size], dim=-1)
-            chosen = chosen[:, None].expand(-1, offsets.shape[1], -1)
-            offsets, offset_weights = (maps.flatten(2).gather(2, chosen) for maps in (offsets, offset_weights))
-        return Batch(images, heatmaps, heatmap_weights, offsets, offset_weights, pixels)
+        minimum = self.augmentation.minimum_keypoints
+        return self.targets.on_device(
+            images, people, ignored, minimum, lambda numbers: self._uniform(len(photos), numbers)[own]
+        )
 
     def _uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         return torch.rand(shape, generator=self.generator, device=self.device) * (high - low) + low
@@ -154,11 +138,3 @@ class DeviceBatches:
         matrix = contrast * (saturation * torch.eye(3, device=self.device) + (1 - saturation) * luma)
         offset = 128 * (1 - contrast) + 128 * (brightness - 1)
         return torch.cat([matrix, offset.expand(-1, -1, 3, 1)], -1)
-
-
-def _choose(weights: Tensor, count: int, random: Tensor) -> Tensor:
-    """(B, count) flat indices of (B, C, h, w): weighted pixels in the order of ``random``, (B, h * w), then others."""
-    weighted = (weights > 0).any(1).flatten(1)
-    order = (weighted + random).argsort(1, descending=True)
-    repeats = -(-count // order.shape[1])
-    return order.repeat(1, repeats)[:, :count]

@@ -1,95 +1,31 @@
-"""From photos to batches: cached decoding, augmentation and targets."""
+"""From photos to batches: cached decoding, augmentation and an architecture's targets."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from dekrpose.architectures.dekr.targets import TargetMode, heatmap_targets, official_center_sigma, offset_targets
-from dekrpose.config import OUTPUT_STRIDE
+from dekrpose.architectures.learning import AugmentConfig, Batch, Crop, Targets
 from dekrpose.data.dataset import KeypointDataset, Photo, ignored_mask
-from dekrpose.errors import DekrPoseError
 from dekrpose.skeletons import Skeleton
-from dekrpose.training.augment import AugmentConfig, augment
-from dekrpose.training.crops import Crop, CropPeople, PhotoSource, official_people, paper_people
+from dekrpose.training.augment import augment
+from dekrpose.training.crops import PhotoSource
 from dekrpose.training.memory import SharedPictures, start_method
 
-
-@dataclass(frozen=True)
-class TargetConfig:
-    """How targets are drawn, in heatmap pixels; the defaults are the paper's.
-
-    Args:
-        mode: "paper", or "official" for those of the released training code, quirks included.
-        sigma, center_sigma: of the keypoints' and centers' Gaussians.
-        background_weight: of heatmap pixels outside the Gaussians. The paper's 0.1 teaches a network to see somebody
-            rather than nobody where it is unsure.
-        radius: of the disc ("official": half the side of the square) around a center that regresses offsets.
-        offset_pixels: regress offsets at this many pixels per crop (all weighted ones, filled up at random) instead
-            of everywhere; 0 means everywhere. Fewer cost less and, as only weighted pixels count, teach the same.
-    """
-
-    mode: TargetMode = "paper"
-    sigma: float = 2.0
-    center_sigma: float = 4.0
-    background_weight: float = 0.1
-    radius: int = 4
-    offset_pixels: int = 0
+AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
 
-def check_targets(targets: TargetConfig, augmentation: AugmentConfig) -> None:
-    """DekrPoseError for targets that do not exist for these crops: official ones of mosaics or of pasted people."""
-    if targets.mode == "official" and (augmentation.mosaic or augmentation.copy_paste):
-        raise DekrPoseError(
-            "official targets repeat the released training, which has neither mosaics nor pasted people; got "
-            f"mosaic {augmentation.mosaic:g} and copy_paste {augmentation.copy_paste:g}: set both to 0 "
-            "(--mosaic 0 --copy-paste 0), or take paper targets"
-        )
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Crops and targets; see ``heatmap_targets`` and ``offset_targets`` for their meaning.
-
-    Attributes:
-        images: (B, 3, H, W) uint8 RGB.
-        heatmaps, heatmap_weights: (B, K+1, h, w).
-        offsets, offset_weights: (B, 2K, h, w), or (B, 2K, P) at ``pixels``.
-        pixels: (B, P, 2) xy, heatmap pixels, or None when offsets are regressed everywhere.
-    """
-
-    images: Tensor
-    heatmaps: Tensor
-    heatmap_weights: Tensor
-    offsets: Tensor
-    offset_weights: Tensor
-    pixels: Tensor | None
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
-        return self.joined([self], lambda values: values[0].to(device, non_blocking=True))
-
-    @classmethod
-    def joined(cls, parts: Sequence[Batch], join: Callable[[list[Tensor]], Tensor]) -> Batch:
-        """One batch of several samples or batches, ``pixels`` too if they have any."""
-        every = {name: [getattr(part, name) for part in parts] for name in vars(parts[0])}
-        joined: dict[str, Any] = {name: None if own[0] is None else join(own) for name, own in every.items()}
-        return cls(**joined)
-
-
-def collate(samples: Sequence[Batch]) -> Batch:
+def collate(samples: Sequence[AnyBatch]) -> AnyBatch:
     """Join samples to a batch."""
-    return Batch.joined(samples, torch.stack)
+    return type(samples[0]).joined(samples, torch.stack)
 
 
 class CachedPhotos:
@@ -136,58 +72,20 @@ class Samples(Dataset[Batch]):
     """Index (epoch, position, photo) -> one sample; the numbers and the seed alone decide what it looks like.
 
     Raises:
-        DekrPoseError: see ``check_targets``.
+        DekrPoseError: see ``Targets.check``.
     """
 
-    def __init__(self, photos: PhotoSource, augmentation: AugmentConfig, targets: TargetConfig, seed: int) -> None:
-        check_targets(targets, augmentation)
+    def __init__(self, photos: PhotoSource, augmentation: AugmentConfig, targets: Targets, seed: int) -> None:
+        targets.check(augmentation)
         self.photos, self.augmentation, self.targets, self.seed = photos, augmentation, targets, seed
 
     def __getitem__(self, index: tuple[int, int, int]) -> Batch:
         crop, rng = self.draw(index)
-        if self.targets.mode == "official":
-            people = official_people(crop, self.photos.photos[index[2]], self.photos.skeleton)
-        else:
-            people = paper_people(crop, self.augmentation.minimum_keypoints)
-        return make_sample(crop.image, people, self.targets, rng)
+        photo, skeleton = self.photos.photos[index[2]], self.photos.skeleton
+        return self.targets.sample(crop, photo, skeleton, self.augmentation.minimum_keypoints, rng)
 
     def draw(self, index: tuple[int, int, int]) -> tuple[Crop, np.random.Generator]:
         """The crop that the sample of this index is made of, and the generator after it."""
         epoch, position, photo = index
         rng = np.random.default_rng([self.seed, epoch, position])
         return augment(self.photos, photo, self.augmentation, rng), rng
-
-
-def make_sample(image: NDArray[np.uint8], people: CropPeople, targets: TargetConfig, rng: np.random.Generator) -> Batch:
-    """Targets of one crop; a batch of one without its batch dimension."""
-    size = (image.shape[0] // OUTPUT_STRIDE, image.shape[1] // OUTPUT_STRIDE)
-    center_sigma = targets.center_sigma
-    if targets.mode == "official":
-        count = people.keypoints.shape[1]
-        center_sigma = official_center_sigma(count, sigma=targets.sigma, center_sigma=center_sigma)
-    heatmaps, heatmap_weights = heatmap_targets(
-        people.keypoints,
-        people.centers,
-        size,
-        sigma=targets.sigma,
-        center_sigma=center_sigma,
-        background_weight=targets.background_weight,
-        ignored=people.ignored,
-    )
-    offsets, offset_weights = offset_targets(
-        people.keypoints, people.centers, size, radius=targets.radius, mode=targets.mode, areas=people.areas
-    )
-    pixels = None
-    if targets.offset_pixels:
-        index = _choose_pixels(offset_weights, targets.offset_pixels, rng)
-        offsets, offset_weights = offsets.flatten(1)[:, index], offset_weights.flatten(1)[:, index]
-        pixels = torch.stack([index % size[1], index // size[1]], dim=-1)
-    return Batch(torch.from_numpy(image).permute(2, 0, 1), heatmaps, heatmap_weights, offsets, offset_weights, pixels)
-
-
-def _choose_pixels(weights: Tensor, count: int, rng: np.random.Generator) -> Tensor:
-    """(count,) flat indices: weighted pixels in random order, then others."""
-    weighted = (weights > 0).any(0).flatten().numpy()
-    order = rng.permutation(len(weighted))
-    order = order[np.argsort(~weighted[order], kind="stable")]
-    return torch.from_numpy(np.resize(order, count).astype(np.int64))

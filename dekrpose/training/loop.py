@@ -19,21 +19,20 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dekrpose.architectures.dekr.losses import heatmap_loss, offset_loss, probability_loss
-from dekrpose.architectures.dekr.network import DEKR
+from dekrpose.architectures.contract import Network, build
+from dekrpose.architectures.learning import Batch, TrainConfig, learning_of
 from dekrpose.config import ModelConfig
 from dekrpose.errors import DekrPoseError
 from dekrpose.hub import models
 from dekrpose.hub.repository import WEIGHTS
 from dekrpose.training.device_batches import DeviceBatches
 from dekrpose.training.distributed import Processes, parallel, synchronise_batch_norm
-from dekrpose.training.forward import Precision, TrainingForward, choose_precision
-from dekrpose.training.loader import Batch, CachedPhotos, Samples, collate
+from dekrpose.training.forward import Precision, choose_precision
+from dekrpose.training.loader import CachedPhotos, Samples, collate
 from dekrpose.training.memory import keep_freed_memory
 from dekrpose.training.order import EpochOrder, make_loader
-from dekrpose.training.recipes import TrainConfig, learning_rate, make_optimizer
+from dekrpose.training.recipes import learning_rate, make_optimizer
 from dekrpose.training.run_log import STATE, Progress, RunLog, changes, clear_unfinished
-from dekrpose.training.teacher import Teacher
 from dekrpose.training.validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ LOG_STEPS = 50
 
 
 class Trainer:
-    """Trains a DEKR network; ``run`` goes on where the folder's checkpoint ended.
+    """Trains a network; ``run`` goes on where the folder's checkpoint ended.
 
     Args:
         model_config: the network, and what its weights file will say.
@@ -72,12 +71,12 @@ class Trainer:
         initial: Mapping[str, Tensor] | None = None,
         processes: Processes | None = None,
         tensorboard: bool = False,
-        teacher: DEKR | None = None,
+        teacher: Network | None = None,
         validation: Validation | None = None,
     ) -> None:
         self.validation = validation
         self._prepare(model_config, config, folder, device, tensorboard, processes or Processes())
-        self.model = DEKR(model_config)
+        self.model = build(model_config)
         if initial is not None:
             self.model.load_state_dict(initial)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -89,16 +88,15 @@ class Trainer:
         if self.processes.count > 1:
             synchronise_batch_norm(self.model, self.device, self._kept)
         if config.compiled:
-            for part in (self.model.backbone, self.model.heatmap_head):
+            for part in self.model.compilable():
                 part.compile()
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.optimizer = make_optimizer(self.model, config, pretrained)
-        background = config.targets.background_weight
-        self.teacher = None if teacher is None else Teacher(teacher, config.teacher_share, self.device, background)
+        self.teacher = None if teacher is None else self.learning.teacher(teacher, config, self.device)
         self.loader = self._make_loader(photos)
         self._begin()
         half = self._precision() == "bfloat16"
-        self._network = parallel(TrainingForward(self.model, half), self.processes, self.device)
+        self._network = parallel(self.learning.forward(self.model, half), self.processes, self.device)
 
     def _prepare(
         self, model_config: ModelConfig, config: TrainConfig, folder: str | Path, device: str | torch.device,
@@ -106,6 +104,7 @@ class Trainer:
     ) -> None:  # fmt: skip
         """What a run needs before it has a network."""
         self.config, self.model_config = config, model_config.without_numbers()
+        self.learning = learning_of(model_config)
         self.stopped: int | None = None
         self.folder, self.device, self.tensorboard = Path(folder), torch.device(device), tensorboard
         self._runs_ahead = self.device.type == "cuda"  # and asking it for a number would make the CPU wait, too
@@ -234,7 +233,8 @@ class Trainer:
         }
         if log is not None:
             log.write(record)
-            words = "heat {heat:.5f}, offset {offset:.5f}, waiting {waiting:.0%}".format(**record)
+            losses = ", ".join(f"{name} {means[name]:.5f}" for name in self.learning.LOSSES)
+            words = f"{losses}, waiting {record['waiting']:.0%}"
             if bar.disable:
                 speed = f"{record['images_per_second']:.1f} images/s"
                 _say(bar, f"step {self.progress.step:,} of {self.total_steps:,}, {speed}, {words}")
@@ -266,9 +266,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             rate = group.get("rate", 1.0)  # states of older runs have none
             group["lr"] = rate * learning_rate(self.config, self.progress.step, len(self.order))
-        heat, offset = self.losses(batch)
+        losses = self.losses(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        (heat + offset).backward()  # type: ignore[no-untyped-call]
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
         self._norms += norm.detach()
         if not self._runs_ahead:
@@ -278,7 +278,7 @@ class Trainer:
         self.progress.images += self.order.whole_batch
         self._update_average()
         self._count_seconds()
-        return {"heat": heat.detach(), "offset": offset.detach(), "gradient_norm": norm}
+        return {**{name: loss.detach() for name, loss in losses.items()}, "gradient_norm": norm}
 
     def _check_norms(self) -> None:
         """Stop when a gradient since the last check was not finite."""
@@ -292,20 +292,14 @@ class Trainer:
         kept = f"{last} holds the last good state" if last.exists() else "no state was saved before"
         return f"training diverged at step {self.progress.step} ({sign}); {kept}; try a lower learning rate"
 
-    def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Heatmap loss and weighted offset loss of a batch on the device; their mean over the processes counts."""
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Of a batch on the device, weighted, as ``Learning.LOSSES`` names them; their mean over processes counts."""
         if self.teacher is not None:
             batch = self.teacher.taught(batch)
-        heatmaps, offsets = self._network(batch.images, batch.pixels)
-        heat = self.heat_loss(heatmaps, batch.heatmaps, batch.heatmap_weights)
-        count = self.processes.total((batch.offset_weights > 0).sum()).clamp(min=1) / self.processes.count
-        offset = offset_loss(offsets, batch.offsets, batch.offset_weights, count)
-        return heat, self.config.offset_factor * offset
+        return self.learning.losses(self._network(batch), batch, self.config, self.model_config, self._mean)
 
-    def heat_loss(self, heatmaps: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-        """The heatmap loss that goes with the form of the network's head."""
-        separable = self.model_config.head.heatmaps == "separable"
-        return (probability_loss if separable else heatmap_loss)(heatmaps, target, weights)
+    def _mean(self, value: Tensor) -> Tensor:
+        return self.processes.total(value) / self.processes.count
 
     def _update_average(self) -> None:
         step = self.progress.step
@@ -366,7 +360,7 @@ class Trainer:
                 f"{path} is no whole state of a run ({', '.join(sorted(missing))}); put a good copy there, or use "
                 f"another folder and go on from its weights with --init {self.folder}"
             )
-        changed = changes(state["config"], self._settings())
+        changed = changes(state["config"], self._settings(), type(self.config.targets)())
         teacher = self._taught_by()
         if state.get("teacher", teacher) != teacher:  # older states do not say
             changed.append("teacher")

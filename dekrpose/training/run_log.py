@@ -10,9 +10,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from dekrpose.architectures.learning import Targets, TrainConfig
 from dekrpose.errors import DekrPoseError
 from dekrpose.formats import write_whole
-from dekrpose.training.recipes import TrainConfig
 
 STATE = "last.pt"
 """The file in a run's folder that it goes on from."""
@@ -27,7 +27,8 @@ _TAGS = {
     "images_per_second": "speed/images_per_second",
     "waiting": "speed/waiting_for_data",
 }
-"""Names in TensorBoard of what a line of the log holds."""
+"""Names in TensorBoard of what a line of the log holds; the others are parts of the loss."""
+_UNTAGGED = {"step", "images", "seconds", "waited", "epoch"}
 
 
 @dataclass
@@ -58,9 +59,13 @@ class Progress:
         )
 
 
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Settings that differ although the run would not be the same run with them; older states lack newer ones."""
-    after, old = json.loads(json.dumps(now)), json.loads(json.dumps(_filled(before, asdict(TrainConfig()))))
+def changes(before: Mapping[str, Any], now: Mapping[str, Any], targets: Targets | None = None) -> list[str]:
+    """Settings that differ although the run would not be the same run with them; older states lack newer ones.
+
+    ``targets`` are the defaults of the architecture's; None: DEKR's.
+    """
+    defaults = TrainConfig() if targets is None else TrainConfig(targets=targets)
+    after, old = json.loads(json.dumps(now)), json.loads(json.dumps(_filled(before, asdict(defaults))))
     return [key for key in after if key not in _MAY_CHANGE and after[key] != old[key]]
 
 
@@ -96,8 +101,8 @@ class RunLog:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(dict(record)) + "\n")
         if self._events is not None:
-            for name, tag in _TAGS.items():
-                self._events.add_scalar(tag, record[name], int(record["step"]))
+            for name in record.keys() - _UNTAGGED:
+                self._events.add_scalar(_TAGS.get(name, f"loss/{name}"), record[name], int(record["step"]))
             self._events.flush()
 
     def close(self) -> None:

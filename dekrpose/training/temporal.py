@@ -13,17 +13,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dekrpose.architectures.dekr.losses import offset_loss
 from dekrpose.architectures.dekr.temporal import TemporalDEKR
+from dekrpose.architectures.learning import TrainConfig, normalised
 from dekrpose.data.clips.clip import ClipSource
 from dekrpose.errors import DekrPoseError
 from dekrpose.formats import json_text, write_whole
 from dekrpose.training.clips import ClipBatch, ClipRecipe, ClipSamples, collate_clips
 from dekrpose.training.distributed import Processes
-from dekrpose.training.forward import normalised
 from dekrpose.training.loop import Trainer
 from dekrpose.training.order import EpochOrder, make_loader
-from dekrpose.training.recipes import TrainConfig, make_optimizer
+from dekrpose.training.recipes import make_optimizer
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +34,8 @@ _HEADS = ("heatmap_head.block.", "heatmap_head.final.", "offset_head.groups.")
 
 
 @dataclass(frozen=True)
-class MapBatch:
-    """B clips as a frozen network sees them: targets and resets without images, and half-precision maps.
+class SeenClips:
+    """B clips as a frozen network sees them.
 
     The maps are those of both heads' transitions, (B * T, C, h, w).
     """
@@ -44,10 +43,10 @@ class MapBatch:
     maps: tuple[Tensor, Tensor]
     clips: ClipBatch
 
-    def to(self, device: torch.device) -> MapBatch:
+    def to(self, device: torch.device) -> SeenClips:
         """The same batch on another device."""
         heatmaps, offsets = (maps.to(device, non_blocking=True) for maps in self.maps)
-        return MapBatch((heatmaps, offsets), self.clips.to(device))
+        return SeenClips((heatmaps, offsets), self.clips.to(device))
 
 
 class TemporalTrainer(Trainer):
@@ -108,22 +107,21 @@ class TemporalTrainer(Trainer):
         """Whether nothing before the memory is trained."""
         return self.parts != "all"
 
-    def losses(self, batch: ClipBatch | MapBatch) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """Heatmap loss and weighted offset loss of a batch on the device, over its labelled frames."""
-        clips = batch.clips if isinstance(batch, MapBatch) else batch
-        maps = batch.maps if isinstance(batch, MapBatch) else transition_maps(self.model, batch.frames.images)
+    def losses(self, batch: ClipBatch | SeenClips) -> dict[str, Tensor]:  # type: ignore[override]
+        """As of photos, over the batch's labelled frames."""
+        clips = batch.clips if isinstance(batch, SeenClips) else batch
+        maps = batch.maps if isinstance(batch, SeenClips) else transition_maps(self.model, batch.frames.images)
         if self.parts != "heads":
             maps, _ = self.model.remember((maps[0].float(), maps[1].float()), clips.resets, None)
         frames = clips.frames
         heatmaps = self.model.heatmap_head.from_transition(maps[0].float())
-        heat = self.heat_loss(heatmaps, frames.heatmaps, frames.heatmap_weights)
         head = self.model.offset_head
         offsets = (
             head.from_transition(maps[1].float())
             if frames.pixels is None
             else head.at_transition(maps[1].float(), frames.pixels)
         )
-        return heat, self.config.offset_factor * offset_loss(offsets, frames.offsets, frames.offset_weights)
+        return self.learning.losses((heatmaps, offsets), frames, self.config, self.model_config, self._mean)
 
     def _check_clips(self) -> None:
         """Write what the run is made of, or compare it with what the folder's run was made of."""
@@ -140,9 +138,9 @@ class KeptMaps:
 
     def __init__(self, model: TemporalDEKR, samples: ClipSamples, order: EpochOrder, device: torch.device) -> None:
         self.model, self.samples, self.order, self.device = model, samples, order, device
-        self._clips: list[MapBatch] = []
+        self._clips: list[SeenClips] = []
 
-    def __iter__(self) -> Iterator[MapBatch]:
+    def __iter__(self) -> Iterator[SeenClips]:
         if not self._clips:
             count = self.samples.recipe.clips
             bar = tqdm(range(count), desc="looking at clips", unit="clip", disable=None)
@@ -152,10 +150,10 @@ class KeptMaps:
             resets = [self.samples.resets(index)[None] for index in batch]
             clips = [replace(clip.clips, resets=own) for clip, own in zip(kept, resets, strict=True)]
             heatmaps, offsets = (torch.cat([clip.maps[head] for clip in kept]) for head in (0, 1))
-            yield MapBatch((heatmaps, offsets), collate_clips(clips))
+            yield SeenClips((heatmaps, offsets), collate_clips(clips))
 
     @torch.no_grad()
-    def _keep(self, index: int) -> MapBatch:
+    def _keep(self, index: int) -> SeenClips:
         clip = self.samples[0, 0, index]
         was_training = self.model.training
         heatmaps, offsets = (
@@ -163,7 +161,7 @@ class KeptMaps:
         )
         self.model.train(was_training)
         empty = clip.frames.images[:0]
-        return MapBatch((heatmaps, offsets), replace(clip, frames=replace(clip.frames, images=empty)))
+        return SeenClips((heatmaps, offsets), replace(clip, frames=replace(clip.frames, images=empty)))
 
 
 def transition_maps(model: TemporalDEKR, images: Tensor) -> tuple[Tensor, Tensor]:

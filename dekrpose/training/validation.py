@@ -6,12 +6,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from dekrpose.architectures.dekr.temporal import build_model
+from dekrpose.architectures.contract import build
+from dekrpose.architectures.learning import learning_of
 from dekrpose.checkpoints import write_checkpoint
 from dekrpose.config import ModelConfig
 from dekrpose.data.dataset import KeypointDataset
@@ -62,6 +63,7 @@ class Validation:
         if len(set(self.names)) < len(datasets):
             raise ValueError(f"--val names a set twice: {', '.join(self.names)}")
         self.records: list[dict[str, Any]] = []
+        self.losses: Mapping[str, str] = {}
         self.folder = Path()
 
     def begin(self, folder: Path, step: int) -> None:
@@ -77,9 +79,9 @@ class Validation:
     def measure(self, config: ModelConfig, weights: Mapping[str, Tensor], device: torch.device, step: int) -> str:
         """Measure weights, keep them if they are the best, and draw the curves; a line for people."""
         with torch.device("meta"):
-            model = build_model(config)
+            model = build(config)
         model.load_state_dict({name: value.clone() for name, value in weights.items()}, assign=True)
-        estimator = PoseEstimator(model, device=device)
+        estimator = PoseEstimator(cast(Any, model), device=device)
         measured = {
             name: report(collect(predictor(estimator), dataset, progress=False), own_threshold(estimator))
             for name, dataset in zip(self.names, self.datasets, strict=True)
@@ -91,6 +93,7 @@ class Validation:
             write_checkpoint(self.folder / BEST, config, weights)
         record = {"step": step, "mean_ap": mean, "sets": {name: own.to_dict() for name, own in measured.items()}}
         self.records.append(record)
+        self.losses = learning_of(config).LOSSES
         with (self.folder / VALIDATION).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         self.draw()
@@ -99,7 +102,7 @@ class Validation:
 
     def draw(self) -> None:
         """Write the picture of the curves."""
-        picture = curves_svg(read_lines(self.folder / LOG), self.records)
+        picture = curves_svg(read_lines(self.folder / LOG), self.records, self.losses)
         temporary = self.folder / f"{CURVES}.tmp"
         temporary.write_text(picture, encoding="utf-8")
         temporary.replace(self.folder / CURVES)
@@ -121,8 +124,13 @@ def _words(measured: Report) -> str:
     return ", ".join(parts)
 
 
-def curves_svg(log: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]]) -> str:
-    """The picture, from lines of ``log.jsonl`` and of ``validation.jsonl``; without the latter, of losses alone."""
+def curves_svg(
+    log: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]], losses: Mapping[str, str]
+) -> str:
+    """The picture, from lines of ``log.jsonl`` and of ``validation.jsonl``; without the latter, of losses alone.
+
+    ``losses`` are the parts of the loss, names in the log and for people.
+    """
     charts: list[str] = []
     reach = max((float(line["step"]) for line in (*log, *records)), default=0.0)
     if records:
@@ -133,7 +141,7 @@ def curves_svg(log: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, 
             if (points := _points(records, name, key))
         ]
         charts.append(line_chart("validation, percent", "steps", lines, reach=reach))
-    for key, title in (("heat", "heatmap loss"), ("offset", "offset loss")):
+    for key, title in losses.items():
         line = Line(title, _smoothed(log, key), dots=False)
         charts.append(line_chart(title, "steps", [line], top=HEIGHT * len(charts), reach=reach))
     return svg(charts)

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from dekrpose import PoseEstimator
-from dekrpose.architectures.dekr.complexity import complexity
+from dekrpose.architectures.complexity import complexity
 from dekrpose.cli import _parser, main
 from dekrpose.config import ARCHITECTURES
 from dekrpose.hub import models, repositories

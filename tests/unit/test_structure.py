@@ -55,6 +55,21 @@ EXTRAS = {
 KERNELS = {"architectures.dekr.adaptive_kernels": "triton"}
 """Modules in the language of a package that may be missing: they import it at their top, and only functions them."""
 
+ONE_ARCHITECTURE = {
+    "estimator": "networks for video: DEKR's alone have a memory",
+    "video.memory": "networks for video",
+    "evaluation.video.compare": "networks for video",
+    "training.clips": "networks for video",
+    "training.temporal": "networks for video",
+    "commands.train_temporal": "networks for video",
+    "benchmark.streaming": "networks for video",
+    "benchmark.naive": "DEKR's naive formulation, as a reference",
+    "benchmark.made_up": "made-up people for DEKR",
+    "benchmark.settings": "DEKR's naive formulation",
+    "training.contact_sheet": "draws the maps that DEKR is taught",
+}
+"""Modules outside ``architectures`` that know one of them by name, and why; the others ask the contract."""
+
 
 @dataclass(frozen=True)
 class Import:
@@ -167,6 +182,14 @@ def test_network_and_decode_of_an_architecture_never_import_each_other() -> None
     for folder in (PACKAGE / "architectures").iterdir():
         both = f"architectures.{folder.name}.network", f"architectures.{folder.name}.decode"
         assert not pairs & {both, both[::-1]}
+
+
+def test_only_named_modules_know_an_architecture() -> None:
+    folders = [path.name for path in (PACKAGE / "architectures").iterdir() if (path / "learning.py").is_file()]
+    assert "dekr" in folders
+    ways = tuple(f"dekrpose.architectures.{name}" for name in folders)
+    inside = (item for item in IMPORTS if part(item.importer) != "architectures")
+    assert {item.importer for item in inside if item.imported.startswith(ways)} == ONE_ARCHITECTURE.keys()
 
 
 def test_the_command_line_imports_late() -> None:

@@ -12,6 +12,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from dekrpose.architectures.contract import Found, Maps, Stage
+from dekrpose.architectures.dekr import complexity as sizes
 from dekrpose.architectures.dekr import packed as packing
 from dekrpose.architectures.dekr.decode import Candidates, CenterPicker, choose_poses, decode, pose_map, takes_pick
 from dekrpose.architectures.dekr.fast import FastPath
@@ -22,6 +23,8 @@ from dekrpose.config import OUTPUT_STRIDE, ModelConfig
 from dekrpose.options import Options
 
 Pair = tuple[Tensor, Tensor]
+title = "DEKR"
+PARTS, gmacs_by_part, variants = sizes.PARTS, sizes.gmacs_by_part, sizes.variants
 build = build_model
 gives_candidates = takes_pick
 mirrored = flip_input

@@ -1,8 +1,8 @@
-"""How large a network is and what one forward pass costs, without running it."""
+"""What the parts of a DEKR network cost, without running it, and the variants that are worth comparing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 import torch
@@ -13,26 +13,8 @@ from dekrpose.architectures.dekr.temporal import TemporalDEKR, build_model
 from dekrpose.config import ARCHITECTURES, OUTPUT_STRIDE, ModelConfig, TemporalConfig, with_head
 
 
-@dataclass(frozen=True)
-class Complexity:
-    """Size and cost of a network.
-
-    Attributes:
-        name: architecture or variant.
-        input_size: side of the square input, pixels.
-        parameters: trainable numbers.
-        gmacs: multiply-accumulates of one image, in 10^9. Convolutions and linear layers count, an adaptive
-            convolution as a plain 3x3 one; its sampling does not (that is how the paper counts).
-    """
-
-    name: str
-    input_size: int
-    parameters: int
-    gmacs: float
-
-
 def variants() -> dict[str, ModelConfig]:
-    """All architectures, the paper's ablations of W32's offset head ("Ablation Study"), and two with a memory."""
+    """The paper's ablations of W32's offset head ("Ablation Study"), and two with a memory."""
     w32 = ARCHITECTURES["dekr-w32-coco"]
     ablations = [
         with_head(w32, "dekr-w32-coco-baseline", adaptive=False, branches="shared"),
@@ -45,21 +27,13 @@ def variants() -> dict[str, ModelConfig]:
         replace(ARCHITECTURES[name], name=f"{name}-video", temporal=TemporalConfig())
         for name in ("dekr-w32-coco", "tiny")
     ]
-    return {**ARCHITECTURES, **{config.name: config for config in (*ablations, *video)}}
+    return {config.name: config for config in (*ablations, *video)}
 
 
 PARTS = ("backbone", "heatmap head", "offset head")
 """What a network is made of, in the order in which it runs."""
 MEMORY = "memory"
 """What a network for video has besides."""
-
-
-def complexity(config: ModelConfig) -> Complexity:
-    """Count a network's parameters and multiply-accumulates at its own input size."""
-    with torch.device("meta"):
-        model = build_model(config).eval()
-    parameters = sum(value.numel() for value in model.parameters())
-    return Complexity(config.name, config.input_size, parameters, sum(gmacs_by_part(config).values()))
 
 
 def gmacs_by_part(config: ModelConfig) -> dict[str, float]:

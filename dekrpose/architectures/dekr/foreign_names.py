@@ -10,11 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dekrpose.architectures.contract import Shapes
 from dekrpose.config import ARCHITECTURES, BackboneConfig, HeadConfig, ModelConfig
 from dekrpose.errors import CheckpointError
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 _GROUP = "offset_head.groups.0"
 _OFFICIAL = {
@@ -314,6 +313,20 @@ def mmpose_to_ours(state_dict: Mapping[str, Tensor], version: Literal["0.x", "1.
             tensor = torch.cat([tensor[1:], tensor[:1]])
         ours[our_name] = tensor
     return ours
+
+
+def config_of(shapes: Shapes) -> ModelConfig:
+    """See ``config_from_shapes``; shapes are by the file's names."""
+    return config_from_shapes(shapes_by_our_name(shapes))
+
+
+def to_ours(tensors: Mapping[str, Tensor], file_format: str) -> dict[str, Tensor]:
+    """Tensors of any of the formats by our names."""
+    if file_format == "official":
+        return official_to_ours(tensors)
+    if file_format.startswith("mmpose"):
+        return mmpose_to_ours(tensors, "0.x" if file_format == "mmpose-0.x" else "1.x")
+    return dict(tensors)
 
 
 def shapes_in_file(shapes: Shapes, file_format: str, names: Iterable[str]) -> dict[str, tuple[int, ...]]:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dekrpose.architectures.contract import Network
 from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv, gather_pixels
 from dekrpose.architectures.dekr.fast import FastPath
 from dekrpose.architectures.dekr.separable import SeparableConv, SeparableHeatmapHead
@@ -206,7 +207,7 @@ def offsets_at(head: nn.Module, features: Tensor, pixels: Tensor) -> Tensor:
     return gather_pixels(head(features), pixels)
 
 
-class DEKR(nn.Module):
+class DEKR(Network):
     """Normalised RGB (B, 3, H, W) -> heatmaps (B, K+1, H/4, W/4) and offsets (B, 2K, H/4, W/4).
 
     Heatmaps: one channel per keypoint, the last for the centers; as they are taught, without a sigmoid, but for the
@@ -254,6 +255,10 @@ class DEKR(nn.Module):
         if self.offset_head.shared:
             layers += [cast(SharedTransition, self.offset_head.transition).shared, self.offset_head.groups[-1]]
         return layers
+
+    def compilable(self) -> list[nn.Module]:
+        """Backbone and heatmap head: their numbers may be rounded."""
+        return [self.backbone, self.heatmap_head]
 
     def features(self, images: Tensor) -> Tensor:
         """The backbone's maps joined at stride 4: (B, C, H/4, W/4), C = 15 * width for HRNet."""

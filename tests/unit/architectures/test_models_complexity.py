@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from dekrpose.architectures.complexity import complexity, variants
 from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv
-from dekrpose.architectures.dekr.complexity import MEMORY, complexity, gmacs_by_part, variants
+from dekrpose.architectures.dekr.complexity import MEMORY, gmacs_by_part
 from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.config import ARCHITECTURES, TemporalConfig
 

@@ -19,7 +19,7 @@ from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.architectures.dekr.separable import SeparableConv
 from dekrpose.architectures.parts.mobilenet import MobileNet, SameConv, scaled
 from dekrpose.config import MobileNetConfig, ModelConfig
-from dekrpose.training.initial import read_initial, starts_from_movenet
+from dekrpose.training.initial import brought, read_initial
 from tests.movenet_files import HEAD, OWN, write_movenet
 from tests.small_model import SMALL, write_small_model
 from tests.unit.training.test_training_initial import FIVE
@@ -158,10 +158,9 @@ def test_a_missing_file_and_a_crowded_folder_are_named(movenet: tuple[Path, dict
 def test_models_that_started_from_movenet_are_known(tmp_path: Path) -> None:
     other, own = (write_small_model(tmp_path / f"{name}.safetensors", config) for name, config in
                   (("small", SMALL), ("own", OWN)))  # fmt: skip
-    assert starts_from_movenet("movenet-thunder=anywhere")
-    assert starts_from_movenet(str(own))
-    assert not starts_from_movenet(str(other))
-    assert not starts_from_movenet("tiny")
+    sources = {"movenet-thunder=anywhere": True, str(own): True, str(other): False, "tiny": False}
+    for source, is_movenet in sources.items():
+        assert isinstance(brought(source, SMALL).backbone, MobileNetConfig) == is_movenet
 
 
 def test_the_input_is_normalised_as_the_configuration_says(tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ import torch
 
 from dekrpose import CheckpointError, DekrPoseError, PoseEstimator, export
 from dekrpose.architectures.dekr.decode import decode, pose_map
+from dekrpose.architectures.dekr.exported_network import ExportedNetwork
+from dekrpose.architectures.dekr.exported_poses import PoseOutputs
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.cli import main
 from dekrpose.config import EfficientNetLiteConfig, HeadConfig
 from dekrpose.engines.file import FORMATS, open_exported, to_bytes
-from dekrpose.export.network import ExportedNetwork
-from dekrpose.export.poses import PoseOutputs
 from dekrpose.images import to_tensor
 from tests.movenet_files import OWN
 from tests.small_model import SMALL, write_small_model

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from dekrpose import DekrPoseError, PoseEstimator, export
+from dekrpose.architectures.dekr import exporting
+from dekrpose.architectures.dekr.exported_network import ExportedNetwork
+from dekrpose.architectures.dekr.exported_poses import ExportedCenters, ExportedPoses, PoseOutputs
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet
 from dekrpose.config import EfficientNetLiteConfig, HeadConfig
-from dekrpose.engines.file import OUTPUTS, open_exported
-from dekrpose.export.network import ExportedNetwork
-from dekrpose.export.poses import ExportedCenters, ExportedPoses, PoseOutputs
+from dekrpose.engines.file import open_exported
 from tests.movenet_files import OWN
 from tests.small_model import SMALL
 from tests.unit.engines.test_engines_cpu import network
@@ -46,7 +47,7 @@ def test_the_graph_reads_what_whole_maps_hold(tmp_path: Path, changes: dict[str,
     torch.testing.assert_close(heatmaps, own_heatmaps)
     assert candidates.shape == (2, 20, 17, 3)
     assert (candidates[..., 2] > 0.01).all()
-    assert export._candidates_apart(candidates, heatmaps[:, -1], offsets) < 1e-2
+    assert exporting._candidates_apart(candidates, heatmaps[:, -1], offsets) < 1e-2
     # rounding may change the order of people who are as good as each other
     assert export._people_apart(tuple(expected), found) < 1e-2  # type: ignore[arg-type]
     torch.testing.assert_close(found[2].sort(1)[0], expected[2].sort(1)[0], atol=1e-3, rtol=1e-4)
@@ -110,7 +111,7 @@ def test_what_needs_the_map_is_refused(files: Files) -> None:
 
 
 def test_the_first_outputs_say_what_it_is(exported: Path) -> None:
-    runner, texts = open_exported(exported, count=len(OUTPUTS["people"]))
+    runner, texts = open_exported(exported, people=True)
     assert texts["dekrpose_offsets"] == "people"
     answer = runner(photo(96, 128).transpose(2, 0, 1)[None].copy())
     assert [part.shape for part in answer] == [(1, 18, 24, 32), (1, 30, 17, 3), (1, 30, 17, 2), (1, 30, 17), (1, 30)]

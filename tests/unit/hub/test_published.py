@@ -369,7 +369,7 @@ def test_verify_finds_and_clean_deletes_what_is_broken(
 
 
 def test_parameters_in_the_registry_are_those_of_the_networks() -> None:
-    from dekrpose.architectures.dekr.complexity import complexity
+    from dekrpose.architectures.complexity import complexity
     from dekrpose.config import ARCHITECTURES
 
     for name in (NAME, "dekr-w32-crowdpose"):

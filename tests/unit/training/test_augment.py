@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dekrpose.architectures.learning import AugmentConfig
 from dekrpose.data.dataset import Person, Photo
 from dekrpose.skeletons import COCO_17, Skeleton
-from dekrpose.training.augment import AugmentConfig, augment
+from dekrpose.training.augment import augment
 
 SIZE = 128
 WHITE = 255

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dekrpose.architectures.learning import AugmentConfig, Crop
 from dekrpose.data.dataset import Person, Photo
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
 from dekrpose.training import copy_paste
-from dekrpose.training.augment import AugmentConfig, augment
+from dekrpose.training.augment import augment
 from dekrpose.training.copy_paste import paste_people
-from dekrpose.training.crops import Crop
 from dekrpose.training.person_mask import person_mask
 
 SIZE = 160

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from dekrpose.architectures.dekr.batches import TargetConfig
 from dekrpose.architectures.dekr.targets import heatmap_targets, offset_targets, person_centers
+from dekrpose.architectures.learning import AugmentConfig
 from dekrpose.errors import DekrPoseError
-from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.device_batches import DeviceBatches
-from dekrpose.training.loader import CachedPhotos, TargetConfig
+from dekrpose.training.loader import CachedPhotos
 from dekrpose.training.order import EpochOrder
 from dekrpose.training.packed_photos import PackedPhotos, people_of, render
 from tests.nothing_waits import NothingWaits

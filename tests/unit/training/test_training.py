@@ -14,17 +14,19 @@ import torch
 from torch import nn
 
 from dekrpose import PoseEstimator
+from dekrpose.architectures.dekr.batches import TargetConfig
+from dekrpose.architectures.dekr.recipes import paper_recipe
+from dekrpose.architectures.learning import AugmentConfig, TrainConfig
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.commands import train as command
 from dekrpose.config import ARCHITECTURES, with_head
 from dekrpose.errors import DekrPoseError
 from dekrpose.hub import models
 from dekrpose.training import loop
-from dekrpose.training.augment import AugmentConfig
-from dekrpose.training.loader import CachedPhotos, Samples, TargetConfig, collate
+from dekrpose.training.loader import CachedPhotos, Samples, collate
 from dekrpose.training.loop import Trainer
 from dekrpose.training.order import EpochOrder
-from dekrpose.training.recipes import TrainConfig, learning_rate, paper_recipe
+from dekrpose.training.recipes import learning_rate
 from dekrpose.training.run_log import Progress
 from tests.small_model import write_small_model
 from tests.training_photos import SMALL, made_up_dataset, write_dataset
@@ -50,10 +52,10 @@ def test_the_loss_falls(photos: CachedPhotos, tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=60, batch_size=6, learning_rate=5e-3, augment=still)
     trainer = Trainer(SMALL, config, photos, tmp_path)
     batch = next(iter(trainer.loader))
-    before = sum(float(part.detach()) for part in trainer.losses(batch))
+    before = sum(float(part.detach()) for part in trainer.losses(batch).values())
     trainer.run()
     trainer.model.train()
-    assert sum(float(part.detach()) for part in trainer.losses(batch)) < 0.7 * before
+    assert sum(float(part.detach()) for part in trainer.losses(batch).values()) < 0.7 * before
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(photos: CachedPhotos, tmp_path: Path) -> None:
@@ -173,7 +175,7 @@ def test_a_compiled_network_learns_the_same(
     fused = Trainer(SMALL, replace(CONFIG, compiled=True), photos, tmp_path / "compiled")
     assert compiled == [fused.model.backbone, fused.model.heatmap_head]
     batch = next(iter(plain.loader))
-    for ours, theirs in zip(fused.losses(batch), plain.losses(batch), strict=True):
+    for ours, theirs in zip(fused.losses(batch).values(), plain.losses(batch).values(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
     fused.run(until=1)
     assert set(read_checkpoint(tmp_path / "compiled" / "model.safetensors").state_dict) == set(plain.average)
@@ -297,7 +299,7 @@ def test_both_ways_of_offsets_give_the_same_loss(photos: CachedPhotos, tmp_path:
         trainer = Trainer(SMALL, config, photos, tmp_path / str(pixels))
         trainer.model.eval()
         samples = Samples(photos, config.augment, config.targets, seed=0)
-        return float(trainer.losses(collate([samples[0, 0, 0], samples[0, 1, 1]]))[1].detach())
+        return float(trainer.losses(collate([samples[0, 0, 0], samples[0, 1, 1]]))["offset"].detach())
 
     assert loss(0) == pytest.approx(loss(256), rel=1e-5)
     assert loss(0) > 0

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from dekrpose.architectures.dekr.batches import TargetConfig
+from dekrpose.architectures.learning import AugmentConfig
 from dekrpose.data.dataset import KeypointDataset
 from dekrpose.errors import DekrPoseError
-from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.contact_sheet import contact_sheet, draw_samples, taught_poses
-from dekrpose.training.loader import Samples, TargetConfig
+from dekrpose.training.loader import Samples
 from tests.training_photos import made_up_dataset, write_dataset
 
 STILL = AugmentConfig(size=96, rotation=0, scale=(1.0, 1.0), translation=0, flip=0)

@@ -18,16 +18,16 @@ import torch.multiprocessing
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dekrpose.architectures.dekr.batches import TargetConfig
 from dekrpose.architectures.dekr.network import DEKR
+from dekrpose.architectures.learning import AugmentConfig, TrainConfig
 from dekrpose.errors import DekrPoseError
 from dekrpose.training import loop
-from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.device_batches import DeviceBatches
 from dekrpose.training.distributed import Processes, SyncedBatchNorm, joined, synchronise_batch_norm
-from dekrpose.training.loader import CachedPhotos, TargetConfig
+from dekrpose.training.loader import CachedPhotos
 from dekrpose.training.loop import Trainer
 from dekrpose.training.order import EpochOrder
-from dekrpose.training.recipes import TrainConfig
 from tests.small_model import write_small_model
 from tests.training_photos import SMALL, made_up_dataset, write_dataset
 

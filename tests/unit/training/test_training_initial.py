@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from dekrpose import COCO_17, CheckpointError, Skeleton
+from dekrpose.architectures.dekr.initial import fit_to_skeleton
 from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.config import HeadConfig
 from dekrpose.hub import published
-from dekrpose.training.initial import fit_to_skeleton, read_backbone, read_initial
+from dekrpose.training.initial import read_backbone, read_initial
 from tests.small_model import SMALL, write_small_model
 
 FIVE = Skeleton(

@@ -10,6 +10,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from dekrpose.architectures.dekr.batches import MapBatch as Batch
+from dekrpose.architectures.dekr.batches import TargetConfig
+from dekrpose.architectures.dekr.recipes import tiny_recipe
 from dekrpose.architectures.dekr.targets import (
     drop_small_centers,
     heatmap_targets,
@@ -18,14 +21,13 @@ from dekrpose.architectures.dekr.targets import (
     offset_targets,
     person_centers,
 )
+from dekrpose.architectures.learning import AugmentConfig, TrainConfig
 from dekrpose.commands import train as command
 from dekrpose.data.dataset import Person, Photo
 from dekrpose.errors import DekrPoseError
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
-from dekrpose.training.augment import AugmentConfig
 from dekrpose.training.crops import training_affine
-from dekrpose.training.loader import Batch, Samples, TargetConfig
-from dekrpose.training.recipes import TrainConfig, tiny_recipe
+from dekrpose.training.loader import Samples
 from dekrpose.training.run_log import changes
 
 SIZE, WIDTH, HEIGHT = 128, 200, 160

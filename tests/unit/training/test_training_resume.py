@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
+from dekrpose.architectures.learning import TrainConfig
 from dekrpose.errors import DekrPoseError
 from dekrpose.training.loader import CachedPhotos
 from dekrpose.training.loop import Trainer
-from dekrpose.training.recipes import TrainConfig
 from tests.small_model import write_small_model
 from tests.training_photos import SMALL, made_up_dataset, write_dataset
 

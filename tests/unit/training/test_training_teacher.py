@@ -9,16 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from dekrpose.architectures.dekr.batches import MapBatch as Batch
+from dekrpose.architectures.dekr.batches import TargetConfig
 from dekrpose.architectures.dekr.losses import probability_loss
 from dekrpose.architectures.dekr.network import DEKR
+from dekrpose.architectures.dekr.teacher import PIXELS, Teacher
 from dekrpose.cli import main
 from dekrpose.commands.train import _dataset
 from dekrpose.errors import DekrPoseError
 from dekrpose.training import forward, memory
-from dekrpose.training.loader import Batch, CachedPhotos, Samples, TargetConfig, collate
+from dekrpose.training.loader import CachedPhotos, Samples, collate
 from dekrpose.training.loop import Trainer
 from dekrpose.training.memory import keep_freed_memory
-from dekrpose.training.teacher import PIXELS, Teacher
 from tests.movenet_files import OWN
 from tests.training_photos import SMALL, made_up_dataset
 from tests.unit.training.test_training import CONFIG

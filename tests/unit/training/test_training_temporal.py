@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from dekrpose import PoseEstimator
+from dekrpose.architectures.dekr.batches import TargetConfig
 from dekrpose.architectures.dekr.temporal import TemporalDEKR
+from dekrpose.architectures.learning import TrainConfig
 from dekrpose.cli import main
 from dekrpose.config import TemporalConfig
 from dekrpose.data.clips.clip import ClipShape
@@ -20,9 +22,7 @@ from dekrpose.data.clips.drawn import DrawnClips
 from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation.video.compare import PER_FRAME, RESET, Bootstrap, Interval, compare, run_model
 from dekrpose.training.clips import ClipRecipe, ClipSamples, MixedClips
-from dekrpose.training.loader import TargetConfig
-from dekrpose.training.recipes import TrainConfig
-from dekrpose.training.temporal import MapBatch, Parts, TemporalTrainer
+from dekrpose.training.temporal import Parts, SeenClips, TemporalTrainer
 from tests.small_model import write_small_model
 from tests.training_photos import SMALL
 
@@ -55,10 +55,10 @@ def test_the_loss_of_a_clip_falls_and_only_what_is_trained_changes(parts: Parts,
     before = {name: value.clone() for name, value in training.model.state_dict().items()}
     training.model.eval()
     batch = next(iter(training.loader))
-    losses = [float(sum(training.losses(batch)).detach())]  # type: ignore[arg-type]
+    losses = [float(sum(training.losses(batch).values()).detach())]  # type: ignore[arg-type]
     for _ in range(2):
         training._step(batch)
-        losses.append(float(sum(training.losses(batch)).detach()))  # type: ignore[arg-type]
+        losses.append(float(sum(training.losses(batch).values()).detach()))  # type: ignore[arg-type]
     assert losses[2] < losses[0]
     changed = {name for name, value in training.model.state_dict().items() if not torch.equal(value, before[name])}
     assert not any("running" in name or "num_batches" in name for name in changed)  # batch norm stays as it is
@@ -95,7 +95,7 @@ def test_what_a_frozen_network_sees_is_kept_and_resets_are_drawn_anew(tmp_path: 
     training = trainer(tmp_path)
     training.recipe = replace(RECIPE, resets=0.5)
     training.loader.samples.recipe = training.recipe  # type: ignore[attr-defined]
-    batches: list[list[MapBatch]] = []
+    batches: list[list[SeenClips]] = []
     for epoch in range(2):
         training.order.epoch = epoch
         batches.append(list(training.loader))  # type: ignore[arg-type]

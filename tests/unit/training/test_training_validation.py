@@ -127,7 +127,7 @@ def test_options_that_do_not_belong_together_are_refused(
 
 def test_curves_are_drawn_without_measurements_too() -> None:
     log = [{"step": step, "heat": 1 / step, "offset": 0.1} for step in (1, 50, 100)]
-    picture = ET.fromstring(curves_svg(log, []))
+    picture = ET.fromstring(curves_svg(log, [], {"heat": "heatmap loss", "offset": "offset loss"}))
     assert len(picture.findall("{http://www.w3.org/2000/svg}g")) == 2
 
 

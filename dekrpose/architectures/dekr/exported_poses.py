@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dekrpose.architectures.dekr.decode import CENTER_THRESHOLD, Centers, find_centers, points_of, read_at
+from dekrpose.architectures.dekr.exported_network import ExportedNetwork
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features
 from dekrpose.config import OUTPUT_STRIDE, ModelConfig
-from dekrpose.export.network import ExportedNetwork
 
 
 class PoseOutputs(nn.Module):

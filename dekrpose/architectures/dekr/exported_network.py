@@ -5,7 +5,7 @@ It takes pictures as bytes and answers with the network's maps; ``poses.py`` add
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +13,8 @@ from torch import Tensor, nn
 
 from dekrpose.architectures.dekr.adaptive_conv import TAPS, AdaptiveConv, regular_grid
 from dekrpose.architectures.dekr.network import DEKR, BranchGroup, RegressionBlock
+from dekrpose.architectures.exporting import Offsets, Sampling
 from dekrpose.architectures.parts.folding import fold_batch_norm
-from dekrpose.engines.file import Offsets
-
-Sampling = Literal["deform_conv", "grid_sample"]
-"""How taps are read: ONNX's DeformConv, all branches in one node, or grid sampling and a product."""
 
 
 class ExportedNetwork(nn.Module):

@@ -8,10 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from dekrpose.architectures.dekr.batches import MapBatch
 from dekrpose.architectures.dekr.fast import FastPath
 from dekrpose.architectures.dekr.network import DEKR
-from dekrpose.training.forward import normalised
-from dekrpose.training.loader import Batch
+from dekrpose.architectures.learning import normalised
 
 PIXELS = 24
 """Of each crop, those of the highest centers, at which its offsets are taught."""
@@ -48,7 +48,7 @@ class Teacher:
         return digest.hexdigest()
 
     @torch.no_grad()
-    def taught(self, batch: Batch) -> Batch:
+    def taught(self, batch: MapBatch) -> MapBatch:
         """The batch with targets of both: heatmaps everywhere, offsets also at the centers that the teacher sees."""
         images = normalised(batch.images, self.model.config)
         chunks = torch.split(images, CHUNK) if images.device.type == "cpu" else (images,)
@@ -71,13 +71,13 @@ class Teacher:
         heatmaps, offsets = self.model(images, pick=pick)
         return heatmaps.float().clamp(0, 1), *picked, offsets
 
-    def _with_heatmaps(self, batch: Batch, own: Tensor) -> Batch:
+    def _with_heatmaps(self, batch: MapBatch, own: Tensor) -> MapBatch:
         labelled = batch.heatmap_weights > 0
         heatmaps = torch.where(labelled, torch.lerp(batch.heatmaps, own, self.share), own)
         weights = torch.maximum(batch.heatmap_weights, self.share * own.clamp(min=self.background_weight))
         return replace(batch, heatmaps=heatmaps, heatmap_weights=weights)
 
-    def _with_offsets(self, batch: Batch, pixels: Tensor, offsets: Tensor, weights: Tensor) -> Batch:
+    def _with_offsets(self, batch: MapBatch, pixels: Tensor, offsets: Tensor, weights: Tensor) -> MapBatch:
         if batch.pixels is not None:
             return replace(
                 batch,

@@ -1,0 +1,75 @@
+"""Weights that DEKR starts from: a model of another skeleton, or a MoveNet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from dekrpose.architectures.dekr.movenet import read_movenet
+from dekrpose.architectures.dekr.network import DEKR
+from dekrpose.config import ModelConfig
+from dekrpose.errors import CheckpointError
+from dekrpose.skeletons import COCO_17, Skeleton
+
+_STACKED = ("offset_head.transition.", "offset_head.groups.")
+"""Where a head with a branch per keypoint holds one block of channels for each."""
+_SHARED = "offset_head.transition.shared."
+"""What all keypoints of an offset head share."""
+INPUT_SIZE = 256
+"""Short side of the input of networks that start from MoveNet, as MultiPose has it."""
+_HEATMAPS = "heatmap_head.final."
+
+
+def fit_to_skeleton(weights: Mapping[str, Tensor], config: ModelConfig, skeleton: Skeleton) -> dict[str, Tensor]:
+    """The weights of a model for another skeleton: what belongs to keypoints of the same name is kept.
+
+    Keypoints that the model does not know start from fresh weights; the center's heatmap is kept.
+
+    Args:
+        weights: our names, of a network that fits ``config``.
+        config: with a branch per keypoint.
+        skeleton: the new one.
+
+    Raises:
+        CheckpointError: the branches regress several keypoints, which cannot be taken apart.
+    """
+    if config.head.branches != "per_keypoint":
+        raise CheckpointError(
+            f"{config.name} regresses several keypoints per branch ({config.head.branches}), so its head cannot be "
+            f"changed to the skeleton {skeleton.name}; start from a model with a branch per keypoint"
+        )
+    old, new = config.skeleton.keypoints, skeleton.keypoints
+    pairs = [(position, old.index(name)) for position, name in enumerate(new) if name in old]
+    to, source = (
+        torch.tensor(column, dtype=torch.long) for column in (zip(*pairs, strict=True) if pairs else ((), ()))
+    )
+    state = DEKR(ModelConfig(skeleton=skeleton, backbone=config.backbone, head=config.head)).state_dict()
+    for name, value in weights.items():
+        if name.startswith(_HEATMAPS) and config.head.heatmaps == "separable":
+            state[name][to] = value[source].to(state[name].dtype)
+        elif name.startswith(_HEATMAPS):
+            state[name][to], state[name][-1] = value[source].to(state[name].dtype), value[-1].to(state[name].dtype)
+        elif name.startswith(_STACKED) and not name.startswith(_SHARED) and value.ndim:
+            blocks = state[name].reshape(len(new), -1, *value.shape[1:])
+            blocks[to] = value.reshape(len(old), -1, *value.shape[1:])[source].to(blocks.dtype)
+        else:
+            state[name] = value
+    return state
+
+
+def start(path: str, config: ModelConfig) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """MoveNet's network with fresh branches, and a fresh path of its own."""
+    # its keypoints are moved to the likeliest peaks, as MoveNet does
+    decode = replace(config.decode, match_heatmap="weighted")
+    shaped, found = read_movenet(path, replace(config, skeleton=COCO_17, decode=decode, input_size=INPUT_SIZE))
+    state = DEKR(shaped).state_dict()
+    wrong = [name for name, value in found.items() if name not in state or state[name].shape != value.shape]
+    missing = [name for name in state if name.startswith(("backbone.blocks.", "heatmap_head.")) and name not in found]
+    if wrong or missing:
+        name = (wrong or missing)[0]
+        raise CheckpointError(f"{path} is no MoveNet as published: {name} is missing or of another shape")
+    state["offset_head.groups.0.final.weight"].zero_()  # the branches correct nothing yet
+    return shaped, {**state, **found}
