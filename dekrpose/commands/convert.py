@@ -5,6 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from dekrpose.commands.arguments import check_files
+
+EXAMPLES = (
+    "dekrpose convert pose_dekr_hrnetw32_coco.pth w32.safetensors",
+    "dekrpose convert pose_dekr_hrnetw32_coco.pth w32.safetensors --rescoring-net final_rescore_coco_kpt.pth --half",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
@@ -21,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """``dekrpose convert``: read any known format, write ours."""
+    check_files([options.source, options.rescoring_net])
+    if options.target.suffix != ".safetensors":
+        raise ValueError(f"{options.target} must end in .safetensors, the only format that is written")
     from dekrpose.checkpoints import read_checkpoint, read_rescoring_net, write_checkpoint
 
     checkpoint = read_checkpoint(options.source)

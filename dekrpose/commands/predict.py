@@ -3,34 +3,54 @@
 from __future__ import annotations
 
 import argparse
-import re
+import csv
+import io
+import json
+import logging
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dekrpose.commands.arguments import URL, Word, add_match_argument, check_model, matching
 from dekrpose.errors import DekrPoseError, error_words
 
 if TYPE_CHECKING:
     from dekrpose.results import Poses
 
-_URL = re.compile(r"https?://", re.IGNORECASE)
+EXAMPLES = (
+    "dekrpose predict photo.jpg",
+    "dekrpose predict photos --out results --json",
+    "dekrpose predict 'photos/**/*.jpg' --no-picture --csv - > people.csv",
+    "dekrpose predict - --json - < photo.jpg",
+)
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
+_SMALL = 256
+"""Short side, input pixels, of networks that start in no time; those of others start with a single photo itself."""
+_STREAM = "-"
+"""Standard input as a photo, standard output behind ``--json`` and ``--csv``."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.description = "Find everyone in photos; photo.jpg gets photo.poses.jpg beside it."
-    parser.add_argument("images", nargs="+", metavar="PHOTO", help="files, folders, globs or URLs")
+    parser.add_argument("images", nargs="+", metavar="PHOTO", help="files, folders, globs or URLs; - is standard input")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write there instead of beside each photo")
-    parser.add_argument("--json", action="store_true", help="write photo.poses.json too")
+    parser.add_argument(
+        "--json", action=Word, const="files", words=(_STREAM,), metavar="-",
+        help="write photo.poses.json too; with - behind it, a line of JSON per photo to standard output",
+    )  # fmt: skip
+    parser.add_argument(
+        "--csv", action=Word, const="files", words=(_STREAM,), metavar="-",
+        help="write photo.poses.csv too, a row per person; with - behind it, the rows of all photos to standard output",
+    )  # fmt: skip
     parser.add_argument("--no-picture", action="store_true", help="write no pictures")
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0], metavar="S", help="such as 0.5 1 2")
-    parser.add_argument(
-        "--match-heatmap",
-        action=argparse.BooleanOptionalAction,
-        help="move keypoints to heatmap peaks; default: the model's own",
-    )
+    how_much = parser.add_mutually_exclusive_group()
+    how_much.add_argument("-q", "--quiet", action="store_true", help="print nothing but what failed")
+    how_much.add_argument("-v", "--verbose", action="store_true", help="print the time of each stage, and the log")
     add_model_arguments(parser)
 
 
@@ -41,46 +61,115 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-people", type=int, default=30, metavar="N")
     parser.add_argument("--input-size", type=int, metavar="N", help="short side in pixels; default: the model's own")
     parser.add_argument("--flip", action="store_true", help="average with the mirrored picture: slower, more accurate")
+    add_match_argument(parser)
     parser.add_argument("--rescoring-net", metavar="FILE", help="weights of a scoring net, or its name")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
 
 
 def estimate_options(options: argparse.Namespace) -> dict[str, Any]:
-    """What the shared arguments ask of ``PoseEstimator.estimate``."""
-    chosen = {name: getattr(options, name) for name in ("score_threshold", "max_people", "input_size")}
-    return {**chosen, "flip_test": options.flip}
+    """What the shared arguments ask of ``PoseEstimator.estimate``, as far as that can be checked without a model.
+
+    Raises:
+        ValueError: an option is out of range.
+        DekrPoseError: the model is no file that there is.
+    """
+    from dekrpose.config import DecodeConfig
+    from dekrpose.options import resolve_options
+
+    names = ("score_threshold", "max_people", "input_size", "scales")
+    chosen = {name: getattr(options, name) for name in names if hasattr(options, name)}
+    chosen |= {"flip_test": options.flip, "match_heatmap": matching(options.match_heatmap)}
+    resolve_options(DecodeConfig(), 64, False, **chosen)
+    check_model(options.model)
+    return chosen
 
 
 def run(options: argparse.Namespace) -> int:
     """``dekrpose predict``: 0 when every photo worked, else 1."""
-    from tqdm import tqdm
-
-    from dekrpose.estimator import PoseEstimator
-
+    if options.verbose:
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    chosen = estimate_options(options)
+    if options.json == options.csv == _STREAM:
+        raise ValueError("--json - and --csv - would mix on standard output; write one of them into files")
     photos, failures = _photos(options.images)
     outputs = _outputs(photos, options)
     if photos:
-        estimator = PoseEstimator.from_pretrained(
-            options.model, device=options.device, rescoring_net=options.rescoring_net
-        )
-    chosen = {**estimate_options(options), "scales": options.scales, "match_heatmap": options.match_heatmap}
-    width = max(map(len, photos), default=0)
-    for photo in tqdm(photos, unit="photo", disable=len(photos) == 1 or None):
-        try:
-            poses = estimator.estimate(photo, **chosen)
-            for path in outputs[photo]:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                poses.save(path)
-        except (DekrPoseError, OSError) as error:
-            reason = error_words(error)
-            failures.append(reason if photo in reason else f"{photo}: {reason}")
-        else:
-            tqdm.write(_summary(f"{photo:{width}}", poses, outputs[photo]), file=sys.stdout)
+        _predict(photos, outputs, options, chosen, failures)
     for reason in failures:
         print(f"failed: {reason}", file=sys.stderr)
     if failures and len(photos) > 1:
         print(f"{len(failures)} failed, the others are done", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _predict(
+    photos: Sequence[str],
+    outputs: dict[str, list[Path]],
+    options: argparse.Namespace,
+    chosen: dict[str, Any],
+    failures: list[str],
+) -> None:
+    """Photo by photo; what fails is added to ``failures``."""
+    from dekrpose.estimator import PoseEstimator
+    from dekrpose.progress import Bar
+
+    estimator = PoseEstimator.from_pretrained(options.model, device=options.device, rescoring_net=options.rescoring_net)
+    if len(photos) > 1 or estimator.config.input_size <= _SMALL:
+        estimator.warmup(input_size=options.input_size)  # the first photo's time is not the start-up
+    width = max(map(len, photos))
+    streams = _STREAM in (options.json, options.csv)
+    header = True
+    for photo in Bar(photos, unit="photo", show=len(photos) > 1 and not options.quiet):
+        try:
+            poses = estimator.estimate(sys.stdin.buffer.read() if photo == _STREAM else photo, **chosen)
+            poses = replace(poses, source=photo)  # standard input has a name, too
+            for path in outputs[photo]:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _save(poses, path)
+        except BrokenPipeError:
+            raise
+        except (DekrPoseError, OSError) as error:
+            reason = error_words(error)
+            failures.append(reason if photo in reason else f"{photo}: {reason}")
+            if options.json == _STREAM:
+                _say(json.dumps({"source": photo, "error": reason}, ensure_ascii=False))
+            continue
+        if options.json == _STREAM:
+            _say(poses.to_json())
+        elif options.csv == _STREAM:
+            csv.writer(sys.stdout, lineterminator="\n").writerows(_rows(poses, header))
+            sys.stdout.flush()
+            header = False
+        if not options.quiet and not streams:
+            _say(_summary(f"{photo:{width}}", poses, outputs[photo], options.verbose))
+
+
+def _say(line: str) -> None:
+    from dekrpose.progress import Bar
+
+    Bar.write(line, file=sys.stdout)
+    sys.stdout.flush()  # a reader gets each photo when it is done
+
+
+def _save(poses: Poses, path: Path) -> None:
+    from dekrpose.formats import write_whole
+
+    if path.suffix == ".csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(_rows(poses, header=True))
+        write_whole(path, text.getvalue())
+    else:
+        poses.save(path)
+
+
+def _rows(poses: Poses, header: bool) -> Iterator[list[Any]]:
+    """Comma-separated values: a row per person, image pixels; what is not finite stays empty."""
+    if header:
+        keypoints = [f"{name}_{value}" for name in poses.skeleton.keypoints for value in ("x", "y", "score")]
+        yield ["source", "person", "score", "x0", "y0", "x1", "y1", *keypoints]
+    for number, person in enumerate(poses):
+        values = [person.score, *person.box, *(value for keypoint in person for value in keypoint)]
+        yield [poses.source, number, *(f"{value:.6g}" if math.isfinite(value) else "" for value in values)]
 
 
 def _photos(patterns: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -95,7 +184,8 @@ def _photos(patterns: Sequence[str]) -> tuple[list[str], list[str]]:
     failures: list[str] = []
     for pattern in patterns:
         try:
-            found = [pattern] if _URL.match(pattern) else [str(path) for path in find_images(pattern)]
+            as_it_is = pattern == _STREAM or URL.match(pattern)
+            found = [pattern] if as_it_is else [str(path) for path in find_images(pattern)]
         except FileNotFoundError as error:
             failures.append(error_words(error))
             continue
@@ -110,7 +200,7 @@ def _photos(patterns: Sequence[str]) -> tuple[list[str], list[str]]:
 def _was_written(photo: str, beside: set[tuple[Path, str]] | None = None) -> bool:
     """Whether a path is named as this command names pictures; with ``beside``, only of those photos."""
     path = Path(photo)
-    if _URL.match(photo) or not path.stem.endswith(".poses"):
+    if URL.match(photo) or not path.stem.endswith(".poses"):
         return False
     return beside is None or (path.parent, path.stem.removesuffix(".poses")) in beside
 
@@ -119,14 +209,9 @@ def _outputs(photos: Sequence[str], options: argparse.Namespace) -> dict[str, li
     """What is written for each photo; no two may share a file, and no photo is written over."""
     outputs: dict[str, list[Path]] = {}
     owners: dict[Path, str] = {}
-    inputs = {Path(photo).resolve() for photo in photos if not _URL.match(photo)}
+    inputs = {Path(photo).resolve() for photo in photos if not URL.match(photo)}
     for photo in photos:
-        path = Path(_URL.sub("", photo).split("?")[0].rsplit("/", 1)[-1]) if _URL.match(photo) else Path(photo)
-        suffix = path.suffix if path.suffix.lower() in _PICTURES else ".jpg"
-        target = (options.out or path.parent) / f"{path.stem or 'photo'}.poses{suffix}"
-        outputs[photo] = [] if options.no_picture else [target]
-        if options.json:
-            outputs[photo].append(target.with_suffix(".json"))
+        outputs[photo] = list(_written_for(photo, options))
         for output in outputs[photo]:
             if output.resolve() in inputs:
                 raise DekrPoseError(f"{output} is one of the photos and would be written over; pass another --out")
@@ -136,9 +221,26 @@ def _outputs(photos: Sequence[str], options: argparse.Namespace) -> dict[str, li
     return outputs
 
 
-def _summary(photo: str, poses: Poses, written: Sequence[Path]) -> str:
+def _written_for(photo: str, options: argparse.Namespace) -> Iterator[Path]:
+    """The files of one photo. What comes from standard input and goes to standard output makes none but in --out."""
+    path = Path(URL.sub("", photo).split("?")[0].rsplit("/", 1)[-1]) if URL.match(photo) else Path(photo)
+    if photo == _STREAM:
+        path = Path("stdin")
+    suffix = path.suffix if path.suffix.lower() in _PICTURES else ".jpg"
+    target = (options.out or path.parent) / f"{path.stem or 'photo'}.poses{suffix}"
+    passed_on = photo == _STREAM in (options.json, options.csv) and options.out is None
+    if not options.no_picture and not passed_on:
+        yield target
+    for kind in ("json", "csv"):
+        if getattr(options, kind) == "files":
+            yield target.with_suffix(f".{kind}")
+
+
+def _summary(photo: str, poses: Poses, written: Sequence[Path], verbose: bool) -> str:
     people = {0: "nobody", 1: "1 person"}.get(len(poses), f"{len(poses)} people")
     arrow = f"  -> {', '.join(map(str, written))}" if written else ""
     scores = f"  scores {' '.join(f'{score:.2f}' for score in poses.scores[:5])}" if len(poses) else ""
     more = " ..." if len(poses) > 5 else ""
-    return f"{photo}  {people:9} {sum(poses.timing.values()):6.0f} ms{arrow}{scores}{more}"
+    stages = ", ".join(f"{stage} {milliseconds:.0f}" for stage, milliseconds in poses.timing.items())
+    times = f"{sum(poses.timing.values()):6.0f} ms{f' ({stages})' if verbose else ''}"
+    return f"{photo}  {people:9} {times}{arrow}{scores}{more}"

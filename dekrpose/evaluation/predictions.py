@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from tqdm import tqdm
 
 from dekrpose.data.dataset import KeypointDataset, Photo
 from dekrpose.errors import DekrPoseError
+from dekrpose.progress import Bar
 
 Predict = Callable[[NDArray[np.uint8]], tuple[ArrayLike, ArrayLike, ArrayLike]]
 """(H, W, 3) uint8 RGB -> keypoints (N, K, 2) in image pixels, keypoint scores (N, K), scores (N,): everybody, whatever
@@ -90,7 +90,7 @@ def collect(
             f"for instance {missing[0]!r}"
         )
     people, seconds = [], 0.0
-    for index in tqdm(range(len(photos)), desc="evaluate", unit="photo", disable=not progress or None):
+    for index in Bar(range(len(photos)), desc="evaluate", unit="photo", show=progress):
         image = dataset.read(index)
         start = time.perf_counter()
         found = predict(image)

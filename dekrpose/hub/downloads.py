@@ -11,10 +11,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tqdm import tqdm
-
 from dekrpose.errors import DekrPoseError
 from dekrpose.hub.cache import explain_disk_error, file_sha256, free_bytes
+from dekrpose.progress import Bar
 
 logger = logging.getLogger(__name__)
 
@@ -116,13 +115,11 @@ def _receive(url: str, target: Path, progress: bool) -> None:
             full = explain_disk_error(OSError(errno.ENOSPC, "no space left"), target.parent, needed)
             assert full is not None
             raise full
-        with tqdm(
-            total=total, initial=have, unit="B", unit_scale=True, desc=target.stem, disable=None if progress else True
-        ) as bar:
+        with Bar(total=total, initial=have, unit="byte", unit_scale=True, desc=target.stem, show=progress) as bar:
             _write(response, target, have, total, bar)
 
 
-def _write(response: http.client.HTTPResponse, target: Path, have: int, total: int | None, bar: tqdm[None]) -> None:
+def _write(response: http.client.HTTPResponse, target: Path, have: int, total: int | None, bar: Bar) -> None:
     try:
         file = target.open("ab" if have else "wb")
     except OSError as error:

@@ -9,23 +9,26 @@ import glob
 import http.client
 import os
 import re
+import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
 import PIL.ImageCms
-import torch
 
 from dekrpose.config import Color
 from dekrpose.errors import ImageError
 from dekrpose.images.resampling import MAX_INPUT_PIXELS, Geometry, Pixels, network_input, resize, to_tensor
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "MAX_INPUT_PIXELS",
@@ -101,7 +104,7 @@ def load(image: Any, *, color: Color = "rgb", exif: bool = True) -> tuple[Pixels
         raise ImageError(f'color must be "rgb" or "bgr", got {color!r}')
     if isinstance(image, np.ndarray):
         return _from_array(image, color), None
-    if isinstance(image, torch.Tensor):
+    if "torch" in sys.modules and isinstance(image, sys.modules["torch"].Tensor):
         return _from_tensor(image, color), None
     if isinstance(image, PIL.Image.Image):
         return _from_pillow(image, "the Pillow image", exif), None
@@ -316,6 +319,8 @@ def _from_array(array: npt.NDArray[Any], color: Color) -> Pixels:
 
 
 def _from_tensor(tensor: torch.Tensor, color: Color) -> Pixels:
+    import torch
+
     if tensor.dtype != torch.uint8 or tensor.ndim != 3 or tensor.shape[0] not in (1, 3) or tensor.numel() == 0:
         hint = "pass images of a batch one by one" if tensor.ndim == 4 else "scale to 0..255, .to(torch.uint8)"
         if tensor.ndim == 3 and tensor.shape[0] not in (1, 3):
@@ -349,6 +354,15 @@ def find_images(patterns: str | os.PathLike[str] | Iterable[str | os.PathLike[st
         names = path.iterdir() if path.is_dir() else map(Path, glob.glob(os.fspath(pattern), recursive=True))  # noqa: PTH207
         images = [name for name in names if name.suffix.lower() in SUFFIXES and name.name[0] != "." and name.is_file()]
         if not images:
-            raise FileNotFoundError(f"no image found: {os.fspath(pattern)!r}; relative paths start at {Path.cwd()}")
+            raise FileNotFoundError(_nothing_found(os.fspath(pattern)))
         found.update(dict.fromkeys(sorted(images)))
     return list(found)
+
+
+def _nothing_found(pattern: str) -> str:
+    here = f"relative paths start at {Path.cwd()}"
+    if Path(pattern).is_dir():
+        return f"no image found: {pattern!r} is a folder without images; its subfolders are not looked into"
+    if glob.has_magic(pattern):
+        return f"no image found: {pattern!r} matches nothing; {here}"
+    return f"no image found: {pattern!r} does not exist; {here}"

@@ -10,15 +10,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from dekrpose.config import IMAGE_MEAN, IMAGE_STD, SIZE_MULTIPLE, Color3
 from dekrpose.errors import ImageError
+
+if TYPE_CHECKING:
+    import torch
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -230,6 +232,8 @@ def _axis(positions: npt.NDArray[np.float64], length: int) -> _Axis:
 def network_input(photos: Sequence[Pixels], geometries: Sequence[Geometry], mean: Color3, std: Color3) -> torch.Tensor:
     """Photos, each resized by its geometry and normalised: (B, 3, h, w) float32, channels-last."""
     resized = [resize(photo, geometry) for photo, geometry in zip(photos, geometries, strict=True)]
+    import torch
+
     return to_tensor(resized, mean, std).contiguous(memory_format=torch.channels_last)
 
 
@@ -254,6 +258,8 @@ def to_tensor(images: Pixels | Sequence[Pixels], mean: Color3 = IMAGE_MEAN, std:
     planes = np.empty((len(batch), 3, *batch[0].shape[:2]), np.uint8)
     for place, image in zip(planes, batch, strict=True):
         place[:] = cv2.split(image)
+    import torch
+
     own_mean, own_std = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (mean, std))
     tensor = torch.from_numpy(planes).to(torch.float32).div_(255).sub_(own_mean).div_(own_std)
     return tensor[0] if single else tensor

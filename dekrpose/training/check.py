@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from tqdm import tqdm
 
 from dekrpose.data.coco_fields import Categories, Id, as_id, as_side, same_id, shown, with_keypoints
 from dekrpose.data.coco_file import Photo, label_of, read_content, read_photo
 from dekrpose.data.dataset import PhotoFiles
 from dekrpose.errors import DekrPoseError
+from dekrpose.progress import Bar
 from dekrpose.skeletons import Skeleton
 from dekrpose.training.check_people import PeopleCheck, PhotoInfo
 from dekrpose.training.check_report import Findings, Problem
@@ -122,7 +122,7 @@ def _read_photos(
     unique = list(dict.fromkeys(names))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         results = pool.map(lambda name: _read_photo(files, name), unique)
-        bar = tqdm(results, desc="reading photos", total=len(unique), unit="photo", disable=not progress or None)
+        bar = Bar(results, desc="reading photos", total=len(unique), unit="photo", show=progress)
         stored = dict(zip(unique, bar, strict=True))
     first: dict[bytes, str] = {}
     for name, photo in stored.items():

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from dekrpose.architectures.learning import AugmentConfig, Batch, Crop, Targets
 from dekrpose.data.dataset import KeypointDataset, Photo, ignored_mask
+from dekrpose.progress import Bar
 from dekrpose.skeletons import Skeleton
 from dekrpose.training.augment import augment
 from dekrpose.training.crops import PhotoSource
@@ -54,7 +54,7 @@ class CachedPhotos:
             photos, before = dataset.photos[:limit], len(self._images)
             with ThreadPoolExecutor(os.cpu_count()) as threads:
                 images = threads.map(dataset.read, range(len(photos)))
-                for image in tqdm(images, "reading photos", len(photos), unit="photo", disable=not progress or None):
+                for image in Bar(images, "reading photos", len(photos), unit="photo", show=progress):
                     self._images.append(image)
             self.photos += photos * repeats
             self._places += list(range(before, len(self._images))) * repeats

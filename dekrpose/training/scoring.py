@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from tqdm import tqdm
 
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet
 from dekrpose.errors import DekrPoseError
+from dekrpose.progress import Bar
 
 Mode = Literal["paper", "official"]
 Examples = tuple[torch.Tensor, torch.Tensor]
@@ -113,7 +113,7 @@ def train_scoring_net(
     epochs = max(config.epochs, math.ceil(config.minimum_steps / steps))
     history: list[Epoch] = []
     best, least = copy.deepcopy(net.state_dict()), math.inf
-    for number in tqdm(range(epochs), desc="scoring net", unit="epoch", disable=not progress or None):
+    for number in Bar(range(epochs), desc="scoring net", unit="epoch", show=progress):
         error = _epoch(net, optimizer, learnt, torch.randperm(len(learnt[1]), generator=order), config.batch_size)
         if not math.isfinite(error):
             raise DekrPoseError(

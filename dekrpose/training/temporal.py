@@ -11,13 +11,13 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from dekrpose.architectures.dekr.temporal import TemporalDEKR
 from dekrpose.architectures.learning import TrainConfig, normalised
 from dekrpose.data.clips.clip import ClipSource
 from dekrpose.errors import DekrPoseError
 from dekrpose.formats import json_text, write_whole
+from dekrpose.progress import Bar
 from dekrpose.training.clips import ClipBatch, ClipRecipe, ClipSamples, collate_clips
 from dekrpose.training.distributed import Processes
 from dekrpose.training.loop import Trainer
@@ -143,7 +143,7 @@ class KeptMaps:
     def __iter__(self) -> Iterator[SeenClips]:
         if not self._clips:
             count = self.samples.recipe.clips
-            bar = tqdm(range(count), desc="looking at clips", unit="clip", disable=None)
+            bar = Bar(range(count), desc="looking at clips", unit="clip")
             self._clips = [self._keep(index) for index in bar]
         for batch in self.order:
             kept = [self._clips[index[2]] for index in batch]

@@ -17,7 +17,7 @@ from tests.photo_way import photo_way
 PACKAGE = Path(dekrpose.__file__).parent
 
 TIERS = (
-    ("errors", "skeletons"),
+    ("errors", "skeletons", "progress"),
     ("config",),
     ("images", "draw", "formats"),
     ("results",),

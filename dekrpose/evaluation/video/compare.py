@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from dekrpose.architectures.dekr.temporal import TemporalDEKR
 from dekrpose.data.clips.clip import Clip, ClipShape, ClipSource, Floats
@@ -18,6 +17,7 @@ from dekrpose.estimator import PoseEstimator
 from dekrpose.evaluation.predictions import Prediction
 from dekrpose.evaluation.video.measures import ClipMeasures, lag, mean_of, measure
 from dekrpose.evaluation.video.precision import AveragePrecision
+from dekrpose.progress import Bar
 from dekrpose.results import Poses
 from dekrpose.tracking.smoothing import Smoother
 from dekrpose.tracking.tracker import Tracker
@@ -88,7 +88,7 @@ def compare(
     cells: dict[tuple[str, str, int], list[ClipMeasures]] = {}
     jobs = [(seed, number, condition) for seed in seeds for number in range(clips) for condition in conditions]
     threshold = estimator.config.decode.score_threshold
-    for seed, number, condition in tqdm(jobs, desc="evaluate", unit="clip", disable=not progress or None):
+    for seed, number, condition in Bar(jobs, desc="evaluate", unit="clip", show=progress):
         rng = np.random.default_rng([_TEST, seed, number])
         clean = source.draw(int(rng.integers(len(source))), rng, shape)
         clip, _ = corrupt(clean, condition, np.random.default_rng([_TEST, seed, number, 1]))
