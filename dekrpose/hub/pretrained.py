@@ -8,8 +8,7 @@ from typing import Any, Literal, Self, cast
 
 import torch
 
-from dekrpose.architectures.contract import architecture_of
-from dekrpose.architectures.dekr.network import DEKR
+from dekrpose.architectures.contract import Network, architecture_of
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet
 from dekrpose.checkpoints import read_checkpoint, read_rescoring_net
 from dekrpose.config import ModelConfig
@@ -33,7 +32,7 @@ class Pretrained:
 
     def __init__(
         self,
-        model: DEKR,
+        model: Network,
         *,
         rescoring_net: OKSScoreNet | None = None,
         device: str | torch.device = "cpu",
@@ -48,12 +47,12 @@ class Pretrained:
         self.rescoring_net = rescoring_net.eval().requires_grad_(False) if rescoring_net is not None else None
 
     @property
-    def model(self) -> DEKR:
-        """The network: normalised (B, 3, H, W) -> heatmaps (B, K+1, H/4, W/4), offsets (B, 2K, H/4, W/4)."""
-        return cast(DEKR, self.engine.model)
+    def model(self) -> Network:
+        """The network: normalised (B, 3, H, W) -> heatmaps (B, K+1, H/4, W/4), offsets (B, 2K, H/4, W/4) of DEKR."""
+        return cast(Network, self.engine.model)
 
     @model.setter
-    def model(self, model: DEKR) -> None:
+    def model(self, model: Network) -> None:
         self.engine.model = model
 
     @classmethod
@@ -106,11 +105,11 @@ class Pretrained:
         if is_exported(path):
             device = exported_device(device)
             exported = read_exported(path, dtype=pick_dtype(dtype))
-            model, rescoring = cast(DEKR, exported.model), exported.rescoring
+            model, rescoring = cast(Network, exported.model), exported.rescoring
         else:
             checkpoint = read_checkpoint(path)
             with torch.device("meta"):
-                model = cast(DEKR, architecture_of(checkpoint.config).build(checkpoint.config))
+                model = architecture_of(checkpoint.config).build(checkpoint.config)
             model.load_state_dict(checkpoint.single(), assign=True)
             rescoring = checkpoint.rescoring
         config = model.config
