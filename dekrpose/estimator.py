@@ -236,7 +236,7 @@ class PoseEstimator(Pretrained):
                     yield from self._flush(pending, options)  # what was read before is not lost
                     raise
                 source = str(item) if isinstance(item, (str, Path)) else None
-                failed = Poses.empty(self.config.skeleton, (0, 0), source=source, error=str(error))
+                failed = Poses.nobody(self.config.skeleton, (0, 0), source=source, error=str(error))
                 pending.append((index, failed))
             if len(pending) == batch_size:
                 yield from self._flush(pending, options)

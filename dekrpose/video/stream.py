@@ -216,7 +216,7 @@ def _answers(
             if not plan.skip_errors:
                 raise failed[frame.index]
             reason = str(failed[frame.index])
-            yield frame, Poses.empty(plan.estimator.config.skeleton, (0, 0), error=reason, **place)
+            yield frame, Poses.nobody(plan.estimator.config.skeleton, (0, 0), error=reason, **place)
         elif wanted:
             poses = replace(next(estimated), **place)
             for update in plan.follow:

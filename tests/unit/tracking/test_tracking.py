@@ -209,7 +209,7 @@ def test_another_skeleton_is_refused() -> None:
     tracker = Tracker()
     tracker.update(frame(standing(100, 50)), 0.0)
     with pytest.raises(ValueError, match="coco-17"):
-        tracker.update(Poses.empty(CROWDPOSE_14, (300, 1000)), 0.1)
+        tracker.update(Poses.nobody(CROWDPOSE_14, (300, 1000)), 0.1)
 
 
 @pytest.mark.parametrize("settings", [{"strong": 2}, {"max_gap": -1}, {"confirm_hits": 0}])

@@ -235,7 +235,7 @@ def test_wrong_input_says_what_was_expected(image: Any, options: dict[str, Any],
 
 def test_nobody_leaves_the_image_as_it_is() -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
-    np.testing.assert_array_equal(draw_poses(image, Poses.empty(COCO_17, (64, 64))), image)
+    np.testing.assert_array_equal(draw_poses(image, Poses.nobody(COCO_17, (64, 64))), image)
 
 
 def test_pixels_away_from_people_keep_every_value() -> None:

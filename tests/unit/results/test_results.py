@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dekrpose.formats import BODY_25
+from dekrpose.formats.others import BODY_25
 from dekrpose.results import Keypoint, Poses
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
 
-CASES = Path(__file__).parents[1] / "cases" / "json"
+CASES = Path(__file__).parents[2] / "cases" / "json"
 
 NO_FACE = Skeleton("hook", ("tip", "bend"), ((0, 1),), (), (0.05, 0.05))
 
@@ -161,8 +161,8 @@ def test_repr_is_one_short_line() -> None:
     assert "\n" not in text
     assert "30 people" in text
     assert "a.jpg" in text
-    assert "nobody" in repr(Poses.empty(COCO_17, (4, 4)))
-    assert "broken" in repr(Poses.empty(COCO_17, (4, 4), error="broken"))
+    assert "nobody" in repr(Poses.nobody(COCO_17, (4, 4)))
+    assert "broken" in repr(Poses.nobody(COCO_17, (4, 4), error="broken"))
 
 
 def test_html_shows_the_photo_or_a_table_and_escapes_names() -> None:
@@ -170,7 +170,7 @@ def test_html_shows_the_photo_or_a_table_and_escapes_names() -> None:
     assert 'src="data:image/jpeg;base64,' in shown
     assert "&lt;b&gt;.jpg" in shown
     assert "<table>" in make_poses()._repr_html_()
-    assert "nobody" in Poses.empty(COCO_17, (4, 4))._repr_html_()
+    assert "nobody" in Poses.nobody(COCO_17, (4, 4))._repr_html_()
 
 
 def test_html_of_a_large_photo_is_small() -> None:
@@ -434,7 +434,7 @@ def test_plot_draws_into_the_given_axes() -> None:
     [
         ("pandas", "to_pandas", r"Pandas is missing; run: pip install 'dekrpose\[pandas\]'"),
         ("supervision", "to_supervision", r"Supervision is missing; run: pip install 'dekrpose\[supervision\]'"),
-        ("matplotlib", "plot", "Matplotlib is missing; run: pip install matplotlib"),
+        ("matplotlib", "plot", "Matplotlib is missing; run: pip install 'dekrpose\[notebook\]'"),
     ],
 )
 def test_a_missing_extra_says_how_to_get_it(
@@ -448,7 +448,7 @@ def test_a_missing_extra_says_how_to_get_it(
 @pytest.mark.parametrize("skeleton", [COCO_17, CROWDPOSE_14])
 def test_nobody_is_a_normal_answer_everywhere(skeleton: Skeleton, tmp_path: Path) -> None:
     image = photo()
-    poses = Poses.empty(skeleton, (120, 160), image=image, source="a.jpg")
+    poses = Poses.nobody(skeleton, (120, 160), image=image, source="a.jpg")
     assert (len(poses), list(poses), poses.to_coco(1)) == (0, [], [])
     assert poses.boxes.shape == (0, 4)
     assert poses.keypoints.shape == (0, len(skeleton), 2)
