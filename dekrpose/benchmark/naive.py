@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dekrpose.architectures.dekr.network import DEKR, OffsetHead
-from dekrpose.architectures.parts.hrnet import concatenate
+from dekrpose.architectures.parts.backbone import concatenate
 
 
 def deformable_conv(x: Tensor, transforms: Tensor, weight: Tensor) -> Tensor:

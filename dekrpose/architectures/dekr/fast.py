@@ -18,8 +18,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv, gather_pixels
 from dekrpose.architectures.dekr.gathered_conv import GatheredBlock, frame, inside, padded_channels
 from dekrpose.architectures.dekr.separable import SeparableConv, SeparableHeatmapHead
+from dekrpose.architectures.parts.backbone import concatenate
 from dekrpose.architectures.parts.folding import fold_batch_norm
-from dekrpose.architectures.parts.hrnet import concatenate
 from dekrpose.architectures.parts.upsampled_conv import UpsampledConv
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv, gather_pixel
 from dekrpose.architectures.dekr.fast import FastPath
 from dekrpose.architectures.dekr.separable import SeparableConv, SeparableHeatmapHead
 from dekrpose.architectures.parts import Backbone, make_backbone
+from dekrpose.architectures.parts.backbone import concatenate
 from dekrpose.architectures.parts.blocks import BasicBlock, conv_bn
-from dekrpose.architectures.parts.hrnet import concatenate
 from dekrpose.config import Branches, HeadConfig, ModelConfig
 
 Pick = Callable[[Tensor], Tensor]

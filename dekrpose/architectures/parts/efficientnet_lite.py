@@ -6,14 +6,13 @@ top-down path follows feature pyramids (Lin et al., CVPR 2017, arXiv 1612.03144)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dekrpose.architectures.parts.backbone import Backbone
+from dekrpose.architectures.parts.backbone import Backbone, top_down
 from dekrpose.architectures.parts.blocks import conv_bn
 from dekrpose.config import EfficientNetLiteConfig
 
@@ -92,15 +91,3 @@ class EfficientNetLite(Backbone):
             module for module in self.modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (5, 5)
         ]
         return [self.stem, *self.blocks[:2], *kernels]
-
-
-def top_down(levels: Sequence[Tensor], laterals: nn.ModuleList, merges: nn.ModuleList) -> Tensor:
-    """Maps from fine to coarse, joined from the coarsest on, each by its lateral and its merge."""
-    merged: Tensor | None = None
-    for level, lateral, merge in zip(levels[::-1], laterals[::-1], merges[::-1], strict=True):
-        x = lateral(level)
-        if merged is not None:
-            x = x + F.interpolate(merged, size=x.shape[-2:], mode="nearest")
-        merged = merge(x)
-    assert merged is not None
-    return merged

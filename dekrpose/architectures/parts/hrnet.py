@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -121,13 +120,3 @@ class HRNet(Backbone):
     def early_layers(self) -> list[nn.Module]:
         """What a short training leaves as it is: the layers before the branches part."""
         return [self.conv1, self.bn1, self.conv2, self.bn2, self.layer1]
-
-
-def concatenate(maps: list[Tensor]) -> Tensor:
-    """Join the maps at stride 4: (B, C1 + C2 + ..., h, w), coarser ones upsampled bilinearly."""
-    if len(maps) == 1:
-        return maps[0]
-    size = maps[0].shape[-2:]
-    return torch.cat(
-        [maps[0], *(F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in maps[1:])], dim=1
-    )

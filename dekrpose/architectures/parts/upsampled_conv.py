@@ -13,7 +13,7 @@ BAND_BYTES = 2 * 2**20
 
 
 class UpsampledConv:
-    """A 1x1 convolution and ReLU of maps that ``hrnet.concatenate`` would join at the size of the first.
+    """A 1x1 convolution and ReLU of maps that ``concatenate`` would join at the size of the first.
 
     Both upsampling and a 1x1 convolution are linear, so each map is convolved at its own size, and the results are
     upsampled and added by matrix products: first the rows of each, then the columns of all at once.

@@ -17,8 +17,8 @@ from dekrpose.architectures.dekr.fast import FastDEKR, FastPath
 from dekrpose.architectures.dekr.gathered_conv import GatheredBlock, frame, inside, padded_channels
 from dekrpose.architectures.dekr.network import DEKR, RegressionBlock
 from dekrpose.architectures.parts import upsampled_conv
+from dekrpose.architectures.parts.backbone import concatenate
 from dekrpose.architectures.parts.folding import fold_batch_norm
-from dekrpose.architectures.parts.hrnet import concatenate
 from dekrpose.architectures.parts.upsampled_conv import UpsampledConv
 from dekrpose.config import Branches, EfficientNetLiteConfig, ModelConfig
 from tests.movenet_files import OWN

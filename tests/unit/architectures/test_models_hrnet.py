@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dekrpose.architectures.parts.backbone import concatenate
 from dekrpose.architectures.parts.blocks import BasicBlock, Bottleneck
-from dekrpose.architectures.parts.hrnet import HRModule, HRNet, concatenate
+from dekrpose.architectures.parts.hrnet import HRModule, HRNet
 from dekrpose.config import BackboneConfig
 
 SMALL = BackboneConfig(width=4, stem_channels=8, layer1_channels=4, layer1_blocks=1, modules=(1, 1, 1), blocks=1)
