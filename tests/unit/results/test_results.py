@@ -401,7 +401,6 @@ def test_openpose_refuses_a_skeleton_without_any_of_its_keypoints() -> None:
 
 
 def test_pandas_has_one_row_per_keypoint() -> None:
-    pytest.importorskip("pandas")
     poses = make_poses()
     table = poses.to_pandas()
     assert list(table.columns) == ["person", "keypoint", "x", "y", "score", "person_score"]
@@ -414,7 +413,6 @@ def test_pandas_has_one_row_per_keypoint() -> None:
 
 
 def test_supervision_takes_the_keypoints() -> None:
-    pytest.importorskip("supervision")
     poses = make_poses()
     converted = poses.to_supervision()
     np.testing.assert_array_equal(converted.xy, poses.keypoints)
@@ -422,8 +420,9 @@ def test_supervision_takes_the_keypoints() -> None:
 
 
 def test_plot_draws_into_the_given_axes() -> None:
-    matplotlib = pytest.importorskip("matplotlib")
-    matplotlib.use("agg")
+    import matplotlib as mpl
+
+    mpl.use("agg")
     ax = make_poses(image=photo()).plot()
     np.testing.assert_array_equal(ax.images[0].get_array(), make_poses(image=photo()).draw())
     assert make_poses(image=photo()).plot(ax) is ax
@@ -434,7 +433,7 @@ def test_plot_draws_into_the_given_axes() -> None:
     [
         ("pandas", "to_pandas", r"Pandas is missing; run: pip install 'dekrpose\[pandas\]'"),
         ("supervision", "to_supervision", r"Supervision is missing; run: pip install 'dekrpose\[supervision\]'"),
-        ("matplotlib", "plot", "Matplotlib is missing; run: pip install 'dekrpose\[notebook\]'"),
+        ("matplotlib", "plot", r"Matplotlib is missing; run: pip install 'dekrpose\[notebook\]'"),
     ],
 )
 def test_a_missing_extra_says_how_to_get_it(
