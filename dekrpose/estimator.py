@@ -20,7 +20,7 @@ from dekrpose.config import MatchMode
 from dekrpose.engines.base import Stages
 from dekrpose.errors import ImageError
 from dekrpose.hub.pretrained import Pretrained
-from dekrpose.images import Color, Geometry, Pixels
+from dekrpose.images import Color, Geometry, Pixels, several_images
 from dekrpose.options import Options, resolve_options
 from dekrpose.results import Poses
 from dekrpose.video.memory import Recall, StreamState
@@ -59,7 +59,8 @@ class PoseEstimator(Pretrained):
         """Find everyone in one image.
 
         Args:
-            image: path, URL, encoded bytes, Pillow image, uint8 array (H, W, 3) and its kin, or uint8 tensor (3, H, W).
+            image: path, URL, encoded bytes, file object, Pillow image, uint8 array (H, W, 3) and its kin, or uint8
+                tensor (3, H, W).
             score_threshold: people below it are left out, the others come best first; None is the model's own; 0 or
                 less keeps everyone, in the official order.
             max_people: most people in the answer.
@@ -98,6 +99,8 @@ class PoseEstimator(Pretrained):
         (found,) = self._find([loaded], options)
         return replace(self._poses(loaded, found, options.score_threshold), image=loaded.pixels)
 
+    __call__ = estimate
+
     def estimate_raw(
         self, image: Any, **options: Any
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
@@ -127,7 +130,7 @@ class PoseEstimator(Pretrained):
         Images of equal input size share a batch; padding would change results, so there is none.
 
         Args:
-            images: whatever ``estimate`` takes, one by one.
+            images: whatever ``estimate`` takes, one by one; or a folder or glob.
             batch_size: most images in memory at once.
             on_error: "skip" answers an unreadable image with an empty ``Poses`` that has ``error``.
             options: as in ``estimate``.
@@ -140,7 +143,7 @@ class PoseEstimator(Pretrained):
         if on_error not in ("raise", "skip"):
             raise ValueError(f'on_error must be "raise" or "skip", got {on_error!r}')
         checked = self._options(**options)
-        return self._stream(images, batch_size, on_error == "skip", checked)
+        return self._stream(several_images(images), batch_size, on_error == "skip", checked)
 
     def estimate_video(
         self,
@@ -211,7 +214,7 @@ class PoseEstimator(Pretrained):
             ``Poses`` of each frame, and the state for the next call: None for models without memory.
         """
         checked = self._options(**options)
-        items = [self._load(frame, checked) for frame in frames]
+        items = [self._load(frame, checked) for frame in several_images(frames)]
         times = [None] * len(items) if timestamps is None else list(timestamps)
         if len(times) != len(items):
             raise ValueError(f"{len(items)} frames need as many timestamps, got {len(times)}")

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
-from typing import get_args
+from types import NoneType
+from typing import Any, get_args
+
+import numpy as np
 
 from dekrpose.config import Color, DecodeConfig, MatchMode
 
+MIN_INPUT_SIZE = 32
+"""Input pixels, short side, below which no network sees anything: their deepest cells are as large."""
 MIN_CENTERS = 30
 """Centers that are looked at, however few people are asked for: several may belong to one person."""
 
@@ -60,18 +67,20 @@ def resolve_options(
     Raises:
         ValueError: an option is out of range.
     """
-    scales = tuple(float(scale) for scale in scales)
-    if 1.0 not in scales or len(set(scales)) != len(scales) or min(scales) <= 0:
-        raise ValueError(f"scales must be different positive numbers with 1 among them, got {scales}")
+    size = own_input_size if input_size is None else input_size
+    _check_number("score_threshold", score_threshold, -math.inf, 1, "of at most 1, as scores are")
+    _check_number("nms_threshold", nms_threshold, 0, 1, "from 0 to 1, a share of the box diagonal")
+    _check_number("max_people", max_people, 1, math.inf, "of at least 1", Integral)
+    _check_number("input_size", size, MIN_INPUT_SIZE, math.inf, f"of at least {MIN_INPUT_SIZE} pixels", Integral)
+    scales = _checked_scales(scales, size)
     modes = get_args(MatchMode)
     if match_heatmap not in (None, False, True, *modes):
         raise ValueError(f"match_heatmap must be None, False, True or one of {modes}, got {match_heatmap!r}")
     if match_heatmap is None:
         match_heatmap = own.match_heatmap or False
-    if max_people < 1:
-        raise ValueError(f"max_people must be at least 1, got {max_people}")
-    if input_size is not None and input_size < 1:
-        raise ValueError(f"input_size must be a positive number of pixels, got {input_size}")
+    for name, value in (("flip_test", flip_test), ("rescore", rescore)):
+        if not isinstance(value, (bool, np.bool_, NoneType)):
+            raise ValueError(f"{name} must be True or False, got {value!r}")
     if rescore and not has_rescoring_net:
         raise ValueError("rescore=True needs a rescoring net; load one with from_pretrained(rescoring_net=PATH)")
     if nms_threshold is None:
@@ -80,7 +89,7 @@ def resolve_options(
     return Options(
         score_threshold=default_threshold(own, rescore) if score_threshold is None else float(score_threshold),
         max_people=int(max_people),
-        input_size=own_input_size if input_size is None else int(input_size),
+        input_size=int(size),
         nms_threshold=float(nms_threshold),
         flip_test=bool(flip_test),
         scales=scales,
@@ -88,6 +97,26 @@ def resolve_options(
         rescore=rescore,
         color=color,
     )
+
+
+def _checked_scales(scales: Sequence[float], size: int) -> tuple[float, ...]:
+    if isinstance(scales, (str, Real)):
+        raise ValueError(f"scales must be several numbers such as (0.5, 1, 2), got {scales!r}")
+    scales = tuple(float(scale) for scale in scales)
+    if 1.0 not in scales or len(set(scales)) != len(scales) or min(scales) <= 0:
+        raise ValueError(f"scales must be different positive numbers with 1 among them, got {scales}")
+    if size * min(scales) < MIN_INPUT_SIZE:
+        raise ValueError(f"scales {scales} of an input of {size} pixels go below {MIN_INPUT_SIZE} pixels")
+    return scales
+
+
+def _check_number(name: str, value: Any, low: float, high: float, words: str, kind: type = Real) -> None:
+    """ValueError unless it is a number of the kind within limits; thresholds may be None."""
+    if value is None and kind is Real:
+        return
+    right = isinstance(value, kind) and not isinstance(value, bool)
+    if not right or not low <= value <= high:
+        raise ValueError(f"{name} must be a {'whole ' if kind is Integral else ''}number {words}, got {value!r}")
 
 
 def default_threshold(own: DecodeConfig, rescored: bool) -> float:

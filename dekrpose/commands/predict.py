@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import logging
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dekrpose.commands.arguments import URL, Word, add_match_argument, check_model, matching
+from dekrpose.commands.drawing import add_draw_arguments, draw_options
 from dekrpose.errors import DekrPoseError, error_words
 
 if TYPE_CHECKING:
+    from dekrpose.draw import DrawOptions
     from dekrpose.results import Poses
 
 EXAMPLES = (
@@ -51,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how_much = parser.add_mutually_exclusive_group()
     how_much.add_argument("-q", "--quiet", action="store_true", help="print nothing but what failed")
     how_much.add_argument("-v", "--verbose", action="store_true", help="print the time of each stage, and the log")
+    add_draw_arguments(parser, stream=False)
     add_model_arguments(parser)
 
 
@@ -91,10 +91,11 @@ def run(options: argparse.Namespace) -> int:
     chosen = estimate_options(options)
     if options.json == options.csv == _STREAM:
         raise ValueError("--json - and --csv - would mix on standard output; write one of them into files")
+    look = draw_options(options)
     photos, failures = _photos(options.images)
     outputs = _outputs(photos, options)
     if photos:
-        _predict(photos, outputs, options, chosen, failures)
+        _predict(photos, outputs, options, chosen, look, failures)
     for reason in failures:
         print(f"failed: {reason}", file=sys.stderr)
     if failures and len(photos) > 1:
@@ -107,6 +108,7 @@ def _predict(
     outputs: dict[str, list[Path]],
     options: argparse.Namespace,
     chosen: dict[str, Any],
+    look: DrawOptions,
     failures: list[str],
 ) -> None:
     """Photo by photo; what fails is added to ``failures``."""
@@ -124,8 +126,7 @@ def _predict(
             poses = estimator.estimate(sys.stdin.buffer.read() if photo == _STREAM else photo, **chosen)
             poses = replace(poses, source=photo)  # standard input has a name, too
             for path in outputs[photo]:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _save(poses, path)
+                poses.save(path, **(look if path.suffix.lower() in _PICTURES else {}))
         except BrokenPipeError:
             raise
         except (DekrPoseError, OSError) as error:
@@ -137,8 +138,7 @@ def _predict(
         if options.json == _STREAM:
             _say(poses.to_json())
         elif options.csv == _STREAM:
-            csv.writer(sys.stdout, lineterminator="\n").writerows(_rows(poses, header))
-            sys.stdout.flush()
+            print(poses.to_csv(header=header), end="", flush=True)
             header = False
         if not options.quiet and not streams:
             _say(_summary(f"{photo:{width}}", poses, outputs[photo], options.verbose))
@@ -149,27 +149,6 @@ def _say(line: str) -> None:
 
     Bar.write(line, file=sys.stdout)
     sys.stdout.flush()  # a reader gets each photo when it is done
-
-
-def _save(poses: Poses, path: Path) -> None:
-    from dekrpose.formats import write_whole
-
-    if path.suffix == ".csv":
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(_rows(poses, header=True))
-        write_whole(path, text.getvalue())
-    else:
-        poses.save(path)
-
-
-def _rows(poses: Poses, header: bool) -> Iterator[list[Any]]:
-    """Comma-separated values: a row per person, image pixels; what is not finite stays empty."""
-    if header:
-        keypoints = [f"{name}_{value}" for name in poses.skeleton.keypoints for value in ("x", "y", "score")]
-        yield ["source", "person", "score", "x0", "y0", "x1", "y1", *keypoints]
-    for number, person in enumerate(poses):
-        values = [person.score, *person.box, *(value for keypoint in person for value in keypoint)]
-        yield [poses.source, number, *(f"{value:.6g}" if math.isfinite(value) else "" for value in values)]
 
 
 def _photos(patterns: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from dekrpose.commands.drawing import add_draw_arguments, draw_options
 from dekrpose.commands.predict import add_model_arguments, estimate_options
 from dekrpose.errors import DekrPoseError
 from dekrpose.estimator import PoseEstimator
@@ -50,6 +51,7 @@ def add_stream_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what ``dekrpose video`` and ``dekrpose webcam`` share."""
     parser.add_argument("--track", action="store_true", help="give people identities")
     parser.add_argument("--smooth", action="store_true", help="smooth the paths of keypoints; tracks, too")
+    add_draw_arguments(parser, stream=True)
     add_model_arguments(parser)
 
 
@@ -64,6 +66,11 @@ def run(options: argparse.Namespace) -> int:
     """``dekrpose video``: 0 done, 1 frames were broken or missing, 130 stopped by Ctrl-C."""
     if options.sound and find_pyav() is None:
         raise ImportError("PyAV, which copies sound, is missing; run: pip install 'dekrpose[video]'")
+    look = draw_options(options)
+    if options.blur_faces and options.stride > 1:
+        raise ValueError(
+            "--blur-faces misses faces that move between the frames that --stride looks at; leave --stride out"
+        )
     section = {"start": options.start, "end": options.end, "fps": options.fps, "batch_size": options.batch_size}
     stream = stream_of(options.source, options, stride=options.stride, every_frame=not options.no_video, **section)
     folder, stem = _place(options.source)
@@ -73,6 +80,7 @@ def run(options: argparse.Namespace) -> int:
         film=not options.no_video,
         sound=options.sound is not False,
         from_zero=bool(options.start),
+        look=look,
     )
     with stream, outputs, _Shield() as shield:
         try:

@@ -7,10 +7,12 @@ import os
 import re
 import sys
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
+from dekrpose.commands.drawing import draw_options
 from dekrpose.commands.video import add_stream_arguments, stream_of
 from dekrpose.errors import DekrPoseError
 
@@ -30,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """``dekrpose webcam``: 0 when its user ended it."""
     check_screen()
+    look = draw_options(options)
     source = int(options.camera) if re.fullmatch(r"\d+", options.camera) else options.camera
     shown, since = 0, time.monotonic()
     with stream_of(source, options) as stream:
@@ -38,9 +41,11 @@ def run(options: argparse.Namespace) -> int:
             for frame, poses in stream.pairs():
                 if poses is None or poses.error:
                     continue
-                color_by = "side" if poses.track_ids is None else "person"
-                picture = poses.draw(frame.pixels, color_by=color_by)  # type: ignore[arg-type]
-                picture = picture[:, ::-1] if options.mirror else picture
+                pixels = frame.pixels
+                if options.mirror:  # before drawing: text is to be read
+                    pixels = np.ascontiguousarray(pixels[:, ::-1])
+                    poses = replace(poses, keypoints=poses.keypoints * (-1, 1) + (pixels.shape[1] - 1, 0))
+                picture = poses.draw(pixels, **look)
                 cv2.imshow(_TITLE, np.ascontiguousarray(picture[..., ::-1]))
                 shown += 1
                 rate = shown / (time.monotonic() - since)

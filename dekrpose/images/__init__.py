@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import glob
 import http.client
+import inspect
 import os
 import re
 import sys
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ import PIL.ImageCms
 
 from dekrpose.config import Color
 from dekrpose.errors import ImageError
+from dekrpose.images.listing import SUFFIXES, find_images, several_images
 from dekrpose.images.resampling import MAX_INPUT_PIXELS, Geometry, Pixels, network_input, resize, to_tensor
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ __all__ = [
     "load",
     "network_input",
     "resize",
+    "several_images",
     "to_tensor",
 ]
 
@@ -52,9 +53,6 @@ URL_LIMIT = 100 * 2**20
 """Bytes of the largest file that is fetched."""
 MAX_PIXELS = 256_000_000
 """Pixels of the largest photo; of files below 1 MiB a quarter, because small files that claim many are traps."""
-_NAMES = "avif bmp dib gif heic heif jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
-SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
-"""File names that ``find_images`` takes for images in folders and globs."""
 
 # ANYDEPTH keeps 16 bits, so that they can be refused; the pixels of 8-bit files are those of IMREAD_COLOR alone.
 _READ_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
@@ -85,15 +83,15 @@ def load(image: Any, *, color: Color = "rgb", exif: bool = True) -> tuple[Pixels
     fourth channel is undefined. Grey images get three equal channels.
 
     Args:
-        image: a path, an http(s) URL, the bytes of an encoded file, a Pillow image, a uint8 array
-            (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or a uint8 tensor (3, H, W) or (1, H, W) on any
-            device. Files are decoded by OpenCV, and by Pillow where OpenCV cannot.
+        image: a path, an http(s) URL, the bytes of an encoded file, a file object opened for bytes (an upload, a
+            ``BytesIO``), a Pillow image, a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or a uint8 tensor
+            (3, H, W) or (1, H, W) on any device. Files are decoded by OpenCV, and by Pillow where OpenCV cannot.
         color: channel order of arrays and tensors; everything else knows its own.
         exif: turn files, bytes and Pillow images upright, as their EXIF orientation says. False reads
             as the official evaluation does: ``cv2.imread`` that ignores the orientation.
 
     Returns:
-        (H, W, 3) uint8 RGB, contiguous, never the caller's memory; and the path or URL as text, or None.
+        (H, W, 3) uint8 RGB, contiguous, never the caller's memory; and the path, URL or file's name as text, or None.
 
     Raises:
         ImageError: not an image, broken or cut off, more than 8 bits per channel, or an unsupported
@@ -115,10 +113,30 @@ def load(image: Any, *, color: Color = "rgb", exif: bool = True) -> tuple[Pixels
         source = os.fsdecode(image)
         is_url = isinstance(image, str) and re.match(r"[a-z][a-z0-9+.-]+://", image, re.IGNORECASE)
         return decode(_fetch(source) if is_url else _read(source), source, exif=exif), source
+    if hasattr(image, "read"):
+        name, data = _read_object(image)
+        return decode(data, name or f"the file of {len(data)} bytes", exif=exif), name
     raise ImageError(
-        f"image must be a path, URL, encoded bytes, Pillow image, uint8 array or uint8 tensor, "
+        f"image must be a path, URL, encoded bytes, file object, Pillow image, uint8 array or uint8 tensor, "
         f"got {type(image).__name__}"
     )
+
+
+def _read_object(file: Any) -> tuple[str | None, bytes]:
+    """The name, if it has one, and the rest of a file object."""
+    names = (getattr(file, attribute, None) for attribute in ("filename", "name"))
+    name = next((name for name in names if name and isinstance(name, str)), None)
+    data = file.read()
+    if inspect.iscoroutine(data):
+        data.close()
+        raise ImageError(
+            f"image is a file that is read asynchronously ({type(file).__name__}); pass await image.read()"
+        )
+    if not isinstance(data, (bytes, bytearray)):
+        raise ImageError(f"image must be a file of bytes, {name or 'it'} gave {type(data).__name__}; open it with 'rb'")
+    if not data:
+        raise ImageError(f"{name or 'the file'} is empty or was read to its end; image.seek(0) starts it again")
+    return name, bytes(data)
 
 
 def _read(source: str) -> bytes:
@@ -128,7 +146,7 @@ def _read(source: str) -> bytes:
     try:
         if path.is_dir():
             raise ImageError(
-                f"image must be a file, {source!r} is a folder; list its images with find_images({source!r})"
+                f"image must be a file, {source!r} is a folder; estimate_many takes the images of a folder"
             )
         return path.read_bytes()
     except UnicodeError as error:
@@ -329,40 +347,3 @@ def _from_tensor(tensor: torch.Tensor, color: Color) -> Pixels:
             f"tensor must be (3, H, W) or (1, H, W) torch.uint8, got {tensor.dtype} {tuple(tensor.shape)}; {hint}"
         )
     return _from_array(tensor.permute(1, 2, 0).cpu().numpy(), color)
-
-
-def find_images(patterns: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """List the image files that paths, folders and globs name.
-
-    Args:
-        patterns: one or several. A file is taken as it is; of a folder (not its subfolders) and a glob,
-            where ``**`` stands for any subfolders, the files with an image's suffix that are not hidden.
-
-    Returns:
-        In the order of the patterns, sorted within each, none twice.
-
-    Raises:
-        FileNotFoundError: a pattern names no image.
-    """
-    found: dict[Path, None] = {}
-    for pattern in [patterns] if isinstance(patterns, (str, os.PathLike)) else patterns:
-        path = Path(pattern)
-        if path.is_file():
-            found[path] = None
-            continue
-        # glob, because the ** of pathlib skips files before Python 3.13
-        names = path.iterdir() if path.is_dir() else map(Path, glob.glob(os.fspath(pattern), recursive=True))  # noqa: PTH207
-        images = [name for name in names if name.suffix.lower() in SUFFIXES and name.name[0] != "." and name.is_file()]
-        if not images:
-            raise FileNotFoundError(_nothing_found(os.fspath(pattern)))
-        found.update(dict.fromkeys(sorted(images)))
-    return list(found)
-
-
-def _nothing_found(pattern: str) -> str:
-    here = f"relative paths start at {Path.cwd()}"
-    if Path(pattern).is_dir():
-        return f"no image found: {pattern!r} is a folder without images; its subfolders are not looked into"
-    if glob.has_magic(pattern):
-        return f"no image found: {pattern!r} matches nothing; {here}"
-    return f"no image found: {pattern!r} does not exist; {here}"

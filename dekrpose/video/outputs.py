@@ -11,6 +11,8 @@ from typing import TextIO
 
 import numpy as np
 
+from dekrpose.draw import DrawOptions
+from dekrpose.draw.colors import rgb
 from dekrpose.errors import DekrPoseError, ImageError
 from dekrpose.images import Pixels
 from dekrpose.results import Poses
@@ -23,10 +25,19 @@ class Outputs:
     """The film and the lines, called after ``base``, under temporary names until they are finished and whole.
 
     The film, if there is one, may keep the source's sound, and begins at its start unless ``from_zero``: at the first
-    frame.
+    frame. ``look`` is how poses are drawn.
     """
 
-    def __init__(self, base: Path, info: StreamInfo, *, film: bool, sound: bool, from_zero: bool) -> None:
+    def __init__(
+        self,
+        base: Path,
+        info: StreamInfo,
+        *,
+        film: bool,
+        sound: bool,
+        from_zero: bool,
+        look: DrawOptions | None = None,
+    ) -> None:
         base.parent.mkdir(parents=True, exist_ok=True)
         mark = uuid.uuid4().hex[:8]
         self.lines_path = base.with_name(f"{base.name}.jsonl")
@@ -35,6 +46,7 @@ class Outputs:
         self._film_file = base.with_name(f".{base.name}.{mark}.mp4")
         self._info = info
         self._sound, self._from_zero = sound, from_zero
+        self._look: DrawOptions = look or {}
         self._lines: TextIO = self._lines_file.open("w", encoding="utf-8")
         self._film: FilmWriter | None = None
         self._origin: float | None = None
@@ -107,8 +119,9 @@ class Outputs:
 
     def _drawn(self, pixels: Pixels, poses: Poses | None) -> Pixels:
         if poses is None or poses.image_size != pixels.shape[:2]:
-            return pixels
-        return poses.draw(pixels, color_by="side" if poses.track_ids is None else "person")
+            background = self._look.get("background")
+            return pixels if background is None else np.full_like(pixels, rgb(background))
+        return poses.draw(pixels, **self._look)
 
     def finish(self, whole: bool) -> None:
         """Close the files and give their names to those that are whole; of the others nothing is left.

@@ -274,7 +274,7 @@ def test_the_threshold_leaves_out_and_orders(estimator: PoseEstimator) -> None:
     assert some.scores.min() >= limit
     assert list(some.scores) == sorted(some.scores, reverse=True)
     assert_same(estimator.estimate(photo()), estimator.estimate(photo(), score_threshold=0.05))
-    assert len(estimator.estimate(photo(), score_threshold=1.1)) == 0
+    assert len(estimator.estimate(photo(), score_threshold=1)) == 0
 
 
 def test_no_threshold_keeps_everyone_in_the_official_order(estimator: PoseEstimator) -> None:
@@ -341,8 +341,8 @@ def test_a_model_that_asks_for_matching_gets_it(estimator: PoseEstimator, monkey
         ({"scales": (1, 1)}, "scales must be different positive numbers"),
         ({"scales": (1, -1)}, "scales must be different positive numbers"),
         ({"scales": ()}, "scales must be different positive numbers"),
-        ({"max_people": 0}, "max_people must be at least 1, got 0"),
-        ({"input_size": 0}, "input_size must be a positive number of pixels, got 0"),
+        ({"max_people": 0}, "max_people must be a whole number of at least 1, got 0"),
+        ({"input_size": 0}, "input_size must be a whole number of at least 32 pixels, got 0"),
         ({"match_heatmap": "papre"}, "False, True or one of ('official', 'paper', 'weighted'), got 'papre'"),
         ({"rescore": True}, "rescore=True needs a rescoring net"),
         ({"color": "hsv"}, "color must be"),

@@ -86,7 +86,7 @@ def test_a_line_says_who_is_where(tmp_path: Path, model: str) -> None:
 
 def test_frames_of_nobody_have_their_lines(tmp_path: Path, model: str) -> None:
     path = clips.write_clip(tmp_path / "clip.mp4", clips.regular(6))
-    assert main(["video", str(path), "--model", model, "--score-threshold", "1.1"]) == 0
+    assert main(["video", str(path), "--model", model, "--score-threshold", "1"]) == 0
     lines = lines_of(tmp_path / "clip.poses.jsonl")
     assert [(line["index"], line["people"]) for line in lines] == [(number, []) for number in range(6)]
 
@@ -125,7 +125,7 @@ def test_a_section_starts_its_film_at_zero(tmp_path: Path, model: str) -> None:
 def test_the_film_is_upright(tmp_path: Path, model: str) -> None:
     path = clips.write_clip(tmp_path / "clip.mp4", clips.regular(3))
     clips.set_matrix(path, (0, 1, -1, 0))
-    assert main(["video", str(path), "--model", model, "--score-threshold", "1.1"]) == 0
+    assert main(["video", str(path), "--model", model, "--score-threshold", "1"]) == 0
     picture = frames_of(tmp_path / "clip.poses.mp4")[0]
     assert picture.shape[:2] == clips.SIZE[::-1]
     assert clips.corner_of(picture) == (False, True)
@@ -167,7 +167,7 @@ def test_without_pyav_a_film_comes_out_too(
     folder.mkdir()
     for number in range(8):
         cv2.imwrite(str(folder / f"{number}.png"), clips.picture(number))
-    assert main(["video", str(folder / "%d.png"), "--model", model, "--score-threshold", "1.1"]) == 0
+    assert main(["video", str(folder / "%d.png"), "--model", model, "--score-threshold", "1"]) == 0
     film = folder / "shots.poses.mp4"
     assert [clips.number_of(picture) for picture in frames_of(film)] == list(range(8))
     assert cv2.VideoCapture(str(film)).get(cv2.CAP_PROP_FPS) == pytest.approx(25)
@@ -244,7 +244,7 @@ def test_a_film_that_cannot_be_written_whole_gets_no_name(
     if reader == "OpenCV":
         monkeypatch.setitem(sys.modules, "av", None)
     film, lines = tmp_path / "clip.poses.mp4", tmp_path / "clip.poses.jsonl"
-    options = ["video", str(path), "--model", model, "--score-threshold", "1.1"]
+    options = ["video", str(path), "--model", model, "--score-threshold", "1"]
     assert main(options) == 0
     size = film.stat().st_size
     film.write_bytes(b"the older one")
@@ -398,7 +398,7 @@ def test_a_key_ends_the_webcam(model: str, monkeypatch: pytest.MonkeyPatch, key:
     monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
     for name in ("namedWindow", "setWindowTitle", "destroyAllWindows"):
         monkeypatch.setattr(cv2, name, lambda *_: None)
-    assert main(["webcam", "--model", model, "--mirror", "--score-threshold", "1.1"]) == 0
+    assert main(["webcam", "--model", model, "--mirror", "--score-threshold", "1"]) == 0
     assert len(shown) == 3
     assert clips.corner_of(shown[0]) == (False, True)
     assert np.asarray(shown[0]).shape == (*clips.SIZE, 3)

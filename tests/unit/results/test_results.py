@@ -83,9 +83,16 @@ def test_selecting_nobody_is_empty() -> None:
         assert len(make_poses()[which]) == 0
 
 
-def test_a_keypoint_name_on_several_people_says_where_names_belong() -> None:
-    with pytest.raises(TypeError, match=r"poses\[0\]"):
-        make_poses()["left_wrist"]  # type: ignore[call-overload]
+def test_a_keypoint_name_is_that_keypoint_of_everyone() -> None:
+    poses = make_poses(3)
+    wrists = poses["left_wrist"]
+    assert (wrists.shape, wrists.dtype) == ((3, 3), np.float32)
+    assert [tuple(row) for row in wrists.tolist()] == [person["left_wrist"] for person in poses]
+    assert poses[:0]["left_wrist"].shape == (0, 3)
+    with pytest.raises(KeyError, match="left_wrist"):
+        poses["left_hand"]
+    with pytest.raises(TypeError, match="name of a keypoint"):
+        poses[1.5]  # type: ignore[call-overload]
 
 
 def test_results_share_no_memory_with_the_caller_and_are_read_only() -> None:

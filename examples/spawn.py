@@ -1,0 +1,32 @@
+"""Several processes with an estimator each, as on macOS and Windows: python spawn.py photos"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from pathlib import Path
+
+import torch
+
+from dekrpose import PoseEstimator, Poses
+from dekrpose.images import find_images
+
+
+def start() -> None:
+    global estimator
+    torch.set_num_threads(1)  # the processes share the cores
+    estimator = PoseEstimator.from_pretrained()
+
+
+def find(photo: Path) -> Poses:
+    return estimator(photo).without_image()  # the photo stays here; only the numbers travel
+
+
+def main(folder: str) -> None:
+    with multiprocessing.get_context("spawn").Pool(2, initializer=start) as pool:
+        for poses in pool.imap(find, find_images(folder)):
+            print(f"{poses.source}: {len(poses)}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
