@@ -60,7 +60,8 @@ def coco_average_precision(
         raise ValueError(f"results for images that are not evaluated: {sorted(strangers, key=_in_order)[:5]}")
     precision, recall = _evaluate(dataset, results, photos)
     if not is_crowdpose(dataset):
-        return {**_of_sizes("AP", precision), **_of_sizes("AR", recall), **_of_small(precision, recall)}
+        small = {"AP_S": _mean(precision[..., 3]), "AR_S": _mean(recall[..., 3])}
+        return {**_of_sizes("AP", precision), **_of_sizes("AR", recall), **small}
     by_crowding = _by_crowding(dataset, results, photos, crowd_limits)
     return {**_overall("AP", precision), **by_crowding, **_overall("AR", recall)}
 
@@ -165,10 +166,6 @@ def _overall(name: str, values: NDArray[np.float64]) -> dict[str, float]:
 
 def _of_sizes(name: str, values: NDArray[np.float64]) -> dict[str, float]:
     return {**_overall(name, values), f"{name}_M": _mean(values[..., 1]), f"{name}_L": _mean(values[..., 2])}
-
-
-def _of_small(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> dict[str, float]:
-    return {"AP_S": _mean(precision[..., 3]), "AR_S": _mean(recall[..., 3])}
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -115,17 +115,13 @@ class Tracker:
         people = observe(poses.keypoints, poses.keypoint_scores, poses.scores, poses.skeleton)
         tracks = self._tracks if self._tracks is not None else Tracks.nobody(poses.skeleton)
         tracks = tracks[time - tracks.seen <= self.settings.max_gap]
-        self._note_scores(people.scores, time)
+        if len(people.scores):
+            gap = math.inf if self._timestamp is None else time - self._timestamp
+            self._typical += (float(people.scores.max()) - self._typical) * -math.expm1(-gap / 2.0)
         assigned = self._assign(people, tracks, time)
         self._tracks, ids = self._carry_on(people, tracks, assigned, time)
         self._timestamp = time
         return replace(poses, track_ids=ids)
-
-    def _note_scores(self, scores: Array, time: float) -> None:
-        if not len(scores):
-            return
-        gap = math.inf if self._timestamp is None else time - self._timestamp
-        self._typical += (float(scores.max()) - self._typical) * -math.expm1(-gap / 2.0)
 
     def _assign(self, people: People, tracks: Tracks, time: float) -> NDArray[np.intp]:
         """For each person the row of the track, or -1."""

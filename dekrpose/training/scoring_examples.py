@@ -28,6 +28,8 @@ from dekrpose.skeletons import Skeleton
 if TYPE_CHECKING:
     from dekrpose.estimator import PoseEstimator
 
+_ROWS = ("keypoints", "keypoint_scores", "scores")
+
 
 @dataclass(frozen=True, eq=False)
 class Examples:
@@ -157,27 +159,21 @@ def _fingerprint(
 
 def _write_cache(path: Path, made_from: str, predictions: Predictions) -> None:
     people = predictions.people
-    channels = len(predictions.dataset.skeleton)
-    nobody = Prediction.of([], [], [], channels)
+    counts = np.array([len(found) for found in people], np.int64)
+    nobody = Prediction.of([], [], [], len(predictions.dataset.skeleton))
+    rows: dict[str, Any] = {
+        name: np.concatenate([getattr(found, name) for found in (nobody, *people)]) for name in _ROWS
+    }
     stored = io.BytesIO()
-    np.savez(
-        stored,
-        made_from=np.array(made_from),
-        seconds=np.array(predictions.seconds),
-        counts=np.array([len(found) for found in people], np.int64),
-        keypoints=np.concatenate([nobody.keypoints, *(found.keypoints for found in people)]),
-        keypoint_scores=np.concatenate([nobody.keypoint_scores, *(found.keypoint_scores for found in people)]),
-        scores=np.concatenate([nobody.scores, *(found.scores for found in people)]),
-    )
+    np.savez(stored, made_from=np.array(made_from), seconds=np.array(predictions.seconds), counts=counts, **rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, stored.getvalue())
 
 
 def _read_cache(path: Path, made_from: str, dataset: KeypointDataset, limit: int | None) -> Predictions:
-    names = ("made_from", "seconds", "counts", "keypoints", "keypoint_scores", "scores")
     try:
         with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in names}
+            arrays = {name: stored[name] for name in ("made_from", "seconds", "counts", *_ROWS)}
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise DekrPoseError(f"{path} holds no predictions of dekrpose ({error}); delete it") from error
     if str(arrays["made_from"]) != made_from:
@@ -186,7 +182,7 @@ def _read_cache(path: Path, made_from: str, dataset: KeypointDataset, limit: int
             "another cache"
         )
     ends = np.cumsum(arrays["counts"])[:-1]
-    keypoints, keypoint_scores, scores = (np.split(arrays[name], ends) for name in names[3:])
+    keypoints, keypoint_scores, scores = (np.split(arrays[name], ends) for name in _ROWS)
     people = [
         Prediction.of(*rows, len(dataset.skeleton)) for rows in zip(keypoints, keypoint_scores, scores, strict=True)
     ]

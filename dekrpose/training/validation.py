@@ -21,6 +21,7 @@ from dekrpose.evaluation.coco_ap import load_evaluator
 from dekrpose.evaluation.evaluate import Report, own_threshold, percent, predictor, report
 from dekrpose.evaluation.line_chart import HEIGHT, Line, line_chart, svg
 from dekrpose.evaluation.predictions import collect
+from dekrpose.formats import write_whole
 from dekrpose.training.run_log import LOG, drop_later_lines, read_lines
 
 BEST = "best.safetensors"
@@ -103,9 +104,7 @@ class Validation:
     def draw(self) -> None:
         """Write the picture of the curves."""
         picture = curves_svg(read_lines(self.folder / LOG), self.records, self.losses)
-        temporary = self.folder / f"{CURVES}.tmp"
-        temporary.write_text(picture, encoding="utf-8")
-        temporary.replace(self.folder / CURVES)
+        write_whole(self.folder / CURVES, picture)
 
     @property
     def is_hopeless(self) -> bool:
@@ -158,8 +157,5 @@ def _points(records: Sequence[Mapping[str, Any]], name: str, key: str) -> list[t
 
 
 def _smoothed(log: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    points = []
-    for index, line in enumerate(log):
-        window = log[max(0, index + 1 - _SMOOTHED) : index + 1]
-        points.append((line["step"], sum(own[key] for own in window) / len(window)))
-    return points
+    windows = (log[max(0, end - _SMOOTHED) : end] for end in range(1, len(log) + 1))
+    return [(window[-1]["step"], sum(line[key] for line in window) / len(window)) for window in windows]

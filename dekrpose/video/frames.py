@@ -100,11 +100,6 @@ class Source:
     cancel: Callable[[], None] = lambda: None
 
 
-def rational(value: Any) -> Fraction | None:
-    """A positive fraction, or None for what containers write when they do not know."""
-    return Fraction(value) if value and value > 0 else None
-
-
 def sensible_rate(value: Any) -> bool:
     """Whether frames per second can be meant: damaged headers hold anything, also infinity and NaN."""
     return value is not None and math.isfinite(value) and SLOWEST <= float(value) <= FASTEST

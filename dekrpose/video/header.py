@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from dekrpose.video.frames import TICKS, StreamInfo, is_address, rational, sensible_rate
+from dekrpose.video.frames import TICKS, StreamInfo, is_address, sensible_rate
 
 _HIDES_NOTHING = ("h264", "hevc")  # every packet is a picture that is shown: one that does not come out is lost
 _NO_TIMESTAMPS = 0x80  # FFmpeg's AVFMT_NOTIMESTAMPS
@@ -76,7 +76,7 @@ class Header:
 
     def info(self, name: str) -> StreamInfo:
         """All of it for those who use the stream."""
-        stream, rate, seconds = self._stream, self.rate, self.ends
+        stream, rate, seconds, aspect = self._stream, self.rate, self.ends, self._stream.sample_aspect_ratio
         if rate is None and sensible_rate(stream.guessed_rate):
             rate = Fraction(stream.guessed_rate)
         if seconds and stream.start_time:
@@ -91,7 +91,7 @@ class Header:
             duration=float(seconds) if seconds else None,
             fps=float(rate) if rate else None,
             tick=TICKS if self.is_absurd else self.tick,
-            pixel_aspect=rational(stream.sample_aspect_ratio) or Fraction(1),
+            pixel_aspect=Fraction(aspect) if aspect and aspect > 0 else Fraction(1),  # 0 is unknown
         )
 
     def shortage(self, count: int, last: float, packets: int) -> str | None:

@@ -32,13 +32,9 @@ def find_sequence(place: str) -> list[Path] | None:
     path = Path(place)
     if "://" in place or path.is_file():
         return None
-    if path.is_dir():
-        return sorted(images.find_images(place), key=_numbers)
-    if _PRINTF.search(path.name):
+    if _PRINTF.search(path.name) and not path.is_dir():
         return _numbered(path)
-    if glob.has_magic(place):
-        return sorted(images.find_images(place), key=_numbers)
-    return None
+    return sorted(images.find_images(place), key=_numbers) if path.is_dir() or glob.has_magic(place) else None
 
 
 def _numbers(path: Path) -> tuple[tuple[int, str], ...]:

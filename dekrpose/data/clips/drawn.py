@@ -115,6 +115,4 @@ def _hide(keypoints: NDArray[np.float32], covered: NDArray[np.bool_]) -> None:
         in_front = np.logical_or.reduce(covered[person + 1 :], axis=0)
         x, y = np.rint(keypoints[:, person, :, :2]).astype(int).clip(0, size - 1).transpose(2, 0, 1)
         hidden = in_front[np.arange(len(keypoints))[:, None], y, x]
-        keypoints[:, person, :, 2] = np.where(
-            hidden, np.minimum(keypoints[:, person, :, 2], 1), keypoints[:, person, :, 2]
-        )
+        keypoints[:, person, :, 2] = np.minimum(keypoints[:, person, :, 2], np.where(hidden, 1, 2))

@@ -89,8 +89,8 @@ def _posetrack(folder: Path, split: Split) -> list[VideoSequence]:
 
 
 def _posetrack_file(path: Path, folder: Path) -> list[VideoSequence]:
-    content = _json(path)
     try:
+        content = json.loads(path.read_text(encoding="utf-8"))
         names = next(
             (entry["keypoints"] for entry in content.get("categories", []) if entry.get("keypoints")), _POSETRACK
         )
@@ -102,7 +102,7 @@ def _posetrack_file(path: Path, folder: Path) -> list[VideoSequence]:
             if entry.get("keypoints"):
                 people.setdefault(entry["image_id"], []).append(entry)
         return [_posetrack_video(name, frames, people, names, folder) for name, frames in videos.items()]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (OSError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise DekrPoseError(f"{path} is no PoseTrack annotation: {error!r}") from error
 
 
@@ -241,16 +241,6 @@ def _pictures(folder: Path, count: int) -> tuple[Path, ...]:
     if len(files) < count:
         raise DekrPoseError(f"{folder} holds {len(files)} pictures, its annotations are of {count} frames")
     return tuple(files[:count])
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DekrPoseError(f"{path} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise DekrPoseError(f"{path} is no PoseTrack annotation: it holds a {type(content).__name__}")
-    return content
 
 
 def _mat(path: Path, *names: str) -> dict[str, Any]:

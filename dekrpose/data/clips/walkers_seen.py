@@ -67,9 +67,9 @@ class MadeClip:
     def occlusions(self) -> NDArray[np.intp]:
         """(P,) how often each person was hidden for ``LONG_OCCLUSION`` frames or longer, and came back."""
         counts = []
-        for person in range(self.hidden.shape[1]):
-            runs = _runs(self.hidden[:, person])
-            counts.append(sum(stop - start >= LONG_OCCLUSION and stop < len(self.hidden) for start, stop in runs))
+        for edges in np.diff(np.pad(self.hidden.astype(np.int8), ((1, 1), (0, 0))), axis=0).T:
+            start, stop = np.flatnonzero(edges).reshape(-1, 2).T
+            counts.append(((stop - start >= LONG_OCCLUSION) & (stop < len(self.hidden))).sum())
         return np.array(counts, np.intp)
 
 
@@ -106,12 +106,6 @@ def make_clip(
         f"no paths of {people} people in {frames} frames hide everybody {least_occlusions} times; "
         "make the clip longer, or ask for fewer occlusions"
     )
-
-
-def _runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Start and end of the stretches of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
-    return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
 
 
 def _covered(keypoints: Array, distances: Array) -> NDArray[np.bool_]:
