@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import math
+import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, Self, get_args
+from functools import cache
+from types import UnionType
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
 
@@ -30,17 +33,91 @@ SIZE_MULTIPLE = 64
 """Inputs of the published networks are multiples of this many pixels."""
 
 
+MOST_CHANNELS = 4096
+"""Of any layer that a configuration names."""
+LONGEST_JSON = 2**22
+"""Characters; configurations have a few thousand."""
+
+
+_Ranges = Mapping[str, tuple[float, float]]
+
+
 class _Stored:
-    """A dataclass that is stored as JSON."""
+    """A dataclass that is stored as JSON: every value is of its field's type and, if a number, within a range."""
+
+    _ranges: ClassVar[_Ranges] = {}
+    """Of numbers; those that are not named are whole ones from 1 to MOST_CHANNELS, or finite."""
+
+    def __post_init__(self) -> None:
+        for name, kind in _kinds(type(self)).items():
+            value = getattr(self, name)
+            low, high = self._ranges.get(name, (1, MOST_CHANNELS) if _has_whole_numbers(kind) else (-1e300, 1e300))
+            if not _fits(value, kind, low, high):
+                bounds = f" from {low:g} to {high:g}" if high < 1e300 else ""
+                raise ValueError(f"{name} must be {_words(kind)}{bounds}, got {reprlib.repr(value)}")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from JSON values; unknown keys raise ValueError."""
+        """Build from JSON values; unknown keys and values of other types or out of range raise ValueError."""
         known = {item.name for item in fields(cls)}  # type: ignore[arg-type]
-        unknown = sorted(set(values) - known)
+        unknown = sorted(_mapping(cls, values).keys() - known)
         if unknown:
-            raise ValueError(f"unknown {cls.__name__} key {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+            named = ", ".join(name[:40] for name in unknown[:5])
+            raise ValueError(f"unknown {cls.__name__} key {named}; it has {', '.join(sorted(known))}")
         return cls(**values)
+
+
+def _mapping(owner: type, values: Any) -> Mapping[str, Any]:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{owner.__name__} must be an object of names and values, got {reprlib.repr(values)}")
+    return values
+
+
+@cache
+def _kinds(owner: Any) -> dict[str, Any]:
+    """The fields' types."""
+    hints = get_type_hints(owner)
+    return {item.name: hints[item.name] for item in fields(owner)}
+
+
+def _has_whole_numbers(kind: Any) -> bool:
+    return kind is int or (get_origin(kind) is tuple and int in get_args(kind))
+
+
+def _fits(value: Any, kind: Any, low: float, high: float) -> bool:
+    """Whether a value is of a field's type, and its numbers lie within a range."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(_fits(value, part, low, high) for part in parts)
+    if origin is Literal:
+        return isinstance(value, str) and value in parts
+    if origin is tuple:
+        parts = (parts[0],) * len(value) if parts[1:] == (...,) and isinstance(value, tuple) else parts
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(parts)
+            and all(_fits(item, part, low, high) for item, part in zip(value, parts, strict=True))
+        )
+    if origin is not None:  # Mapping[str, float]
+        return isinstance(value, Mapping) and all(
+            isinstance(key, str) and _fits(item, parts[1], low, high) for key, item in value.items()
+        )
+    if kind in (int, float):  # True is an int
+        types = int if kind is int else (int, float)
+        return isinstance(value, types) and not isinstance(value, bool) and low <= value <= high  # NaN is not
+    return isinstance(value, kind)
+
+
+def _words(kind: Any) -> str:
+    """What a field takes, for people."""
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(_words(part) for part in get_args(kind))
+    if get_origin(kind) is Literal:
+        return f"one of {get_args(kind)}"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    if get_origin(kind) is tuple:
+        return f"a list of {names.get(get_args(kind)[0], 'values')}s".replace("of a ", "of ")
+    return names.get(kind, "names and numbers" if get_origin(kind) else getattr(kind, "__name__", str(kind)))
 
 
 class _Backbone(_Stored):
@@ -70,6 +147,8 @@ class BackboneConfig(_Backbone):
     modules: tuple[int, int, int] = (1, 4, 3)
     blocks: int = 4
 
+    _ranges: ClassVar[_Ranges] = {"layer1_blocks": (1, 64), "modules": (1, 16), "blocks": (1, 16)}
+
     @property
     def title(self) -> str:
         """What the paper calls it."""
@@ -77,8 +156,9 @@ class BackboneConfig(_Backbone):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from JSON values; unknown keys raise ValueError."""
-        return super().from_dict({**values, "modules": tuple(values["modules"])} if "modules" in values else values)
+        """Build from JSON values; see ``HeadConfig.from_dict``."""
+        modules = values.get("modules")
+        return super().from_dict({**values, "modules": tuple(modules)} if isinstance(modules, list) else values)
 
 
 @dataclass(frozen=True)
@@ -95,6 +175,7 @@ class EfficientNetLiteConfig(_Backbone):
     expansion: int = 2
     family: str = "efficientnet-lite0"
 
+    _ranges: ClassVar[_Ranges] = {"expansion": (1, 16)}
     title: ClassVar[str] = "EfficientNet-Lite0"
 
 
@@ -114,6 +195,8 @@ class MobileNetConfig(_Backbone):
     expansion: int = 2
     family: str = "mobilenet-v2"
 
+    _ranges: ClassVar[_Ranges] = {"width": (0.01, 16), "channels": (0, MOST_CHANNELS), "expansion": (1, 16)}
+
     @property
     def title(self) -> str:
         """Its name for people."""
@@ -129,11 +212,13 @@ _FAMILIES: dict[str, type[EfficientNetLiteConfig | MobileNetConfig]] = {
 
 
 def _backbone_from_dict(values: Mapping[str, Any]) -> Backbone:
-    family = values.get("family")
+    family = _mapping(_Backbone, values).get("family")
     if family is None:
         return BackboneConfig.from_dict(values)
-    if family not in _FAMILIES:
-        raise ValueError(f"unknown backbone family {family!r}; expected {', '.join(map(repr, _FAMILIES))} or none")
+    if not isinstance(family, str) or family not in _FAMILIES:
+        raise ValueError(
+            f"unknown backbone family {reprlib.repr(family)}; expected {', '.join(map(repr, _FAMILIES))} or none"
+        )
     return _FAMILIES[family].from_dict(values)
 
 
@@ -163,11 +248,7 @@ class HeadConfig(_Stored):
     heatmaps: Heatmaps = "residual"
     shared_offsets: int = 0
 
-    def __post_init__(self) -> None:
-        if self.branches not in get_args(Branches):
-            raise ValueError(f"branches must be one of {get_args(Branches)}, got {self.branches!r}")
-        if self.heatmaps not in get_args(Heatmaps):
-            raise ValueError(f"heatmaps must be one of {get_args(Heatmaps)}, got {self.heatmaps!r}")
+    _ranges: ClassVar[_Ranges] = {"blocks": (1, 16), "shared_offsets": (0, MOST_CHANNELS)}
 
 
 @dataclass(frozen=True)
@@ -184,12 +265,6 @@ class TemporalConfig(_Stored):
     kind: TemporalKind = "convgru"
     hidden: int = 512
     chunk: int = 10
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(TemporalKind):
-            raise ValueError(f"kind must be one of {get_args(TemporalKind)}, got {self.kind!r}")
-        if self.hidden < 1 or self.chunk < 1:
-            raise ValueError(f"hidden and chunk must be at least 1, got {self.hidden} and {self.chunk}")
 
 
 @dataclass(frozen=True)
@@ -215,13 +290,7 @@ class DecodeConfig(_Stored):
     match_heatmap: MatchMode | None = None
     rescored_threshold: float | None = None
 
-    def __post_init__(self) -> None:
-        if self.match_heatmap not in (None, *get_args(MatchMode)):
-            raise ValueError(f"match_heatmap must be one of {get_args(MatchMode)} or null, got {self.match_heatmap!r}")
-        numbers = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "match_heatmap"}
-        wrong = [name for name, value in numbers.items() if value is not None and not math.isfinite(value)]
-        if wrong:
-            raise ValueError(f"{wrong[0]} must be a number, got {numbers[wrong[0]]!r}")
+    _ranges: ClassVar[_Ranges] = {"nms_min_keypoints": (0, MOST_CHANNELS)}
 
 
 @dataclass(frozen=True)
@@ -268,9 +337,10 @@ class ModelConfig(_Stored):
     std: Color3 = IMAGE_STD
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.architecture != "dekr":
             raise ValueError(f"unknown architecture {self.architecture!r}; this version of dekrpose knows 'dekr'")
-        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+        if min(self.std) <= 0:
             raise ValueError(f"mean and std must be numbers, std above 0, got {self.mean} and {self.std}")
 
     def without_numbers(self) -> ModelConfig:
@@ -283,8 +353,8 @@ class ModelConfig(_Stored):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of ``to_dict``; unknown keys raise ValueError, missing ones keep their defaults."""
-        parts: dict[str, Any] = dict(values)
+        """The inverse of ``to_dict``; missing keys keep their defaults, see ``HeadConfig.from_dict`` for others."""
+        parts: dict[str, Any] = dict(_mapping(cls, values))
         for key, read in (
             ("skeleton", Skeleton.from_dict),
             ("backbone", _backbone_from_dict),
@@ -297,14 +367,28 @@ class ModelConfig(_Stored):
             parts["temporal"] = TemporalConfig.from_dict(parts["temporal"])
         for key in ("mean", "std"):
             if key in parts:
-                parts[key] = tuple(float(value) for value in parts[key])
-                if len(parts[key]) != 3:
-                    raise ValueError(f"{key} must be three numbers, got {values[key]!r}")
+                if not isinstance(parts[key], list | tuple) or len(parts[key]) != 3:
+                    raise ValueError(f"{key} must be three numbers, got {reprlib.repr(values[key])}")
+                parts[key] = tuple(parts[key])
         if "datasets" in parts:
-            if isinstance(parts["datasets"], str):
-                raise ValueError(f"datasets must be a list of names, got {parts['datasets']!r}")
-            parts["datasets"] = tuple(str(name) for name in parts["datasets"])
+            if not isinstance(parts["datasets"], list | tuple):
+                raise ValueError(f"datasets must be a list of names, got {reprlib.repr(parts['datasets'])}")
+            parts["datasets"] = tuple(parts["datasets"])
         return super().from_dict(parts)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """What ``to_dict`` gave, as JSON.
+
+        Raises:
+            ValueError: it is no JSON, no configuration, or one that describes no network that can be built.
+        """
+        if len(text) > LONGEST_JSON:
+            raise ValueError(f"it has {len(text):,} characters, and a configuration at most {LONGEST_JSON:,}")
+        try:
+            return cls.from_dict(json.loads(text))
+        except RecursionError as error:
+            raise ValueError("it is nested too deep") from error
 
 
 _W48 = {"backbone": BackboneConfig(width=48), "head": HeadConfig(heatmap_channels=48), "input_size": 640}

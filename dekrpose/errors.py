@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+_LOGIN = re.compile(r"(?<=://)(?:[^/?#]*@|[^/@\[]*:(?!\d*(?:[/?#]|$)).*@)", re.DOTALL)
+"""A name and a password in an address, also where a character in them hides the host."""
+
 
 class DekrPoseError(Exception):
     """Base of all errors that dekrpose raises about its inputs' content."""
@@ -20,3 +25,14 @@ def error_words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
+
+
+def unquoted(error: BaseException) -> str:
+    """Another library's error without what it quotes, which may be the content of a file that is none of ours."""
+    line = (str(error) or type(error).__name__).strip().split("\n", 1)[0]
+    return re.sub(r"""(["'`]).*(?:\1|$)""", "...", line)[:200]
+
+
+def without_password(address: str) -> str:
+    """An address for messages: ``http://name:password@host`` as ``http://host``; other texts as they are."""
+    return _LOGIN.sub("", address, count=1)

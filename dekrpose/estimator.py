@@ -18,7 +18,7 @@ from dekrpose.architectures.dekr.temporal import TemporalDEKR
 from dekrpose.architectures.parts.scoring_net import rescore
 from dekrpose.config import MatchMode
 from dekrpose.engines.base import Stages
-from dekrpose.errors import ImageError
+from dekrpose.errors import ImageError, without_password
 from dekrpose.hub.pretrained import Pretrained
 from dekrpose.images import Color, Geometry, Pixels, several_images
 from dekrpose.options import Options, resolve_options
@@ -55,6 +55,7 @@ class PoseEstimator(Pretrained):
         match_heatmap: bool | MatchMode | None = None,
         rescore: bool | None = None,
         color: Color = "rgb",
+        allow_private: bool = False,
     ) -> Poses:
         """Find everyone in one image.
 
@@ -75,6 +76,8 @@ class PoseEstimator(Pretrained):
             rescore: predict how good each pose is and multiply its score by that; None does so when the model has
                 the net.
             color: "rgb" or "bgr" (OpenCV), for arrays and tensors.
+            allow_private: fetch URLs from private and loopback addresses too. A service that passes its users' strings
+                on must leave this off, and keep strings that are paths away from here: docs/services.md.
 
         Returns:
             ``Poses`` in image pixels, the image inside.
@@ -94,6 +97,7 @@ class PoseEstimator(Pretrained):
             match_heatmap=match_heatmap,
             rescore=rescore,
             color=color,
+            allow_private=allow_private,
         )
         loaded = self._load(image, options)
         (found,) = self._find([loaded], options)
@@ -173,7 +177,8 @@ class PoseEstimator(Pretrained):
             batch_size: frames that go through the network together; None is 8 for files, 1 for iterables. Live
                 sources go frame by frame, always the newest.
             on_error: "skip" answers a broken frame with an empty ``Poses`` that has ``error``.
-            options: as in ``estimate``; ``color`` is that of arrays in an iterable.
+            options: as in ``estimate``; ``color`` is that of arrays in an iterable. Sources are trusted, because
+                cameras are private nearly always: no stranger's string belongs here.
 
         Returns:
             An iterator of ``Poses`` with ``index`` (frames of the source, from 0) and ``timestamp`` (seconds from its
@@ -238,7 +243,7 @@ class PoseEstimator(Pretrained):
                 if not skip:
                     yield from self._flush(pending, options)  # what was read before is not lost
                     raise
-                source = str(item) if isinstance(item, (str, Path)) else None
+                source = without_password(str(item)) if isinstance(item, (str, Path)) else None
                 failed = Poses.nobody(self.config.skeleton, (0, 0), source=source, error=str(error))
                 pending.append((index, failed))
             if len(pending) == batch_size:
@@ -269,7 +274,7 @@ class PoseEstimator(Pretrained):
     def _load(self, image: Any, options: Options) -> _Loaded:
         stages = Stages()
         with stages("read"):
-            pixels, source = images.load(image, color=options.color)
+            pixels, source = images.load(image, color=options.color, allow_private=options.allow_private)
         height, width = pixels.shape[:2]
         pixels.flags.writeable = False
         multiple = self.config.backbone.size_multiple

@@ -33,6 +33,7 @@ class Options:
     match: MatchMode | None
     rescore: bool
     color: Color
+    allow_private: bool
 
     @property
     def max_centers(self) -> int:
@@ -54,6 +55,7 @@ def resolve_options(
     match_heatmap: bool | MatchMode | None = None,
     rescore: bool | None = None,
     color: Color = "rgb",
+    allow_private: bool = False,
 ) -> Options:
     """Check what the caller said and fill in what the model says.
 
@@ -61,8 +63,8 @@ def resolve_options(
         own: the model's thresholds.
         own_input_size: the model's short side, input pixels.
         has_rescoring_net: whether the model has one.
-        score_threshold, max_people, input_size, nms_threshold, flip_test, scales, match_heatmap, rescore, color: as in
-            ``PoseEstimator.estimate``.
+        score_threshold, max_people, input_size, nms_threshold, flip_test, scales, match_heatmap, rescore, color,
+            allow_private: as in ``PoseEstimator.estimate``.
 
     Raises:
         ValueError: an option is out of range.
@@ -96,6 +98,7 @@ def resolve_options(
         match="official" if match_heatmap is True else (match_heatmap or None),
         rescore=rescore,
         color=color,
+        allow_private=bool(allow_private),
     )
 
 

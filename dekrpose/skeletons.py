@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
+
+MOST_KEYPOINTS = 1024
+MOST_EDGES = 16_384
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,12 @@ class Skeleton:
 
     def __post_init__(self) -> None:
         count = len(self.keypoints)
-        if count == 0 or len(set(self.keypoints)) != count:
+        if not 0 < count <= MOST_KEYPOINTS or len(self.edges) > MOST_EDGES:
+            raise ValueError(
+                f"a skeleton has 1 to {MOST_KEYPOINTS} keypoints and up to {MOST_EDGES} edges, got {count} and "
+                f"{len(self.edges)}"
+            )
+        if len(set(self.keypoints)) != count:
             raise ValueError(f"skeleton {self.name!r} needs unique keypoint names, got {self.keypoints}")
         if len(self.sigmas) != count:
             raise ValueError(f"skeleton {self.name!r} has {count} keypoints but {len(self.sigmas)} sigmas")
@@ -72,15 +81,41 @@ class Skeleton:
     def from_dict(cls, values: Mapping[str, Any]) -> Skeleton:
         """The inverse of ``to_dict``; unknown or missing keys raise ValueError."""
         expected = {"name", "keypoints", "edges", "flip_pairs", "sigmas"}
-        if set(values) != expected:
-            raise ValueError(f"a skeleton has the keys {sorted(expected)}, got {sorted(values)}")
+        if not isinstance(values, Mapping) or set(values) != expected:
+            raise ValueError(f"a skeleton has the keys {sorted(expected)}, got {reprlib.repr(values)}")
         return cls(
-            name=str(values["name"]),
-            keypoints=tuple(str(name) for name in values["keypoints"]),
-            edges=tuple((int(a), int(b)) for a, b in values["edges"]),
-            flip_pairs=tuple((int(a), int(b)) for a, b in values["flip_pairs"]),
-            sigmas=tuple(float(sigma) for sigma in values["sigmas"]),
+            name=_texts([values["name"]])[0],
+            keypoints=_texts(values["keypoints"]),
+            edges=_pairs(values["edges"]),
+            flip_pairs=_pairs(values["flip_pairs"]),
+            sigmas=_positive(values["sigmas"]),
         )
+
+
+def _list(values: Any, kind: str) -> list[Any]:
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"a skeleton has lists of {kind}, got {reprlib.repr(values)}")
+    return list(values)
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    if not all(isinstance(value, str) for value in _list(values, "names")):
+        raise ValueError(f"a skeleton's names are texts, got {reprlib.repr(values)}")
+    return tuple(values)
+
+
+def _pairs(values: Any) -> tuple[tuple[int, int], ...]:
+    for pair in _list(values, "pairs"):
+        if len(_list(pair, "pairs")) != 2 or not all(type(index) is int for index in pair):
+            raise ValueError(f"a skeleton's edges and flip pairs are pairs of whole numbers, got {reprlib.repr(pair)}")
+    return tuple((a, b) for a, b in values)
+
+
+def _positive(values: Any) -> tuple[float, ...]:
+    for value in _list(values, "numbers"):
+        if type(value) not in (int, float) or not 0 < value < 1e6:
+            raise ValueError(f"a skeleton's sigmas are numbers above 0, got {reprlib.repr(value)}")
+    return tuple(float(value) for value in values)
 
 
 COCO_17 = Skeleton(

@@ -41,6 +41,7 @@ class Setting:
         input_size: short side of the network's input, pixels; None is the model's own.
         batch: photos at once.
         flip: average with the mirrored photo.
+        trust_code: as in ``PoseEstimator.from_pretrained``.
     """
 
     model: str
@@ -50,6 +51,7 @@ class Setting:
     input_size: int | None = None
     batch: int = 1
     flip: bool = False
+    trust_code: bool = False
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -103,7 +105,7 @@ def load(setting: Setting) -> PoseEstimator:
 def _pretrained(setting: Setting) -> PoseEstimator:
     options: dict[str, Any] = {"device": setting.device, "dtype": setting.dtype}
     if setting.model not in ARCHITECTURES:
-        return PoseEstimator.from_pretrained(setting.model, **options)
+        return PoseEstimator.from_pretrained(setting.model, trust_code=setting.trust_code, **options)
     try:
         return PoseEstimator.from_pretrained(setting.model, local_files_only=True, **options)
     except DekrPoseError:

@@ -135,8 +135,8 @@ def _stored_config(metadata: Mapping[str, str]) -> ModelConfig | None:
     if _METADATA_KEY not in metadata:
         return None
     try:
-        return ModelConfig.from_dict(json.loads(metadata[_METADATA_KEY]))
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        return ModelConfig.from_json(metadata[_METADATA_KEY])
+    except ValueError as error:
         raise CheckpointError(f"its configuration cannot be read ({error}); it may need a newer dekrpose") from error
 
 

@@ -24,12 +24,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dekrpose.checkpoints.integers import without_integers
-from dekrpose.errors import CheckpointError
+from dekrpose.errors import CheckpointError, unquoted
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "checkpoint")
 _KEY_PREFIX = re.compile(r"^(?:(?:module|model|ema|ema_model|_orig_mod)\.)+")
 _AVERAGING_COUNTERS = {"n_averaged", "steps"}
 _USUAL_GLOBAL = re.compile(r"(?:torch|collections|numpy|_codecs)\.")
+_NAME = re.compile(r"[\w.]{1,100}")
+_PICKLE_START = re.compile(rb"\x80|PK")
 _MAX_NESTING = 4
 _LEGACY_PICKLES = 4  # magic number, protocol, system, content
 
@@ -105,16 +107,19 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         CheckpointError: the file is missing, broken, something else, wants to run code, or holds no weights.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would wait for ever
+            hint = "a folder, pass a file inside" if path.is_dir() else "a device or a pipe, pass a file"
+            raise CheckpointError(f"cannot read it; it is {hint}")
         with path.open("rb") as file:
             head = file.read(256)
     except OSError as error:
-        hint = "; it is a folder, pass a file inside" if path.is_dir() else ""
-        raise CheckpointError(f"cannot read it: {error.strerror}{hint}") from error
+        raise CheckpointError(f"cannot read it: {error.strerror}") from error
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000:
         tensors, metadata = _read_safetensors(path)
         return _without_prefixes(tensors), metadata
     _refuse_other_kinds(head)
-    return _without_prefixes(_state_dict_in(_read_pickle(path, head), 0)), {}
+    tensors = _without_prefixes(_state_dict_in(_read_pickle(path, head), 0))
+    return {name: tensor.clone() for name, tensor in tensors.items()}, {}  # those in archives are tied to the file
 
 
 def _refuse_other_kinds(head: bytes) -> None:
@@ -125,8 +130,7 @@ def _refuse_other_kinds(head: bytes) -> None:
         if start.startswith(magic):
             raise CheckpointError(f"these are no weights but {kind}; {advice}")
     if all(byte in _TEXT for byte in head):
-        quoted = head[:40].decode("ascii").strip()
-        raise CheckpointError(f"these are no weights but a text ({quoted!r}...); pass a .safetensors or .pth file")
+        raise CheckpointError("these are no weights but a text; pass a .safetensors or .pth file")
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -142,41 +146,68 @@ def _read_safetensors(path: Path, with_tensors: bool = True) -> tuple[dict[str, 
             return without_integers({name: file.get_tensor(name).clone() for name in names}), file.metadata() or {}
     except (OSError, *_UNREADABLE) as error:
         raise CheckpointError(
-            f"the safetensors file is cut off or damaged ({error}); download or copy it again"
+            f"the safetensors file is cut off or damaged ({unquoted(error)}); download or copy it again"
         ) from error
 
 
 def _read_pickle(path: Path, head: bytes) -> Any:
-    if head.startswith(b"PK"):
+    is_zip = head.startswith(b"PK")
+    if is_zip:
         _check_zip(path)
     try:
         with _only_stand_ins(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # a tensor in a mapped archive cannot reach beyond it; otherwise torch believes what the pickle says
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(_refusal(path, str(error))) from error
+        raise CheckpointError(_refusal(path, head, str(error))) from error
     except _UNREADABLE as error:
-        reason = (str(error) or type(error).__name__).split("\n", 1)[0]
+        reason = unquoted(error)
         raise CheckpointError(f"not a readable PyTorch file, perhaps cut off ({reason}); download it again") from error
+    _check_claims(content, path.stat().st_size)
+    return content
+
+
+def _check_claims(content: Any, size: int) -> None:
+    """Refuse tensors that stand for more numbers than the file can hold, before anything is computed with them."""
+    claimed, waiting, seen = 0, [content], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            claimed += value.numel() * value.element_size()
+        elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            waiting.extend(value.values() if isinstance(value, Mapping) else value)
+    if claimed > 2 * size:  # some tensors may share their memory
+        raise CheckpointError(
+            f"its tensors stand for {claimed / 1e6:,.1f} MB, and it has {size / 1e6:,.1f} MB; download it again"
+        )
 
 
 def _check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            size, names = path.stat().st_size, archive.namelist()
+            packed = any(member.compress_type or member.file_size > size for member in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise CheckpointError(f"the PyTorch file is cut off or damaged ({error}); download or copy it again") from error
+        raise CheckpointError(
+            f"the PyTorch file is cut off or damaged ({unquoted(error)}); download or copy it again"
+        ) from error
     if any(name.endswith("/constants.pkl") for name in names):
         raise CheckpointError("this is a TorchScript program, not weights; save module.state_dict() instead")
     if not any(name.endswith("data.pkl") for name in names):
-        raise CheckpointError(f"this is a zip archive without weights (it holds {names[:3]}); unpack it first")
+        raise CheckpointError("this is a zip archive without weights; unpack it first")
+    if packed:
+        raise CheckpointError("this archive is compressed, which torch.save never does; unpack it, or save it again")
 
 
-def _refusal(path: Path, message: str) -> str:
-    found = re.search(r"(?:GLOBAL|Unsupported class) ([\w.]+)", message)
-    wanted = [found.group(1)] if found else [name for name in _globals_in(path) if not _USUAL_GLOBAL.match(name)]
+def _refusal(path: Path, head: bytes, message: str) -> str:
+    found = re.search(r"(?:GLOBAL|Unsupported class) ([\w.]{1,100})(?: was| whose|\.?$)", message, re.MULTILINE)
+    wanted = [found.group(1)] if found else []
+    if not wanted and _PICKLE_START.match(head):
+        wanted = [name for name in _globals_in(path) if _NAME.fullmatch(name) and not _USUAL_GLOBAL.match(name)]
     if not wanted:
-        reason = message.rsplit("WeightsUnpickler error:", 1)[-1].strip().split("\n", 1)[0]
+        reason = unquoted(ValueError(message.rsplit("WeightsUnpickler error:", 1)[-1].strip()))
         return (
             f"its pickle is damaged, or no PyTorch file, or not of protocol 2 ({reason}); download it again, or save "
             "it again with torch.save's default settings"
@@ -231,7 +262,7 @@ def _state_dict_in(content: Any, depth: int) -> dict[str, Tensor]:
         return _state_dict_in(inner, depth + 1)
     tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if not tensors:
-        raise CheckpointError(f"it holds no weights, only {', '.join(map(repr, list(content)[:5])) or 'an empty dict'}")
+        raise CheckpointError(f"it holds no weights: a dict of {len(content)} entries, and none is a named tensor")
     for name, tensor in tensors.items():
         if tensor.is_meta or tensor.is_nested or tensor.layout != torch.strided:
             raise CheckpointError(f"its tensor {name} holds no plain values; save module.state_dict() of a dense model")

@@ -86,6 +86,13 @@ def add_match_argument(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_trust_code(parser: argparse.ArgumentParser) -> None:
+    """``--trust-code``, which every command has that takes a model."""
+    parser.add_argument(
+        "--trust-code", action="store_true", help="open a .pt2 model, which can run whatever code its author put inside"
+    )
+
+
 def matching(mode: str | None) -> str | bool | None:
     """``match_heatmap`` of ``PoseEstimator.estimate``, as the command line says it."""
     return False if mode == "off" else mode

@@ -14,6 +14,7 @@ from dekrpose.benchmark.report import Machine, Measured, comparison, ratios
 from dekrpose.benchmark.settings import BACKENDS, LOOP, Setting, compared, load
 from dekrpose.benchmark.stages import MATMUL, RUNS, WHOLE, Times, gmacs, matmul_job, measure, network_job, photo_job
 from dekrpose.benchmark.streaming import measure_streaming
+from dekrpose.commands.arguments import add_trust_code
 from dekrpose.engines.devices import pick_device
 from dekrpose.estimator import PoseEstimator
 from dekrpose.formats import json_text, write_whole
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--flip", action="store_true", help="average with the mirrored photo")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16 or float16 for backbone and heatmap head")
+    add_trust_code(parser)
     parser.add_argument("--backend", default="torch", help=f"{', '.join(BACKENDS)} (default: torch)")
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument("--curve", choices=CURVES, help="time against pixels, people or photos at once")
@@ -72,8 +74,9 @@ def run(options: argparse.Namespace) -> int:
     """Measure as the options say and print tables."""
     _check(options)
     setting = Setting(
-        options.model, options.device, options.dtype, options.backend, options.input_size, options.batch, options.flip
-    )
+        options.model, options.device, options.dtype, options.backend, options.input_size, options.batch, options.flip,
+        options.trust_code,
+    )  # fmt: skip
     if options.first_pose:
         found = _first_pose(options)
     elif options.memory is not None:
@@ -202,7 +205,7 @@ def _first_pose(options: argparse.Namespace) -> dict[str, Any]:
         runs=options.runs or startup.RUNS,
         cold=options.cold,
         photo=made_up.photo_size(options.photo or PHOTO),
-        load={"device": options.device, "dtype": options.dtype},
+        load={"device": options.device, "dtype": options.dtype, "trust_code": options.trust_code},
         estimate={"input_size": options.input_size},
     )
     print(measured.table())

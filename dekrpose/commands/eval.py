@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from dekrpose.commands.arguments import add_trust_code
 from dekrpose.commands.eval_video import add_arguments as add_video_arguments
 from dekrpose.commands.eval_video import run as run_on_clips
 from dekrpose.config import MatchMode
@@ -86,6 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--record", action="store_true", help="write the measures into MODEL, a folder or file of yours, and its card"
     )
+    add_trust_code(parser)
     add_video_arguments(parser)
 
 
@@ -166,7 +168,9 @@ def _estimator(options: argparse.Namespace) -> PoseEstimator:
     rescoring: dict[str, Any] = {"rescoring_net": options.rescoring_net} if options.rescoring_net else {}
     if options.no_rescore:
         rescoring = {"rescoring_net": False}
-    estimator = PoseEstimator.from_pretrained(options.model, device=options.device, dtype=options.dtype, **rescoring)
+    estimator = PoseEstimator.from_pretrained(
+        options.model, device=options.device, dtype=options.dtype, trust_code=options.trust_code, **rescoring
+    )
     if options.random_weights:
         randomise(estimator)
     return estimator

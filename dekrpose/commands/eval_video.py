@@ -53,7 +53,9 @@ def run(options: argparse.Namespace) -> int:
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(options, name)}")
     _refuse_options_of_photos(options)
-    estimator = PoseEstimator.from_pretrained(options.model, device=options.device, rescoring_net=False)
+    estimator = PoseEstimator.from_pretrained(
+        options.model, device=options.device, rescoring_net=False, trust_code=options.trust_code
+    )
     size = options.input_size or estimator.config.input_size
     results = compare(
         estimator, _source(options), _shape(options, size), seeds=options.seeds, clips=options.clips,

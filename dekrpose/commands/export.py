@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from dekrpose.architectures.exporting import Offsets, Sampling
+from dekrpose.commands.arguments import add_trust_code
 from dekrpose.engines.file import FORMATS, Format
 from dekrpose.errors import DekrPoseError
 from dekrpose.estimator import PoseEstimator
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sampling", choices=get_args(Sampling), help="ONNX: grid_sample is for runtimes without DeformConv"
     )
     parser.add_argument("--rescoring-net", metavar="FILE", help="put this scoring net inside")
+    add_trust_code(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -36,7 +38,9 @@ def run(options: argparse.Namespace) -> int:
     file_format = options.format or FORMATS.get(options.out.suffix.lower())
     if file_format is None:
         raise DekrPoseError(f"{options.out.name} must end in {', '.join(FORMATS)}, or --format must say what it is")
-    estimator = PoseEstimator.from_pretrained(options.model, device="cpu", rescoring_net=options.rescoring_net)
+    estimator = PoseEstimator.from_pretrained(
+        options.model, device="cpu", rescoring_net=options.rescoring_net, trust_code=options.trust_code
+    )
     exported = estimator.export(
         file_format, options.out, max_people=options.max_people, half=options.half, opset=options.opset,
         sampling=options.sampling, offsets=options.offsets,

@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dekrpose.commands.arguments import URL, Word, add_match_argument, check_model, matching
+from dekrpose.commands.arguments import URL, Word, add_match_argument, add_trust_code, check_model, matching
 from dekrpose.commands.drawing import add_draw_arguments, draw_options
-from dekrpose.errors import DekrPoseError, error_words
+from dekrpose.errors import DekrPoseError, error_words, without_password
 
 if TYPE_CHECKING:
     from dekrpose.draw import DrawOptions
@@ -64,6 +64,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add_match_argument(parser)
     parser.add_argument("--rescoring-net", metavar="FILE", help="weights of a scoring net, or its name")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    add_trust_code(parser)
 
 
 def estimate_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -115,25 +116,29 @@ def _predict(
     from dekrpose.estimator import PoseEstimator
     from dekrpose.progress import Bar
 
-    estimator = PoseEstimator.from_pretrained(options.model, device=options.device, rescoring_net=options.rescoring_net)
+    estimator = PoseEstimator.from_pretrained(
+        options.model, device=options.device, rescoring_net=options.rescoring_net, trust_code=options.trust_code
+    )
+    chosen = {**chosen, "allow_private": True}  # whoever types the command has chosen the URLs
     if len(photos) > 1 or estimator.config.input_size <= _SMALL:
         estimator.warmup(input_size=options.input_size)  # the first photo's time is not the start-up
     width = max(map(len, photos))
     streams = _STREAM in (options.json, options.csv)
     header = True
     for photo in Bar(photos, unit="photo", show=len(photos) > 1 and not options.quiet):
+        name = without_password(photo)
         try:
             poses = estimator.estimate(sys.stdin.buffer.read() if photo == _STREAM else photo, **chosen)
-            poses = replace(poses, source=photo)  # standard input has a name, too
+            poses = replace(poses, source=name)  # standard input has a name, too
             for path in outputs[photo]:
                 poses.save(path, **(look if path.suffix.lower() in _PICTURES else {}))
         except BrokenPipeError:
             raise
         except (DekrPoseError, OSError) as error:
             reason = error_words(error)
-            failures.append(reason if photo in reason else f"{photo}: {reason}")
+            failures.append(reason if name in reason else f"{name}: {reason}")
             if options.json == _STREAM:
-                _say(json.dumps({"source": photo, "error": reason}, ensure_ascii=False))
+                _say(json.dumps({"source": name, "error": reason}, ensure_ascii=False))
             continue
         if options.json == _STREAM:
             _say(poses.to_json())
@@ -141,7 +146,7 @@ def _predict(
             print(poses.to_csv(header=header), end="", flush=True)
             header = False
         if not options.quiet and not streams:
-            _say(_summary(f"{photo:{width}}", poses, outputs[photo], options.verbose))
+            _say(_summary(f"{name:{width}}", poses, outputs[photo], options.verbose))
 
 
 def _say(line: str) -> None:
@@ -195,14 +200,18 @@ def _outputs(photos: Sequence[str], options: argparse.Namespace) -> dict[str, li
             if output.resolve() in inputs:
                 raise DekrPoseError(f"{output} is one of the photos and would be written over; pass another --out")
             if output in owners:
-                raise DekrPoseError(f"{owners[output]} and {photo} would both write {output}; predict them apart")
-            owners[output] = photo
+                raise DekrPoseError(
+                    f"{owners[output]} and {without_password(photo)} would both write {output}; predict them apart"
+                )
+            owners[output] = without_password(photo)
     return outputs
 
 
 def _written_for(photo: str, options: argparse.Namespace) -> Iterator[Path]:
     """The files of one photo. What comes from standard input and goes to standard output makes none but in --out."""
-    path = Path(URL.sub("", photo).split("?")[0].rsplit("/", 1)[-1]) if URL.match(photo) else Path(photo)
+    path = Path(photo)
+    if URL.match(photo):
+        path = Path(URL.sub("", without_password(photo)).split("?")[0].rsplit("/", 1)[-1])
     if photo == _STREAM:
         path = Path("stdin")
     suffix = path.suffix if path.suffix.lower() in _PICTURES else ".jpg"

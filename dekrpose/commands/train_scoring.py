@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet, rescore
 from dekrpose.checkpoints import read_checkpoint
+from dekrpose.commands.arguments import add_trust_code
 from dekrpose.data.dataset import KeypointDataset
 from dekrpose.errors import DekrPoseError
 from dekrpose.estimator import PoseEstimator
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", metavar="N", type=int, help="only the first N photos of DATA")
     parser.add_argument("--cache", metavar="FOLDER", type=Path, help="keep what the model finds, to train again")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, ...")
+    add_trust_code(parser)
     own = ScoringConfig()
     for name, kind, metavar, text in (
         ("epochs", int, "N", "times that every pose is seen, or more"),
@@ -92,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     )  # fmt: skip
     stored = read_checkpoint(models.resolve(options.model)).state_dict
     dtypes = {name: tensor.dtype for name, tensor in stored.items()}
-    estimator = PoseEstimator.from_pretrained(options.model, device=options.device)
+    estimator = PoseEstimator.from_pretrained(options.model, device=options.device, trust_code=options.trust_code)
     learnt, validation = _predictions(estimator, options)
     examples = joined([examples_of(found) for found in learnt])
     targets = examples.targets if options.official else examples.fits

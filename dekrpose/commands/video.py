@@ -14,7 +14,7 @@ from typing import Any
 
 from dekrpose.commands.drawing import add_draw_arguments, draw_options
 from dekrpose.commands.predict import add_model_arguments, estimate_options
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, without_password
 from dekrpose.estimator import PoseEstimator
 from dekrpose.results import Poses
 from dekrpose.video.frames import Frame, is_address
@@ -57,7 +57,9 @@ def add_stream_arguments(parser: argparse.ArgumentParser) -> None:
 
 def stream_of(source: Any, options: argparse.Namespace, **more: Any) -> PoseStream:
     """Load the model and open the stream, as the shared arguments say."""
-    estimator = PoseEstimator.from_pretrained(options.model, device=options.device, rescoring_net=options.rescoring_net)
+    estimator = PoseEstimator.from_pretrained(
+        options.model, device=options.device, rescoring_net=options.rescoring_net, trust_code=options.trust_code
+    )
     chosen = estimate_options(options)
     return open_stream(estimator, source, track=options.track, smooth=options.smooth, **chosen, **more)
 
@@ -98,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
 def _place(source: str) -> tuple[Path, str]:
     """The folder of a source and what its outputs are called after."""
     if is_address(source):
-        name = source.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
+        name = without_password(source).split("?")[0].rstrip("/").rsplit("/", 1)[-1]
         return Path(), Path(name).stem or "stream"
     path = Path(source)
     if path.is_dir():
@@ -163,7 +165,7 @@ class _Shield:
 
 
 def _report(outputs: Outputs, stream: PoseStream, whole: bool) -> int:
-    name = stream.info.name
+    name = stream.info.title
     for trouble in stream.troubles:
         print(f"{name}: {trouble}", file=sys.stderr)
     if not outputs.frames:

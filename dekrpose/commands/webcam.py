@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
                     return 0
         finally:
             cv2.destroyAllWindows()
-    raise DekrPoseError(f"{stream.info.name} ended: {'; '.join(stream.troubles) or 'no more pictures'}")
+    raise DekrPoseError(f"{stream.info.title} ended: {'; '.join(stream.troubles) or 'no more pictures'}")
 
 
 def check_screen() -> None:

@@ -180,20 +180,21 @@ def exported_device(device: str | torch.device) -> str:
     return "cpu"
 
 
-def read_exported(path: str | Path, *, dtype: torch.dtype = torch.float32) -> ExportedFile:
+def read_exported(path: str | Path, *, dtype: torch.dtype = torch.float32, trust_code: bool = False) -> ExportedFile:
     """Load an exported file for the CPU, in place of the network.
 
     Args:
         path: .onnx, .xml with its .bin beside it, or .pt2.
         dtype: float32; OpenVINO also runs backbone and heatmap head in bfloat16 or float16. Positions stay in float32.
+        trust_code: read .pt2 files, which can run their author's code.
 
     Raises:
-        CheckpointError: the file is missing, broken, or was not written by ``PoseEstimator.export``.
+        CheckpointError: the file is missing, broken, not trusted, or was not written by ``PoseEstimator.export``.
         ImportError: the runtime is missing.
         ValueError: the format has no such dtype.
     """
     path = Path(path)
-    runner, texts = open_exported(path, dtype=dtype)
+    runner, texts = open_exported(path, dtype=dtype, trust_code=trust_code)
     kind = ExportedPeople if offsets_of(texts) == "people" else ExportedModel
     return ExportedFile(kind(_config(path, texts), runner, path), _rescoring(path, texts))
 
@@ -215,8 +216,8 @@ def _config(path: Path, metadata: dict[str, str]) -> ModelConfig:
             f"{path.name}`"
         )
     try:
-        return ModelConfig.from_dict(json.loads(text))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return ModelConfig.from_json(text)
+    except ValueError as error:
         raise CheckpointError(f"{path}: its configuration cannot be read: {error}") from error
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from dekrpose.architectures.exporting import Offsets, exporting_named
-from dekrpose.errors import CheckpointError, DekrPoseError
+from dekrpose.errors import CheckpointError, DekrPoseError, unquoted
 
 Format = Literal["onnx", "openvino", "pt2"]
 
@@ -50,12 +50,12 @@ def _architecture(texts: Mapping[str, str]) -> str:
     """Whose outputs a file has; one without a configuration is refused later."""
     try:
         return str(json.loads(texts.get(CONFIG_KEY) or "{}").get("architecture", "dekr"))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return "dekr"
 
 
 def open_exported(
-    path: Path, *, dtype: torch.dtype = torch.float32, people: bool = False
+    path: Path, *, dtype: torch.dtype = torch.float32, people: bool = False, trust_code: bool = False
 ) -> tuple[Runner, dict[str, str]]:
     """A function that runs an exported file, and the texts in it. Raises as ``read_exported`` does.
 
@@ -63,10 +63,16 @@ def open_exported(
         path: see ``read_exported``.
         dtype: see ``read_exported``; other types than float32 never give people.
         people: the function returns all outputs; otherwise all but the people.
+        trust_code: see ``read_exported``.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}")
     file_format = FORMATS[path.suffix.lower()]
+    if file_format == "pt2" and not trust_code:
+        raise CheckpointError(
+            f"{path} was not opened: a .pt2 can run whatever code its author put inside. If you trust them, pass "
+            "trust_code=True (--trust-code); weights, .onnx and .xml run none"
+        )
     if file_format == "openvino":
         return _open_openvino(path, dtype, people)
     if dtype != torch.float32:
@@ -90,11 +96,11 @@ def _open_onnx(path: Path, people: bool) -> tuple[Runner, dict[str, str]]:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except broken as error:
-        raise CheckpointError(f"{path} is broken or no ONNX file: {error}") from error
+        raise CheckpointError(f"{path} is broken or no ONNX file: {unquoted(error)}") from error
     except errors.NotImplemented as error:
         raise CheckpointError(
-            f"onnxruntime {onnxruntime.__version__} cannot run {path}: {error}; {_PIP.format('onnx')} --upgrade, or "
-            "export with --sampling grid_sample"
+            f"onnxruntime {onnxruntime.__version__} cannot run {path}: {unquoted(error)}; {_PIP.format('onnx')} "
+            "--upgrade, or export with --sampling grid_sample"
         ) from error
     wanted = onnxruntime.RunOptions()
     wanted.only_execute_path_to_fetches = True
@@ -151,7 +157,7 @@ def _read(core: Any, path: Path) -> Any:
     try:
         return core.read_model(path)
     except RuntimeError as error:
-        raise CheckpointError(f"{path} is broken or no OpenVINO model: {str(error)[-300:]}") from error
+        raise CheckpointError(f"{path} is broken or no OpenVINO model: {unquoted(error)}") from error
 
 
 def _compiled(core: Any, model: Any, precision: str) -> Any:
@@ -214,7 +220,7 @@ def _open_pt2(path: Path, people: bool) -> tuple[Runner, dict[str, str]]:
     try:
         program = torch.export.load(path, extra_files=extra_files)
     except (RuntimeError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} is broken or no exported torch program: {str(error)[:300]}") from error
+        raise CheckpointError(f"{path} is broken or no exported torch program: {unquoted(error)}") from error
     module = program.module()
 
     def run(pictures: Pictures) -> Answer:

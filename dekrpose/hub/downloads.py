@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, without_password
 from dekrpose.hub.cache import explain_disk_error, file_sha256, free_bytes
 from dekrpose.progress import Bar
 
@@ -51,7 +51,7 @@ def download(url: str, target: Path, sha256_prefix: str, *, way_out: str, progre
     _fetch(url, target, way_out, progress)
     found = file_sha256(target)
     if not found.startswith(sha256_prefix) and resumed:
-        logger.warning("%s changed since its download began; starting again", url)
+        logger.warning("%s changed since its download began; starting again", without_password(url))
         target.unlink()
         _fetch(url, target, way_out, progress)
         found = file_sha256(target)
@@ -59,15 +59,15 @@ def download(url: str, target: Path, sha256_prefix: str, *, way_out: str, progre
         size = target.stat().st_size
         target.unlink()
         raise DekrPoseError(
-            f"{url} is not the file that was published: its SHA-256 starts with {found[:8]}, expected "
-            f"{sha256_prefix} ({size:,} bytes came). It was deleted. Something between here and the host may have "
-            f"replaced it, such as a login page; {way_out}"
+            f"{without_password(url)} is not the file that was published: its SHA-256 starts with {found[:8]}, "
+            f"expected {sha256_prefix} ({size:,} bytes came). It was deleted. Something between here and the host may "
+            f"have replaced it, such as a login page; {way_out}"
         )
     return found
 
 
 def _fetch(url: str, target: Path, way_out: str, progress: bool) -> None:
-    failures = 0
+    failures, shown = 0, without_password(url)
     while True:
         before = target.stat().st_size if target.exists() else 0
         try:
@@ -76,17 +76,19 @@ def _fetch(url: str, target: Path, way_out: str, progress: bool) -> None:
         except urllib.error.HTTPError as error:
             reason = f"HTTP {error.code} {error.reason}"
             if error.code not in _AGAIN:
-                raise DekrPoseError(f"{url} cannot be fetched: {reason}; {way_out}") from error
+                raise DekrPoseError(f"{shown} cannot be fetched: {reason}; {way_out}") from error
             cause: Exception = error
         except (_ConnectionEndedError, OSError, http.client.HTTPException) as error:
             reason = str(getattr(error, "reason", error)) or type(error).__name__
+            if isinstance(error, http.client.InvalidURL):  # which quotes what may be a password
+                reason = "its host or its port is none"
             cause = error
         received = target.stat().st_size if target.exists() else 0
         failures = 0 if received > before else failures + 1
         if failures >= ATTEMPTS:
             kept = f" ({received:,} bytes are kept and continued next time)" if received else ""
-            raise DekrPoseError(f"{url} cannot be fetched: {reason}{kept}; {way_out}") from cause
-        logger.info("%s: %s; trying again", url, reason)
+            raise DekrPoseError(f"{shown} cannot be fetched: {reason}{kept}; {way_out}") from cause
+        logger.info("%s: %s; trying again", shown, reason)
         time.sleep(WAIT * 2**failures / 2)
 
 

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from dekrpose.checkpoints import expected_shapes, read_stored_config, write_checkpoint, write_config
 from dekrpose.config import ModelConfig
-from dekrpose.errors import CheckpointError, DekrPoseError
+from dekrpose.errors import CheckpointError, DekrPoseError, error_words
 from dekrpose.hub import repositories
 from dekrpose.hub.cache import cache_folder, problem
 from dekrpose.hub.cache import entry as cache_entry
 from dekrpose.hub.model_cards import model_card
 from dekrpose.hub.published import PUBLISHED, PublishedWeights, fetch
-from dekrpose.hub.repository import CARD, CONFIG, WEIGHTS
+from dekrpose.hub.repository import CARD, CONFIG, WEIGHTS, config_text, is_ours
 
 _TINY = Path(__file__).parents[1] / "weights" / "tiny.safetensors"
 _BUNDLED = ("tiny", "tiny-mobilenet")
@@ -181,9 +181,11 @@ def _in_folder(folder: Path) -> Path:
 
 def _check_agreement(weights: Path, config_file: Path) -> None:
     try:
-        beside = ModelConfig.from_dict(json.loads(config_file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-        raise CheckpointError(f"{config_file} cannot be read: {error}") from error
+        if not is_ours(config_file):
+            raise ValueError("it describes no network of dekrpose")
+        beside = ModelConfig.from_json(config_text(config_file))
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{config_file} cannot be read: {error_words(error)}") from error
     inside = read_stored_config(weights)
     if inside is None:
         raise CheckpointError(

@@ -69,6 +69,7 @@ class Pretrained:
         local_files_only: bool = False,
         force_download: bool = False,
         engine: EngineName = "auto",
+        trust_code: bool = False,
     ) -> Self:
         """Load a model.
 
@@ -91,9 +92,11 @@ class Pretrained:
             engine: "auto" is the fast one on CPUs and the plain one elsewhere, or what DEKRPOSE_ENGINE says; "torch" is
                 the plain one; "cuda" has not been tried on a GPU yet: it compares its first answer with the plain
                 engine's, and leaves the rest to that if they differ.
+            trust_code: load .pt2 files, which can run whatever code their author put inside; weights and the other
+                exported formats run none.
 
         Raises:
-            CheckpointError: the file is broken, foreign, or does not fit.
+            CheckpointError: the file is broken, foreign, or does not fit; or it is a .pt2, and ``trust_code`` is off.
             DekrPoseError: nothing has this name, or it cannot be fetched.
             ImportError: what runs an exported file is missing.
             ValueError: an unknown device, dtype or engine, or one that the model does not run with.
@@ -104,7 +107,7 @@ class Pretrained:
         path = models.resolve(name_or_path, revision=revision, token=token, **where)
         if is_exported(path):
             device = exported_device(device)
-            exported = read_exported(path, dtype=pick_dtype(dtype))
+            exported = read_exported(path, dtype=pick_dtype(dtype), trust_code=trust_code)
             model, rescoring = cast(Network, exported.model), exported.rescoring
         else:
             checkpoint = read_checkpoint(path)

@@ -18,7 +18,7 @@ from dekrpose.checkpoints import (
     write_tensors,
 )
 from dekrpose.checkpoints.pickles import read_tensors
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, without_password
 from dekrpose.hub import cache
 from dekrpose.hub.downloads import download
 
@@ -194,7 +194,7 @@ def _fetch_and_convert(folder: Path, published: PublishedWeights) -> Path:
         source, address = by_hand.with_name(f"{by_hand.name}.part"), published.address
         sha256 = download(address, source, published.sha256_prefix, way_out=_way_out(folder, published))
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    note = {"url": address, "sha256": sha256, "bytes": source.stat().st_size, "time": now}
+    note = {"url": without_password(address), "sha256": sha256, "bytes": source.stat().st_size, "time": now}
     converted = folder / f".{published.name}.safetensors"
     try:
         _convert(published, source, converted)

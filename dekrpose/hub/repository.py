@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dekrpose.config import ModelConfig
+from dekrpose.config import LONGEST_JSON, ModelConfig
 from dekrpose.errors import DekrPoseError
 from dekrpose.hub.cache import DISK_FULL, free_bytes
 
@@ -109,11 +109,20 @@ class Repository:
         return Path(folder)
 
 
+def config_text(config: Path) -> str:
+    """What a config.json holds; OSError or ValueError if it cannot be read, also because it is too large for one."""
+    with config.open("rb") as file:
+        data = file.read(LONGEST_JSON + 1)
+    if len(data) > LONGEST_JSON:
+        raise ValueError(f"it is larger than {LONGEST_JSON >> 20} MiB")
+    return data.decode("utf-8")
+
+
 def is_ours(config: Path) -> bool:
     """Whether a config.json is that of a dekrpose model, of this version or another."""
     try:
-        values = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        values = json.loads(config_text(config))
+    except (OSError, ValueError, RecursionError):
         return False
     known = {item.name for item in fields(ModelConfig)}
     return isinstance(values, dict) and {"skeleton", "backbone", "head"} <= known & values.keys()

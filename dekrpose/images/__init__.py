@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import http.client
 import inspect
 import os
 import re
+import stat
 import sys
-import urllib.parse
-import urllib.request
-from io import BytesIO
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +21,18 @@ import PIL.Image
 import PIL.ImageCms
 
 from dekrpose.config import Color
-from dekrpose.errors import ImageError
+from dekrpose.errors import ImageError, without_password
+from dekrpose.images.claims import MAX_PIXELS, read_header
 from dekrpose.images.listing import SUFFIXES, find_images, several_images
 from dekrpose.images.resampling import MAX_INPUT_PIXELS, Geometry, Pixels, network_input, resize, to_tensor
+from dekrpose.images.urls import fetch
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
     "MAX_INPUT_PIXELS",
+    "MAX_PIXELS",
     "SUFFIXES",
     "URL_LIMIT",
     "URL_TIMEOUT",
@@ -48,11 +49,11 @@ __all__ = [
 ]
 
 URL_TIMEOUT = 30.0
-"""Seconds that a server may stay silent."""
+"""Seconds that fetching a photo may take in all."""
 URL_LIMIT = 100 * 2**20
 """Bytes of the largest file that is fetched."""
-MAX_PIXELS = 256_000_000
-"""Pixels of the largest photo; of files below 1 MiB a quarter, because small files that claim many are traps."""
+FILE_LIMIT = 2**30
+"""Bytes of the largest file that is read."""
 
 # ANYDEPTH keeps 16 bits, so that they can be refused; the pixels of 8-bit files are those of IMREAD_COLOR alone.
 _READ_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
@@ -65,18 +66,13 @@ _TO_RGB = {
 }
 # Pillow modes that RGB is not reached from in one step.
 _PIL_STEPS = {"P": ("RGBA", "RGB"), "PA": ("RGBA", "RGB"), "La": ("LA", "RGB"), "RGBa": ("RGBA", "RGB")}
-_KINDS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "HEIF")
-"""What is decoded at all, by Pillow's names: decoders that nobody needs are what hostile files look for."""
-_STARTS = (
-    rb"\xff\xd8\xff", rb"\x89PNG\r\n\x1a\n", rb"RIFF.{4}WEBP", rb"GIF8[79]a", rb"BM", rb"II[*+]\0", rb"MM\0[*+]",
-    rb"\0\0\0\x0cjP  \r\n\x87\n", rb"\xff\x4f\xff\x51", rb"P[1-6]\s", rb".{4}ftyp.{0,44}avi[fs]",
-)  # fmt: skip
-_KNOWN_START = re.compile(b"|".join(_STARTS), re.DOTALL)
-_HEIC_START = re.compile(rb".{4}ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL)
-_READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000 or PNM"
+_STRIP = 256
+"""Rows that are turned into RGB at once, so that a large photo is in memory only once."""
 
 
-def load(image: Any, *, color: Color = "rgb", exif: bool = True) -> tuple[Pixels, str | None]:
+def load(
+    image: Any, *, color: Color = "rgb", exif: bool = True, allow_private: bool = False
+) -> tuple[Pixels, str | None]:
     """Read one image, whatever it comes as.
 
     Alpha is dropped, not blended: so do OpenCV and the official code, and what screen grabs leave in the
@@ -89,9 +85,11 @@ def load(image: Any, *, color: Color = "rgb", exif: bool = True) -> tuple[Pixels
         color: channel order of arrays and tensors; everything else knows its own.
         exif: turn files, bytes and Pillow images upright, as their EXIF orientation says. False reads
             as the official evaluation does: ``cv2.imread`` that ignores the orientation.
+        allow_private: fetch URLs from private and loopback addresses too; strangers' URLs must not lead there.
 
     Returns:
-        (H, W, 3) uint8 RGB, contiguous, never the caller's memory; and the path, URL or file's name as text, or None.
+        (H, W, 3) uint8 RGB, contiguous, never the caller's memory; and the path, URL (without a password in it) or
+        file's name as text, or None.
 
     Raises:
         ImageError: not an image, broken or cut off, more than 8 bits per channel, or an unsupported
@@ -111,8 +109,12 @@ def load(image: Any, *, color: Color = "rgb", exif: bool = True) -> tuple[Pixels
         return decode(data, f"the image of {len(data)} bytes", exif=exif), None
     if isinstance(image, (str, os.PathLike)):
         source = os.fsdecode(image)
-        is_url = isinstance(image, str) and re.match(r"[a-z][a-z0-9+.-]+://", image, re.IGNORECASE)
-        return decode(_fetch(source) if is_url else _read(source), source, exif=exif), source
+        if isinstance(image, str) and re.match(r"[a-z][a-z0-9+.-]+://", image, re.IGNORECASE):
+            source = without_password(image)
+            data = fetch(image, seconds=URL_TIMEOUT, most_bytes=URL_LIMIT, allow_private=allow_private)
+        else:
+            data = _read(source)
+        return decode(data, source, exif=exif), source
     if hasattr(image, "read"):
         name, data = _read_object(image)
         return decode(data, name or f"the file of {len(data)} bytes", exif=exif), name
@@ -142,32 +144,29 @@ def _read_object(file: Any) -> tuple[str | None, bytes]:
 def _read(source: str) -> bytes:
     if "\0" in source:
         raise ImageError(f"image must be a path without zero bytes, got {source!r}")
-    path = Path(source)
     try:
-        if path.is_dir():
-            raise ImageError(
-                f"image must be a file, {source!r} is a folder; estimate_many takes the images of a folder"
-            )
-        return path.read_bytes()
+        # a pipe would wait for ever, and a device may have no end
+        with open(source, "rb", opener=_without_waiting) as file:
+            facts = os.fstat(file.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                raise ImageError(f"image must be a regular file, {source!r} is a device or a pipe")
+            if facts.st_size > FILE_LIMIT:
+                raise ImageError(f"{source} is larger than {FILE_LIMIT >> 20} MiB; make it smaller first")
+            return file.read()
     except UnicodeError as error:
         raise ImageError(f"image must be a path that can be written as bytes, got {source!r}") from error
     except FileNotFoundError:
         raise FileNotFoundError(f"no such image: {source!r}; relative paths start at {Path.cwd()}") from None
+    except OSError:
+        if Path(source).is_dir():
+            raise ImageError(
+                f"image must be a file, {source!r} is a folder; estimate_many takes the images of a folder"
+            ) from None
+        raise
 
 
-def _fetch(url: str) -> bytes:
-    if not url.lower().startswith(("http://", "https://")):
-        raise ImageError(f"image must be a path or an http(s) URL, got {url!r}; fetch the file and pass its path")
-    try:
-        quoted = urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]", errors="surrogateescape")
-        request = urllib.request.Request(quoted, headers={"User-Agent": "dekrpose"})
-        with urllib.request.urlopen(request, timeout=URL_TIMEOUT) as response:
-            data: bytes = response.read(URL_LIMIT + 1)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise ImageError(f"cannot fetch {url}: {error}; check the address, or pass a local file") from error
-    if len(data) > URL_LIMIT:
-        raise ImageError(f"{url} is larger than {URL_LIMIT >> 20} MiB; fetch the file and pass its path")
-    return data
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def decode(data: bytes, name: str, *, exif: bool = True) -> Pixels:
@@ -184,83 +183,33 @@ def decode(data: bytes, name: str, *, exif: bool = True) -> Pixels:
     Raises:
         ImageError: as for ``load``.
     """
-    _check_kind(data, name)
-    try:
-        header: PIL.Image.Image | None = PIL.Image.open(BytesIO(data), formats=_pillow_kinds())
-    except PIL.Image.DecompressionBombError as error:
-        raise ImageError(f"{name} is too large: {error}; make it smaller first") from error
-    except Exception:  # decoders of broken files raise whatever comes to them
-        header = None
-    _check_claims(data, header, name)
-    kind = header.format if header is not None else None
+    header = read_header(data, name)
+    kind = header.format
     # Without an end marker an OpenCV may hand out what is missing in grey; Pillow raises.
-    if header is not None and kind in ("JPEG", "MPO") and b"\xff\xd9" not in data[-32:]:
-        _check_whole(header, name)
+    if kind in ("JPEG", "MPO") and b"\xff\xd9" not in data[-32:]:
+        _check_whole(read_header(data, name), name)
     pixels = None
     # only recent OpenCVs read GIF, and none of them minds the largest value of a PNM: one decoder for all
-    if data and kind not in ("GIF", "PPM"):
+    if kind not in ("GIF", "PPM"):
         try:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _READ_FLAGS)
-        except Exception:  # as above
+        except Exception:  # decoders of broken files raise whatever comes to them
             pixels = None
     if pixels is None:
-        if header is None:
-            raise ImageError(f"{name} is broken or cut off: neither OpenCV nor Pillow can read it; get the file again")
         return _from_pillow(header, name, exif)
     if pixels.dtype != np.uint8:
         raise ImageError(f"image must have 8 bits per channel, {name} has {pixels.dtype} pixels; save it with 8 bits")
-    rgb: Any = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    if exif and header is not None and kind != "TIFF":  # the orientation of TIFF is part of its decoding
+    rgb: Any = pixels
+    for strip in _strips(rgb):
+        strip[:] = cv2.cvtColor(strip, cv2.COLOR_BGR2RGB)
+    if exif and kind != "TIFF":  # the orientation of TIFF is part of its decoding
         return _upright(rgb, header)
     return np.asarray(rgb, np.uint8)
 
 
-def _check_kind(data: bytes, name: str) -> None:
-    """Refuse what is not on the list, before any decoder sees it."""
-    start = data[:64]
-    if _KNOWN_START.match(start):
-        return
-    if not _HEIC_START.match(start):
-        raise ImageError(f"{name} is not an image of a kind that is read; pass a {_READABLE} file")
-    if not _reads_heic():
-        raise ImageError(
-            f"{name} is a HEIC photo, as iPhones take them, which needs a package; run: pip install pillow-heif, or "
-            "save it as JPEG"
-        )
-
-
-def _check_claims(data: bytes, header: PIL.Image.Image | None, name: str) -> None:
-    """Refuse files that ask for more memory than their bytes can fill, before a decoder takes it."""
-    start = 8
-    while data.startswith(b"\x89PNG") and start + 8 <= len(data):  # a chunk: its length, kind, content, checksum
-        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
-        if end > len(data):
-            raise ImageError(f"{name} is broken or cut off: it ends within a chunk; get the file again")
-        start = end
-    width, height = (0, 0) if header is None else header.size
-    most = MAX_PIXELS if len(data) >= 2**20 else MAX_PIXELS // 4
-    if width * height > most:
-        raise ImageError(
-            f"{name} has {width} x {height} pixels in {len(data):,} bytes, more than the {most / 1e6:.0f} million that "
-            "a file of this size may have; make it smaller first"
-        )
-
-
-def _reads_heic() -> bool:
-    """Whether Pillow reads HEIC, perhaps by the package pillow-heif, which is asked to tell it how."""
-    if "HEIF" not in PIL.Image.OPEN:
-        try:
-            from pillow_heif import register_heif_opener
-        except ImportError:
-            return False
-        register_heif_opener()
-    return "HEIF" in PIL.Image.OPEN
-
-
-def _pillow_kinds() -> list[str]:
-    """Those of ``_KINDS`` that this Pillow has."""
-    PIL.Image.init()
-    return [kind for kind in _KINDS if kind in PIL.Image.OPEN]
+def _strips(pixels: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Views of some rows each."""
+    return (pixels[top : top + _STRIP] for top in range(0, len(pixels), _STRIP))
 
 
 def _check_whole(image: PIL.Image.Image, name: str) -> None:
@@ -272,9 +221,17 @@ def _check_whole(image: PIL.Image.Image, name: str) -> None:
 
 
 def _from_pillow(image: PIL.Image.Image, name: str, exif: bool) -> Pixels:
+    width, height = image.size
+    if not 0 < width * height <= MAX_PIXELS:
+        raise ImageError(f"image must have up to {MAX_PIXELS / 1e6:.0f} million pixels, {name} has {width} x {height}")
     _check_whole(image, name)
+    pixels = np.empty((height, width, 3), np.uint8)
+    boxes = [(0, top, width, min(top + _STRIP, height)) for top in range(0, height, _STRIP)]
     try:
-        pixels = _from_array(np.asarray(_to_rgb(image, name)), "rgb")
+        if image.mode == "F" or image.mode.startswith("I"):
+            _check_range(image, boxes, name)
+        for strip, box in zip(_strips(pixels), boxes, strict=True):
+            strip[:] = np.asarray(_to_rgb(image.crop(box)))
     except ImageError:
         raise
     except Exception as error:  # a broken palette or profile
@@ -282,22 +239,27 @@ def _from_pillow(image: PIL.Image.Image, name: str, exif: bool) -> Pixels:
     return _upright(pixels, image) if exif else pixels
 
 
-def _to_rgb(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
-    """Any Pillow mode as RGB. Modes of more than 8 bits are taken when their values fit into 8."""
+def _check_range(image: PIL.Image.Image, boxes: Sequence[tuple[int, int, int, int]], name: str) -> None:
+    """Modes of more than 8 bits are taken when their values fit into 8."""
+    strips = (np.asarray(image.crop(box)) for box in boxes)
+    ends = np.array([(strip.min(), strip.max()) for strip in strips])
+    low, high = ends[:, 0].min(), ends[:, 1].max()
+    if not (low >= 0 and high <= 255) or (image.mode == "F" and 0 < high <= 1):
+        raise ImageError(
+            f"image must have 8 bits per channel, {name} has Pillow mode {image.mode} with values from {low:g} to "
+            f"{high:g}; scale it to 0..255 and convert it to RGB"
+        )
+
+
+def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Any Pillow mode as RGB."""
     if image.mode == "LAB":
         profiles = PIL.ImageCms.createProfile("LAB"), PIL.ImageCms.createProfile("sRGB")
         converted = PIL.ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
         assert converted is not None
         return converted
     if image.mode == "F" or image.mode.startswith("I"):
-        values = np.asarray(image)
-        low, high = (values.min(), values.max()) if values.size else (0, 0)
-        if not (low >= 0 and high <= 255) or (image.mode == "F" and 0 < high <= 1):
-            raise ImageError(
-                f"image must have 8 bits per channel, {name} has Pillow mode {image.mode} with values from {low:g} to "
-                f"{high:g}; scale it to 0..255 and convert it to RGB"
-            )
-        return PIL.Image.fromarray(values.astype(np.uint8)).convert("RGB")
+        return PIL.Image.fromarray(np.asarray(image).astype(np.uint8)).convert("RGB")
     for mode in _PIL_STEPS.get(image.mode, ("RGB",)):
         image = image.convert(mode)
     return image

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dekrpose.errors import ImageError
+from dekrpose.errors import DekrPoseError, ImageError, without_password
 from dekrpose.images import Pixels
 
 TICKS = Fraction(1, 90_000)
@@ -21,6 +21,8 @@ TICKS = Fraction(1, 90_000)
 
 SLOWEST, FASTEST = 0.01, 100_000
 """Frames per second beyond which a header is not believed."""
+MOST_PIXELS = 2**25
+"""Of a frame (8K has 33 million): decoders hold up to 17 of them."""
 _WAKE = 0.2  # seconds: waiting without end cannot be interrupted everywhere
 _JOIN = 2.0  # seconds that closing waits for a reader that hangs in its driver
 
@@ -78,6 +80,11 @@ class StreamInfo:
     tick: Fraction = TICKS
     pixel_aspect: Fraction = Fraction(1)
 
+    @property
+    def title(self) -> str | None:
+        """The name for messages and answers: an address without a password."""
+        return None if self.name is None else without_password(self.name)
+
 
 @dataclass(eq=False)
 class Source:
@@ -108,6 +115,15 @@ def sensible_rate(value: Any) -> bool:
 def is_address(place: str) -> bool:
     """Whether a place is a URL; a file of that name is a file."""
     return "://" in place and not os.path.isfile(place)  # noqa: PTH113 - of long ones, Path raises
+
+
+def check_frame(width: float, height: float, title: str) -> None:
+    """Refuse a film before its frames are decoded; DekrPoseError if they are too large."""
+    if width * height > MOST_PIXELS:
+        raise DekrPoseError(
+            f"the frames of {title} have {width:.0f} x {height:.0f} pixels, more than the {MOST_PIXELS / 1e6:.1f} "
+            "million that are read; make it smaller first"
+        )
 
 
 def location(place: str) -> str:

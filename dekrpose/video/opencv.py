@@ -14,9 +14,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, without_password
 from dekrpose.images import Pixels
-from dekrpose.video.frames import TICKS, Frame, Source, StreamInfo, is_address, location, sensible_rate
+from dekrpose.video.frames import TICKS, Frame, Source, StreamInfo, check_frame, is_address, location, sensible_rate
 
 _MISSES = 10  # pictures that a camera may miss in a row before it counts as gone
 _PAUSE = 0.05  # seconds between them
@@ -62,9 +62,15 @@ def open_with_opencv(address: str) -> Source:
     capture = cv2.VideoCapture(name_for_opencv(location(address)))
     if not capture.isOpened():
         raise DekrPoseError(
-            f"OpenCV cannot open {address} as a video; check that it is one and that it is whole. "
+            f"OpenCV cannot open {without_password(address)} as a video; check that it is one and that it is whole. "
             "PyAV reads more formats: pip install 'dekrpose[video]'"
         )
+    try:
+        size = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+        check_frame(*size, without_password(address))
+    except DekrPoseError:
+        capture.release()
+        raise
     said = capture.get(cv2.CAP_PROP_FPS)
     fps = said if sensible_rate(said) and said < _CLOCK_RATE else 25.0
     count = capture.get(cv2.CAP_PROP_FRAME_COUNT)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, without_password
 from dekrpose.images import Pixels
-from dekrpose.video.frames import Frame, Source, broken, location
+from dekrpose.video.frames import MOST_PIXELS, Frame, Source, broken, check_frame, location
 from dekrpose.video.header import Header
 from dekrpose.video.in_order import InOrder, clock_of, without_doubles
 from dekrpose.video.places import Place, Places
@@ -31,23 +31,31 @@ def open_pyav(av: Any, address: str, start: float = 0.0) -> Source:
 
     DekrPoseError if it cannot be opened, holds no video, or one of an unknown codec.
     """
+    title = without_password(address)
     options = {"rtsp_transport": "tcp"} if address.lower().startswith(("rtsp:", "rtsps:")) else {}
     try:
         container = av.open(location(address), options=options, timeout=TIMEOUT)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise DekrPoseError(
-            f"cannot open {address} as a video: {reason(error)}; check that it is one and that it is whole"
+            f"cannot open {title} as a video: {reason(error)}; check that it is one and that it is whole"
         ) from error
     if not container.streams.video:
         container.close()
-        raise DekrPoseError(f"{address} holds no video; pass a file with pictures in it")
-    if container.streams.video[0].codec_context is None:
+        raise DekrPoseError(f"{title} holds no video; pass a file with pictures in it")
+    codec = container.streams.video[0].codec_context
+    if codec is None:
         kind = container.format.long_name
         container.close()
         raise DekrPoseError(
-            f"the pictures of {address} ({kind}) are of a codec that PyAV's FFmpeg does not know; "
+            f"the pictures of {title} ({kind}) are of a codec that PyAV's FFmpeg does not know; "
             "convert the file to H.264 in MP4 with the program that made it"
         )
+    try:
+        check_frame(codec.width, codec.height, title)
+    except DekrPoseError:
+        container.close()
+        raise
+    codec.options = {**codec.options, "max_pixels": str(MOST_PIXELS)}  # the size may change on the way
     reader = _Reader(av, container, start)
     info = reader.header.info(address)
     return Source(info, reader.frames(info.live), container.close, reader.troubles)

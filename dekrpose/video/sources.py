@@ -97,7 +97,8 @@ def _made_frames(items: Iterable[Any], fps: float, color: Color) -> Iterator[Fra
             raise ValueError(f"timestamps must grow, got {timestamp:g} s after {last:g} s; pass frames in their order")
         last = timestamp
         try:
-            pixels = images.load(image, color=color)[0]  # now: its owner may write the next frame into the same array
+            # now: its owner may write the next frame into the same array
+            pixels = images.load(image, color=color, allow_private=True)[0]
         except (ImageError, OSError) as error:
             yield broken(index, timestamp, str(error))
         else:

@@ -131,6 +131,8 @@ def open_stream(
     stop = float("inf") if end is None else float(end)
     if not 0 <= begin < stop:
         raise ValueError(f"start and end must be seconds with 0 <= start < end, got start={start}, end={end}")
+    if not options.pop("allow_private", True):
+        raise ValueError("streams come from trusted sources, so allow_private=False cannot be kept here; leave it out")
     color = options.pop("color", "rgb")
     estimator.estimate_many([], batch_size=1, color=color, **options)  # wrong options are said before anything opens
     opened = open_source(source, fps=fps, start=begin, color=color)
@@ -184,7 +186,7 @@ def _pairs(source: Source, plan: _Plan) -> Generator[tuple[Frame, Poses | None],
     finally:
         source.close()
     for trouble in source.troubles:
-        logger.warning("%s: %s", source.info.name or "the stream", trouble)
+        logger.warning("%s: %s", source.info.title or "the stream", trouble)
 
 
 def _section(frames: Iterator[Frame], start: float, end: float) -> Iterator[Frame]:
@@ -211,7 +213,7 @@ def _answers(
     answers, state = _estimate(readable, plan, state)
     estimated = iter(answers)
     for frame, wanted in pending:
-        place: dict[str, Any] = {"index": frame.index, "timestamp": frame.timestamp, "source": source.info.name}
+        place: dict[str, Any] = {"index": frame.index, "timestamp": frame.timestamp, "source": source.info.title}
         if frame.index in failed:
             if not plan.skip_errors:
                 raise failed[frame.index]

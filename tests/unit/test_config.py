@@ -68,6 +68,47 @@ def test_unknown_keys_are_refused() -> None:
         ModelConfig.from_dict({"colour": "blue"})
 
 
+WRONG = {
+    "input_size": [0, -1, 4097, 10**400, "192", 192.5, True, None, [192]],
+    "name": [1, None, ["x"]],
+    "metrics": [[], {"AP": "1"}, {"AP": float("nan")}, {"AP": 10**400}],
+    "mean": [5, ["1", 2, 3], [float("inf"), 0, 0]],
+    "std": [[0, 1, 1], [-1, 1, 1]],
+    "datasets": [[1], 3],
+    "license": [3],
+    "backbone": [
+        [], "x", {"width": -1}, {"width": 10**6}, {"blocks": 10**5}, {"modules": [1, 2]}, {"modules": 5},
+        {"modules": [1, 2, 10**5]}, {"family": []}, {"family": "mobilenet-v2", "width": float("nan")},
+        {"family": "mobilenet-v2", "channels": -1}, {"layer1_blocks": 1.0}, {"width": "32"},
+    ],
+    "head": [{"blocks": 0}, {"heatmap_channels": "8"}, {"adaptive": 1}, {"branches": ["shared"]}, 7],
+    "decode": [{"score_threshold": "x"}, {"nms_min_keypoints": 0.5}, {"match_heatmap": []}],
+    "temporal": [{"kind": {}}, {"hidden": 0}, {"chunk": 10**9}, []],
+    "skeleton": [
+        {}, [], None, {**MEASURED.to_dict()["skeleton"], "keypoints": "abc"},
+        {**MEASURED.to_dict()["skeleton"], "edges": [[0, 0.5]]}, {**MEASURED.to_dict()["skeleton"], "edges": 3},
+        {**MEASURED.to_dict()["skeleton"], "sigmas": [float("nan")] * 17},
+        {**MEASURED.to_dict()["skeleton"], "sigmas": ["1"] * 17}, {**MEASURED.to_dict()["skeleton"], "name": []},
+        {**MEASURED.to_dict()["skeleton"], "keypoints": [str(i) for i in range(2000)], "sigmas": [0.1] * 2000},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, values in WRONG.items() for value in values], ids=repr
+)
+def test_values_of_other_types_or_out_of_range_are_refused(key: str, value: object) -> None:
+    with pytest.raises(ValueError) as caught:
+        ModelConfig.from_json(json.dumps({key: value}))
+    assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[]", "3", "", "nonsense", " " * 5_000_000])
+def test_json_that_is_no_configuration_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError):
+        ModelConfig.from_json(text)
+
+
 def test_weights_that_change_keep_no_numbers() -> None:
     bare = MEASURED.without_numbers()
     assert (bare.metrics, bare.published, bare.evaluation) == ({}, {}, "")

@@ -143,7 +143,7 @@ def test_bytes_survive_normalisation() -> None:
 
 def test_any_batch_and_size(exported: Path, tmp_path: Path) -> None:
     model = small(tmp_path).model
-    runner, _ = open_exported(exported)
+    runner, _ = open_exported(exported, trust_code=True)
     for batch, height, width in ((1, 64, 64), (3, 96, 160), (2, 224, 64)):
         pictures = np.stack([photo(height, width, seed) for seed in range(batch)])
         with torch.inference_mode():

@@ -111,7 +111,7 @@ def test_what_needs_the_map_is_refused(files: Files) -> None:
 
 
 def test_the_first_outputs_say_what_it_is(exported: Path) -> None:
-    runner, texts = open_exported(exported, people=True)
+    runner, texts = open_exported(exported, people=True, trust_code=True)
     assert texts["dekrpose_offsets"] == "people"
     answer = runner(photo(96, 128).transpose(2, 0, 1)[None].copy())
     assert [part.shape for part in answer] == [(1, 18, 24, 32), (1, 30, 17, 3), (1, 30, 17, 2), (1, 30, 17), (1, 30)]

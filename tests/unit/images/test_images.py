@@ -179,9 +179,8 @@ class TestDamage:
         monkeypatch.setattr(PIL.GifImagePlugin.GifImageFile, "load", fail)
         with pytest.raises(ImageError, match=r"broken or cut off \(decoder's own\)"):
             load(data)
-        monkeypatch.setattr(PIL.Image, "open", fail)
-        monkeypatch.setattr(images.cv2, "imdecode", fail)
-        with pytest.raises(ImageError, match="neither OpenCV nor Pillow can read it"):
+        monkeypatch.setitem(PIL.Image.OPEN, "GIF", (fail, PIL.Image.OPEN["GIF"][1]))
+        with pytest.raises(ImageError, match="header cannot be read"):
             load(data)
 
     def test_a_claim_of_more_bytes_than_there_are_is_refused_before_memory_is_taken(self) -> None:
@@ -214,7 +213,7 @@ class TestDamage:
     def test_sixteen_bits_are_refused(self, suffix: str, exif: bool) -> None:
         for pixels in (photo().astype(np.uint16) * 257, photo()[..., 0].astype(np.uint16) * 257):
             data = cv2.imencode(suffix, pixels)[1].tobytes()
-            with pytest.raises(ImageError, match=r"8 bits per channel.*uint16"):
+            with pytest.raises(ImageError, match=r"8 bits per channel.* 16"):
                 load(data, exif=exif)
 
 
@@ -395,24 +394,24 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 class TestUrls:
     @pytest.mark.parametrize("name", ["photo.png", "grün tee.png"])
     def test_an_image_is_fetched_and_its_address_kept(self, server: str, name: str) -> None:
-        result, source = load(f"{server}/{name}")
+        result, source = load(f"{server}/{name}", allow_private=True)
         np.testing.assert_array_equal(result, photo())
         assert source == f"{server}/{name}"
 
     def test_an_error_page_names_address_and_status(self, server: str) -> None:
         with pytest.raises(ImageError, match=r"cannot fetch http://.*/missing\.jpg: .*404"):
-            load(f"{server}/missing.jpg")
+            load(f"{server}/missing.jpg", allow_private=True)
 
     def test_a_file_above_the_limit_is_refused(self, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(images, "URL_LIMIT", 100)
         with pytest.raises(ImageError, match="larger than"):
-            load(f"{server}/photo.png")
+            load(f"{server}/photo.png", allow_private=True)
 
     def test_a_silent_server_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("no_proxy", "*")
         monkeypatch.setattr(images, "URL_TIMEOUT", 0.05)
         with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ImageError, match="cannot fetch"):
-            load(f"http://127.0.0.1:{silent.getsockname()[1]}/photo.png")
+            load(f"http://127.0.0.1:{silent.getsockname()[1]}/photo.png", allow_private=True)
 
     @pytest.mark.parametrize("url", ["ftp://host/a.jpg", "s3://bucket/a.jpg", "file:///etc/passwd"])
     def test_other_protocols_are_refused(self, url: str) -> None:

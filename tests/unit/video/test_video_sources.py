@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dekrpose import DekrPoseError
 from dekrpose.errors import ImageError
+from dekrpose.video import frames as frames_module
 from dekrpose.video.frames import Frame
 from dekrpose.video.pyav import turn
 from dekrpose.video.sources import open_source
@@ -220,6 +221,25 @@ def test_a_file_behind_an_address_is_a_file(tmp_path: Path) -> None:
         assert numbers(list(raw.frames)) == list(range(15))
         with pytest.raises(DekrPoseError, match=r"cannot open http.*nothing\.mp4"):
             open_source(f"{server.address}/nothing.mp4")
+
+
+@pytest.mark.parametrize("module", ["av", None])
+def test_enormous_frames_are_refused_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str | None
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", sys.modules["av"] if module else None)
+    monkeypatch.setattr(frames_module, "MOST_PIXELS", 48 * 64 - 1)
+    clip = clips.write_clip(tmp_path / "clip.mp4", clips.regular(5))
+    with pytest.raises(DekrPoseError, match=r"64 x 48 pixels, more than"):
+        open_source(clip)
+
+
+@pytest.mark.parametrize("module", ["av", None])
+def test_no_message_holds_a_password(monkeypatch: pytest.MonkeyPatch, module: str | None) -> None:
+    monkeypatch.setitem(sys.modules, "av", sys.modules["av"] if module else None)
+    with pytest.raises(DekrPoseError, match="open http://127") as caught:
+        open_source("http://name:secret@127.0.0.1:9/live")
+    assert "secret" not in str(caught.value)
 
 
 def write_pictures(folder: Path, names: list[str]) -> Path:

@@ -1,0 +1,207 @@
+"""Weights files that lie, grow, or are something else: a ``CheckpointError`` in no time, which quotes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dekrpose import CheckpointError, PoseEstimator
+from dekrpose.checkpoints import read_checkpoint, read_rescoring_net
+from dekrpose.cli import main
+from dekrpose.hub.models import resolve, save_folder
+from tests.checkpoint_fixtures import official, save_official
+from tests.small_model import write_small_model
+
+SECRET = "hunter2 is the password"
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_model(tmp_path_factory.mktemp("model") / "own.safetensors")
+
+
+def with_config(own: Path, path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """The weights with another configuration in their header."""
+    data = own.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    config = json.loads(header["__metadata__"]["dekrpose"])
+    text = change(config)
+    header["__metadata__"]["dekrpose"] = text if isinstance(text, str) else json.dumps(config)
+    new = json.dumps(header).encode()
+    path.write_bytes(len(new).to_bytes(8, "little") + new + data[8 + length :])
+    return path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: config.update(input_size="192"),
+        lambda config: config.update(input_size=-192),
+        lambda config: config.update(input_size=10**9),
+        lambda config: config["backbone"].update(width=-8),
+        lambda config: config["backbone"].update(width="8"),
+        lambda config: config["backbone"].update(width=10**9),
+        lambda config: config["backbone"].update(blocks=10**5),
+        lambda config: config["head"].update(keypoint_channels=None),
+        lambda config: config["skeleton"].update(sigmas=[None] * 17),
+        lambda config: config.update(architecture="other"),
+        lambda config: "[" * 100_000,
+        lambda config: '{"a":' * 100_000,
+        lambda config: "no JSON",
+    ],
+)
+def test_a_configuration_is_checked_before_anything_is_built(own: Path, tmp_path: Path, change: Any) -> None:
+    with pytest.raises(CheckpointError, match=r"configuration|fit"):
+        PoseEstimator.from_pretrained(with_config(own, tmp_path / "x.safetensors", change))
+
+
+@pytest.mark.parametrize("length", [0, 7, 2**20, 2**40, 2**63])
+def test_a_header_whose_length_lies_is_refused(own: Path, tmp_path: Path, length: int) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + own.read_bytes()[8:])
+    with pytest.raises(CheckpointError):
+        read_checkpoint(path)
+
+
+def rezipped(source: Path, target: Path, how: int, changes: dict[str, Callable[[bytes], bytes]]) -> Path:
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", how) as new:
+        for name in old.namelist():
+            change = changes.get(name.rpartition("/")[2], lambda content: content)
+            new.writestr(name, change(old.read(name)))
+    return target
+
+
+def test_an_archive_that_expands_is_refused(tmp_path: Path) -> None:
+    sound = save_official(tmp_path / "sound.pth", official())
+    bomb = rezipped(sound, tmp_path / "bomb.pth", zipfile.ZIP_DEFLATED, {"0": lambda content: bytes(10**8)})
+    assert bomb.stat().st_size < sound.stat().st_size + 10**6
+    with pytest.raises(CheckpointError, match="compressed"):
+        read_checkpoint(bomb)
+
+
+def test_a_tensor_does_not_reach_beyond_its_file(tmp_path: Path) -> None:
+    torch.save({"backbone.weight": torch.arange(5.0)}, tmp_path / "x.pth")
+
+    def enlarged(content: bytes) -> bytes:
+        return content.replace(b"K\x05", b"J" + (10**8).to_bytes(4, "little"))
+
+    path = rezipped(tmp_path / "x.pth", tmp_path / "y.pth", zipfile.ZIP_STORED, {"data.pkl": enlarged})
+    with pytest.raises(CheckpointError):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_tensor_that_repeats_one_number_is_refused(tmp_path: Path, zipped: bool) -> None:
+    state = official()
+    name = max(state, key=lambda key: state[key].numel())
+    state[name] = torch.zeros(1).expand(10**9)
+    with pytest.raises(CheckpointError, match=r"stand for 4,0\d\d"):
+        read_checkpoint(save_official(tmp_path / "x.pth", state, zipped))
+
+
+def archive(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(SECRET, SECRET)
+
+
+FOREIGN: dict[str, Callable[[Path], object]] = {
+    "a text": lambda path: path.write_text(f"password: {SECRET}\n" * 20),
+    "a short text": lambda path: path.write_text(SECRET),
+    "bytes": lambda path: path.write_bytes(b"\x00\x01" + SECRET.encode() * 20),
+    "a header": lambda path: path.write_bytes(b"\x40" + bytes(7) + b'{"' + SECRET.encode() * 20),
+    "JSON in a header": lambda path: path.write_bytes(b"\x20" + bytes(7) + f'{{"{SECRET}":"{SECRET}"}}'.encode()),
+    "an archive": archive,
+    "a pickle": lambda path: path.write_bytes(pickle.dumps({SECRET: [SECRET]})),
+    "an old pickle": lambda path: path.write_bytes(pickle.dumps([SECRET], protocol=0)),
+    "a saved dict": lambda path: torch.save({SECRET: SECRET}, path),
+    "a pickle's start": lambda path: path.write_bytes(b"\x80\x02c" + f"{SECRET}\n{SECRET}\n".encode() * 9),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".pt2"])
+def test_no_message_quotes_a_file_that_is_no_checkpoint(tmp_path: Path, kind: str, suffix: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    FOREIGN[kind](path)
+    for read in (PoseEstimator.from_pretrained, read_checkpoint, read_rescoring_net):
+        with pytest.raises(CheckpointError) as caught:
+            read(path)
+        assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_nor_do_those_of_the_runtimes(tmp_path: Path, suffix: str) -> None:
+    pytest.importorskip("onnxruntime" if suffix == ".onnx" else "openvino")
+    path = tmp_path / f"x{suffix}"
+    path.with_suffix(".bin").touch()
+    for content in (SECRET, f"<net>{SECRET}</net>", f'<?xml version="1.0"?><{SECRET.split()[0]} a="{SECRET}"/>'):
+        path.write_text(content)
+        with pytest.raises(CheckpointError) as caught:
+            PoseEstimator.from_pretrained(path)
+        assert "hunter2" not in str(caught.value)
+
+
+def test_a_config_beside_weights_is_not_quoted_and_may_be_anything(own: Path, tmp_path: Path) -> None:
+    read = read_checkpoint(own)
+    folder = tmp_path / "model"
+    save_folder(folder, read.config, read.state_dict)
+    for text in (SECRET, json.dumps({SECRET: SECRET}), "[" * 100_000, '{"a":' * 100_000, "[]", "\ud800"):
+        (folder / "config.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+        with pytest.raises(CheckpointError) as caught:
+            resolve(folder)
+        assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_is_no_checkpoint(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(CheckpointError, match="pipe"):
+        read_checkpoint(tmp_path / "pipe.pth")
+
+
+class TestTrust:
+    def test_a_pt2_is_opened_only_for_those_who_trust_its_author(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opened: list[Path] = []
+
+        def load(path: Path, **_: Any) -> None:
+            opened.append(path)
+            raise RuntimeError("no program")
+
+        monkeypatch.setattr(torch.export, "load", load)
+        path = tmp_path / "model.pt2"
+        path.write_bytes(b"x")
+        with pytest.raises(CheckpointError, match="trust_code=True"):
+            PoseEstimator.from_pretrained(path)
+        assert opened == []
+        with pytest.raises(CheckpointError, match="broken"):
+            PoseEstimator.from_pretrained(path, trust_code=True)
+        assert opened == [path]
+
+    @pytest.mark.parametrize("command", ["predict x.jpg --model", "eval", "video x.mp4 --model", "export", "benchmark"])
+    def test_commands_ask_too(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        for name in ("x.jpg", "x.mp4", "model.pt2"):
+            (tmp_path / name).write_bytes(b"x")
+        more = {"eval": ["x.json"], "export": ["out.onnx"]}.get(command, [])
+        if command == "eval":
+            pytest.importorskip("faster_coco_eval")
+        words = [*command.split(), "model.pt2", *more]
+        assert main(words) == 1
+        assert "--trust-code" in capsys.readouterr().err
+        assert main([*words, "--trust-code"]) == 1
+        error = capsys.readouterr().err
+        assert "broken" in error
+        assert "--trust-code" not in error

@@ -1,0 +1,112 @@
+"""What a file claims is believed only as far as its length goes, and before memory is taken for it."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+
+from dekrpose.errors import ImageError
+from dekrpose.images import MAX_PIXELS, load
+from dekrpose.images.claims import read_header
+
+MODES = {"JPEG2000": "L", "GIF": "L"}
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width: int, height: int, bits: int = 8, data: bytes = b"", padding: int = 0) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
+    more = chunk(b"teXt", bytes(padding)) if padding else b""
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + more + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def saved(kind: str, size: tuple[int, int], mode: str = "RGB", **options: Any) -> bytes:
+    file = io.BytesIO()
+    PIL.Image.new(mode, size).save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("sides", [(8001, 8000), (65_000, 1000), (2**31 - 1, 2**31 - 1), (0, 5)])
+def test_a_small_file_that_claims_much_is_refused(sides: tuple[int, int]) -> None:
+    with pytest.raises(ImageError):
+        load(png(*sides))
+
+
+def test_a_large_file_may_claim_four_times_as_much() -> None:
+    assert read_header(png(16_000, 16_000, padding=2**20), "x").size == (16_000, 16_000)
+    assert MAX_PIXELS == 16_000 * 16_000
+    with pytest.raises(ImageError, match="more than the 256 million"):
+        load(png(16_001, 16_000, padding=2**20))
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [("PNG", (7_900, 8_000)), ("GIF", (7_900, 8_000)), ("JPEG", (7_900, 8_000))], ids=str
+)
+def test_large_pictures_without_content_are_within_the_bounds(kind: str, size: tuple[int, int]) -> None:
+    data = saved(kind, size, "L")
+    assert read_header(data, "x").size == size
+
+
+def test_more_than_8_bits_are_refused_by_the_header() -> None:
+    with pytest.raises(ImageError, match=r"8 bits per channel, .* has 16"):
+        load(png(5_000, 5_000, 16))
+    with pytest.raises(ImageError, match=r"8 bits per channel, .* has 16"):
+        load(saved("TIFF", (50, 50), "I;16"))
+
+
+def test_a_tiff_with_an_enormous_tile_is_refused() -> None:
+    tags = [
+        (256, 8),
+        (257, 8),
+        (258, 8),
+        (259, 1),
+        (262, 1),
+        (277, 1),
+        (322, 60_000),
+        (323, 60_000),
+        (324, 8),
+        (325, 9),
+    ]
+    body = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags))
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + body + bytes(4)
+    with pytest.raises(ImageError, match="more than"):
+        load(data)
+
+
+def test_a_jpeg_of_very_many_scans_is_refused() -> None:
+    data = saved("JPEG", (1000, 1000), progressive=True)
+    start = data.rindex(b"\xff\xda")
+    scan = data[start:-2]
+    assert load(data)[0].shape == (1000, 1000, 3)
+    with pytest.raises(ImageError, match="scans"):
+        load(data[:start] + scan * 100 + b"\xff\xd9")
+
+
+def test_a_progressive_jpeg_takes_more_memory_and_may_be_smaller() -> None:
+    with pytest.raises(ImageError, match="more than the 5"):
+        load(saved("JPEG", (7_700, 7_700), "L", progressive=True, quality=5))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_pipes_and_devices_are_no_photos(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path in (tmp_path / "pipe.jpg", Path("/dev/zero"), Path("/dev/null")):
+        with pytest.raises(ImageError, match="regular file"):
+            load(path)
+
+
+def test_a_photo_of_which_only_pillow_reads_each_strip_is_whole() -> None:
+    picture = PIL.Image.effect_noise((31, 700), 80).convert("P")
+    file = io.BytesIO()
+    picture.save(file, "GIF")
+    expected = PIL.Image.open(file).convert("RGB")
+    assert load(file.getvalue())[0].tobytes() == expected.tobytes()
