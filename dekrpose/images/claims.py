@@ -19,7 +19,7 @@ MAX_MEMORY = 2**31
 MAX_SCANS = 64
 """Of a JPEG file, each of which costs as much as the whole picture; cameras and programs write up to 12."""
 
-_COST = {"JPEG2000": 20, "AVIF": 8}
+_COST = {"JPEG2000": 20, "AVIF": 20}
 _PROGRESSIVE_COST = 10
 _USUAL_COST = 7
 """Bytes for each pixel at the worst moment, measured with OpenCV 5 and Pillow 13."""
