@@ -49,7 +49,7 @@ class _Stored:
     """Of numbers; those that are not named are whole ones from 1 to MOST_CHANNELS, or finite."""
 
     def __post_init__(self) -> None:
-        for name, kind in _kinds(type(self)).items():
+        for name, kind in _kinds(type(self)).items():  # type: ignore[arg-type]
             value = getattr(self, name)
             low, high = self._ranges.get(name, (1, MOST_CHANNELS) if _has_whole_numbers(kind) else (-1e300, 1e300))
             if not _fits(value, kind, low, high):

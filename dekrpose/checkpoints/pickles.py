@@ -30,7 +30,7 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weigh
 _KEY_PREFIX = re.compile(r"^(?:(?:module|model|ema|ema_model|_orig_mod)\.)+")
 _AVERAGING_COUNTERS = {"n_averaged", "steps"}
 _USUAL_GLOBAL = re.compile(r"(?:torch|collections|numpy|_codecs)\.")
-_NAME = re.compile(r"[\w.]{1,100}")
+_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 _PICKLE_START = re.compile(rb"\x80|PK")
 _MAX_NESTING = 4
 _LEGACY_PICKLES = 4  # magic number, protocol, system, content
@@ -162,8 +162,10 @@ def _read_pickle(path: Path, head: bytes) -> Any:
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path, head, str(error))) from error
     except _UNREADABLE as error:
-        reason = unquoted(error)
-        raise CheckpointError(f"not a readable PyTorch file, perhaps cut off ({reason}); download it again") from error
+        # torch's own words quote names and texts in the file
+        raise CheckpointError(
+            f"not a readable PyTorch file, perhaps cut off ({type(error).__name__}); download it again"
+        ) from error
     _check_claims(content, path.stat().st_size)
     return content
 
@@ -207,10 +209,9 @@ def _refusal(path: Path, head: bytes, message: str) -> str:
     if not wanted and _PICKLE_START.match(head):
         wanted = [name for name in _globals_in(path) if _NAME.fullmatch(name) and not _USUAL_GLOBAL.match(name)]
     if not wanted:
-        reason = unquoted(ValueError(message.rsplit("WeightsUnpickler error:", 1)[-1].strip()))
         return (
-            f"its pickle is damaged, or no PyTorch file, or not of protocol 2 ({reason}); download it again, or save "
-            "it again with torch.save's default settings"
+            "its pickle is damaged, or no PyTorch file, or not of protocol 2; download it again, or save it again with "
+            "torch.save's default settings"
         )
     return (
         f"refused: its pickle asks for {wanted[0]}, which weights do not need and which could run code; nothing was "
@@ -231,7 +232,7 @@ def _globals_in(path: Path) -> list[str]:
             elif opcode.name == "MEMOIZE":
                 memo.append(latest)
             elif opcode.name == "GLOBAL":
-                names.append(str(argument).replace(" ", "."))
+                names.append(".".join(str(argument).split(" ", 1)))
             elif opcode.name == "STACK_GLOBAL":
                 names.append(".".join(strings[-2:]))
             latest = memo[argument] if opcode.name in ("BINGET", "LONG_BINGET") and memo else argument

@@ -467,7 +467,7 @@ def test_absurd_names_do_not_make_an_absurd_network(file: Path) -> None:
         (b"\n <HTML>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "git lfs pull"),
         (b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + bytes(400), "JPEG"),
-        (b"404: not found", "404: not found"),
+        (b"404: not found", "but a text"),
         (b"PK\x03\x04" + bytes(300), "cut off"),
         (bytes(range(256)), "damaged"),
     ],

@@ -94,7 +94,7 @@ class TestSources:
             load("nowhere.jpg")
 
     def test_a_folder_is_refused_with_the_way_to_list_it(self, tmp_path: Path) -> None:
-        with pytest.raises(ImageError, match=r"is a folder.*find_images"):
+        with pytest.raises(ImageError, match=r"is a folder.*estimate_many"):
             load(tmp_path)
 
     @pytest.mark.parametrize("image", [None, 3, [[1, 2], [3, 4]], {"a": 1}])
