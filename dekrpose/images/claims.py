@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from io import BytesIO
 from typing import Any
 
@@ -56,9 +57,37 @@ def read_header(data: bytes, name: str) -> PIL.Image.Image:
     bits = data[24] if header.format == "PNG" else _largest(tags.get(258))
     if bits > 8:
         raise ImageError(f"image must have 8 bits per channel, {name} has {bits}; save it with 8 bits")
-    width, height = header.size
-    _check_size(data, header, max(width * height, _largest(tags.get(322)) * _largest(tags.get(323))), name)
+    sizes = [header.size, (_largest(tags.get(322)), _largest(tags.get(323))), *_other_sizes(data, header.format, name)]
+    _check_size(data, header, max(width * height for width, height in sizes), name)
     return header
+
+
+def _other_sizes(data: bytes, kind: str | None, name: str) -> list[tuple[int, int]]:
+    """(width, height) where a decoder reads them at another place than Pillow."""
+    if kind == "PNG":
+        return [struct.unpack(">II", data[16:24])]
+    if kind == "TIFF":
+        _check_tags(data, name)
+    found = []
+    for start in re.finditer(b"\xff\x4f\xff\x51", data) if kind == "JPEG2000" else ():
+        fields = data[start.start() + 8 : start.start() + 42].ljust(34, b"\0")
+        width, height, *_, components = struct.unpack(">8IH", fields)
+        found.append((width * max(1, components // 3), height))
+    return found
+
+
+def _check_tags(data: bytes, name: str) -> None:
+    """Refuse a TIFF that says something twice: decoders do not agree which counts."""
+    order = "<" if data[:2] == b"II" else ">"
+    is_big = struct.unpack(f"{order}H", data[2:4])[0] == 43
+    start = struct.unpack(f"{order}Q" if is_big else f"{order}I", data[8:16] if is_big else data[4:8])[0]
+    count_form, entry = (f"{order}Q", 20) if is_big else (f"{order}H", 12)
+    length = struct.calcsize(count_form)
+    count = struct.unpack(count_form, data[start : start + length].ljust(length, b"\0"))[0]
+    places = range(start + length, min(start + length + entry * count, len(data) - 1), entry)
+    tags = [data[place : place + 2] for place in places]
+    if len(set(tags)) < len(tags):
+        raise ImageError(f"{name} is broken: its directory names a tag twice; save it again")
 
 
 def _largest(value: Any) -> int:

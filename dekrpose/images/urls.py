@@ -111,7 +111,7 @@ class _Request:
             host, port = (parts.hostname or "").encode("idna").decode("ascii").lower(), parts.port
         except ValueError as error:  # which quotes what may be a password
             raise _RefusedError("its host or its port is none") from error
-        if not re.fullmatch(r"[\w.:%-]+", host):
+        if not re.fullmatch(r"[\w.-]+|[0-9a-f:.]+(?:%[\w.-]+)?", host):
             raise _RefusedError("its host is none")
         bracketed = f"[{host}]" if ":" in host else host
         from dekrpose import __version__

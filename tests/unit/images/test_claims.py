@@ -82,6 +82,26 @@ def test_a_tiff_with_an_enormous_tile_is_refused() -> None:
         load(data)
 
 
+def test_a_tiff_that_says_its_size_twice_is_refused() -> None:
+    data = bytearray(saved("TIFF", (40, 30)))
+    start = int.from_bytes(data[4:8], "little")
+    count = int.from_bytes(data[start : start + 2], "little")
+    tags = data[start + 2 : start + 2 + 12 * count]
+    wide = struct.pack("<HHII", 256, 4, 1, 60_000)
+    directory = struct.pack("<H", count + 1) + wide + bytes(tags) + bytes(4)
+    data[4:8] = len(data).to_bytes(4, "little")
+    with pytest.raises(ImageError, match="names a tag twice"):
+        load(bytes(data) + directory)
+
+
+def test_the_size_in_a_jpeg_2000s_codestream_counts_too() -> None:
+    data = bytearray(saved("JPEG2000", (40, 30)))
+    start = data.index(b"\xff\x4f\xff\x51")
+    data[start + 8 : start + 16] = struct.pack(">II", 20_000, 20_000)
+    with pytest.raises(ImageError, match="more than"):
+        load(bytes(data))
+
+
 def test_a_jpeg_of_very_many_scans_is_refused() -> None:
     data = saved("JPEG", (1000, 1000), progressive=True)
     start = data.rindex(b"\xff\xda")
