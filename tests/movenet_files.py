@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +36,11 @@ _HEADS = {
 }
 
 
-def write_movenet(folder: Path) -> tuple[Path, dict[str, Tensor]]:
-    """Write ``movenet-lightning.json`` and its weights; return the file and what it holds, by our names."""
+def write_movenet(folder: Path, kind: str = "movenet-lightning") -> tuple[Path, dict[str, Tensor]]:
+    """Write ``movenet-lightning.json``, say, and its weights; return the file and what it holds, by our names."""
     torch.manual_seed(0)
-    state = DEKR(MOVENET).state_dict()
+    width = {"movenet-lightning": 1.0, "movenet-multipose": 1.5}[kind]
+    state = DEKR(replace(MOVENET, backbone=MobileNetConfig(width=width, channels=0))).state_dict()
     names = {name: their_name for name in state if (their_name := _their_name(name))}
     held = {name: (state[name] + 0.01 * torch.randn_like(state[name])).half().float() for name in names}
     entries, data = [], b""
@@ -54,9 +56,9 @@ def write_movenet(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     entries.insert(0, {"name": f"{_CALL}strided_slice/stack", "shape": [2], "dtype": "int32"})
     data = np.array([1, 2], "<i4").tobytes() + data
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "movenet-lightning.bin").write_bytes(data)
-    path = folder / "movenet-lightning.json"
-    manifest = [{"paths": ["movenet-lightning.bin"], "weights": entries}]
+    (folder / f"{kind}.bin").write_bytes(data)
+    path = folder / f"{kind}.json"
+    manifest = [{"paths": [f"{kind}.bin"], "weights": entries}]
     path.write_text(json.dumps({"format": "graph-model", "weightsManifest": manifest}))
     return path, held
 

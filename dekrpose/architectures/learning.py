@@ -244,7 +244,7 @@ class Learning(Protocol):
             DekrPoseError: there is no such code.
         """
 
-    def start(self, path: str, config: ModelConfig) -> tuple[ModelConfig, dict[str, Tensor]]:
+    def start(self, kind: str, path: str, config: ModelConfig) -> tuple[ModelConfig, dict[str, Tensor]]:
         """Configuration and weights from a file of a kind in ``STARTS``; ``config`` is the network asked for.
 
         Raises:

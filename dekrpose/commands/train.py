@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from dataclasses import replace
+import re
 from pathlib import Path
 from typing import get_args
 
-import torch
-from torch import Tensor
+from dekrpose.commands.arguments import check_files, share
+from dekrpose.config import ARCHITECTURES, Branches
 
-from dekrpose.architectures.contract import Network, build
-from dekrpose.architectures.learning import AugmentConfig, TrainConfig, learning_of
-from dekrpose.config import ARCHITECTURES, Branches, HeadConfig, MobileNetConfig, ModelConfig, with_head
-from dekrpose.data.dataset import KeypointDataset
-from dekrpose.errors import DekrPoseError
-from dekrpose.skeletons import Skeleton
-from dekrpose.training.check import check_dataset
-from dekrpose.training.check_report import Findings, report
-from dekrpose.training.contact_sheet import contact_sheet
-from dekrpose.training.distributed import Processes, joined
-from dekrpose.training.initial import BACKBONES, brought, for_skeleton, read_initial
-from dekrpose.training.loader import CachedPhotos
-from dekrpose.training.loop import Trainer
-from dekrpose.training.run_log import summary_writer
-from dekrpose.training.skeleton_file import skeleton_of
-from dekrpose.training.validation import Validation
-
-SAMPLES = 16
-"""Crops on a contact sheet."""
-_NOBODY = (
-    "there is nobody to learn from: no person in these photos has a labelled keypoint; see keypoints, category_id and "
-    "image_id of the annotations, and --limit"
+EXAMPLES = (
+    "dekrpose train --check people.json --images photos",
+    "dekrpose train people.json --images photos --out runs/mine --init tiny --epochs 40",
+    "dekrpose train people.json --images photos --out runs/mine --init tiny --val val.json --val-images val.tar",
 )
+BACKBONES = ("hrnet-w32-imagenet", "hrnet-w48-imagenet", "efficientnet-lite0-imagenet")
+TARGETS = ("paper", "official")
 _RECIPE_OPTIONS = (
     ("epochs", int, "N", "times that every photo is seen"),
     ("batch-size", int, "N", "crops per step and process"),
@@ -100,10 +83,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--teacher", metavar="MODEL", help="a trained model, as for --init, that teaches beside the labels"
     )
     parser.add_argument(
-        "--teacher-share", metavar="P", type=_share, help="its weight against the labels, 0 to 1; default: the recipe's"
+        "--teacher-share", metavar="P", type=share, help="its weight against the labels, 0 to 1; default: the recipe's"
     )
     parser.add_argument(
-        "--pretrained-rate", metavar="P", type=_share,
+        "--pretrained-rate", metavar="P", type=share,
         help="learning rate of what published weights fill, as a share of the others'; 0 leaves it as it is; "
         "default: the recipe's",
     )  # fmt: skip
@@ -127,148 +110,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, text in _SWITCHES:
         parser.add_argument(f"--{name}", action="store_true", help=text)
     for name, text in _CROWD_OPTIONS:
-        parser.add_argument(f"--{name}", type=_share, metavar="P", help=f"{text}, 0 to 1; default: the recipe's")
+        parser.add_argument(f"--{name}", type=share, metavar="P", help=f"{text}, 0 to 1; default: the recipe's")
     parser.add_argument(
-        "--targets", choices=("paper", "official"), default="paper",
+        "--targets", choices=TARGETS, default="paper",
         help="the paper's (default), or those of the released training code, with its weight of the offset loss; "
         "with --paper they repeat that training",
     )  # fmt: skip
 
 
-def recipe(options: argparse.Namespace) -> TrainConfig:
-    """The network's recipe with the changes that the command line asks for."""
-    network = brought(options.init, ARCHITECTURES[options.arch])
-    learning, asked = learning_of(network), ARCHITECTURES[options.arch]
-    if options.paper:
-        base = learning.paper_recipe(asked)
-    else:
-        own = learning.recipe(options.arch, network, options.on_device)
-        base = own or TrainConfig(augment=AugmentConfig(size=asked.input_size))
-    names = [name.replace("-", "_") for name, *_ in _RECIPE_OPTIONS if name != "size"]
-    names += ["precision", "optimizer", "schedule", "teacher_share", "pretrained_rate"]
-    changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    switches = {"on_device": options.on_device, "compiled": options.compile}
-    config = replace(base, keep_early_layers=options.keep_early_layers, **switches, **changes)
-    size = options.size or base.augment.size
-    if size <= 0 or size % 32:
-        raise ValueError(f"--size must be a multiple of 32, got {size}")
-    names = [name.replace("-", "_") for name, _ in _CROWD_OPTIONS]
-    shares = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    config = replace(config, augment=replace(config.augment, size=size, **shares))
-    config = learning.official(config) if options.targets == "official" else config
-    config.targets.check(config.augment)
-    return config
-
-
 def _dataset(text: str) -> tuple[Path, int]:
     """A data file and how many times an epoch shows its photos: FILE or FILE=3."""
     path, mark, times = text.rpartition("=")
-    if not mark or not times.isdigit() or Path(text).exists():
+    if not mark or Path(text).exists():
         return Path(text), 1
+    if not times.isdigit():
+        if not re.search(r"\.json(\.gz)?$", path):
+            return Path(text), 1
+        raise argparse.ArgumentTypeError(
+            f"{path}=3 shows its photos three times in an epoch; {times!r} is no such number"
+        )
     if int(times) < 1:
         raise argparse.ArgumentTypeError(f"photos are shown once or more in an epoch, got {text}")
     return Path(path), int(times)
 
 
-def _teacher(source: str, skeleton: Skeleton) -> Network:
-    """A trained network that speaks of the same keypoints."""
-    # a MoveNet alone: no path beside its pyramid, and branches that have next to nothing to do
-    alone = ModelConfig(backbone=MobileNetConfig(channels=0), head=HeadConfig(keypoint_channels=1, blocks=1))
-    config, weights = read_initial(source, alone, skeleton)
-    model = build(config)
-    model.load_state_dict(weights)
-    return model
-
-
-def _share(text: str) -> float:
-    if not 0 <= float(text) <= 1:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {text}")
-    return float(text)
-
-
-def check(options: argparse.Namespace, config: TrainConfig) -> int:
-    """Report problems of the data and draw a contact sheet; 1 when there are errors."""
-    try:
-        skeleton = _skeleton(options)
-    except DekrPoseError as error:
-        findings = Findings()
-        findings.add("file", str(error))
-        print(report(findings.problems()))
-        return 1
-    wrong, nobody = False, True
-    for path, _ in options.annotations:
-        problems = check_dataset(path, options.images, skeleton, progress=True)
-        print(report(problems) if len(options.annotations) == 1 else f"{path.name}:\n{report(problems)}\n")
-        wrong |= any(problem.severity == "error" for problem in problems)
-        nobody &= any(problem.kind == "nobody" for problem in problems)
-    if wrong:
-        print("\nno samples are drawn before the errors are repaired", file=sys.stderr)
-        return 1
-    if nobody:
-        print(f"\n{_NOBODY}", file=sys.stderr)
-        return 1
-    folder = options.out or Path()
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, _ in options.annotations:
-        photos = KeypointDataset(path, options.images, skeleton)
-        sheet = folder / f"{path.name.split('.')[0]}.samples.jpg"
-        print(f"\nwrote {contact_sheet(photos, config.augment, config.targets, sheet, SAMPLES, config.seed)}")
-    return 0
-
-
-def _skeleton(options: argparse.Namespace) -> Skeleton:
-    """The skeleton of all data files, which must have the same keypoints."""
-    first, *others = ((path, skeleton_of(path, options.skeleton)) for path, _ in options.annotations)
-    for path, skeleton in others:
-        if skeleton.keypoints != first[1].keypoints:
-            raise DekrPoseError(
-                f"{path} has other keypoints than {first[0]}: {', '.join(skeleton.keypoints)}, not "
-                f"{', '.join(first[1].keypoints)}; train on files of one skeleton"
-            )
-    return first[1]
-
-
 def run(options: argparse.Namespace) -> int:
     """Train; the exit status is 0 when the run ended."""
-    config = recipe(options)
+    _check(options)
+    from dekrpose.training import start
+
+    config = start.recipe(options)
     if options.check:
-        return check(options, config)
-    _check_validation(options)
-    if options.out is None:
-        raise ValueError("--out FOLDER is needed: the run is kept there (or --check, to look at the data only)")
+        return start.check(options, config)
     if options.tensorboard:
-        summary_writer()  # tells what is missing before photos are read
-    with joined(options.device) as (processes, device):
-        return _train(options, config, processes, device)
+        start.summary_writer()  # tells what is missing before photos are read
+    with start.joined(options.device) as (processes, device):
+        return start.train(options, config, processes, device)
 
 
-def _train(options: argparse.Namespace, config: TrainConfig, processes: Processes, device: torch.device) -> int:
-    skeleton = _skeleton(options)
-    torch.manual_seed(config.seed)  # what --init leaves open is the same in every process and every time
-    model_config, initial = _start(options, skeleton)
-    teacher = None if options.teacher is None else _teacher(options.teacher, model_config.skeleton)
-    validation = _validation(options, model_config.skeleton)
-    datasets = [KeypointDataset(path, options.images, model_config.skeleton) for path, _ in options.annotations]
-    if not any(photo.labelled for dataset in datasets for photo in dataset.photos[: config.limit]):
-        raise DekrPoseError(_NOBODY)
-    times = [count for _, count in options.annotations]
-    photos = CachedPhotos(datasets, config.limit, progress=processes.first, times=times)
-    trainer = Trainer(
-        model_config, config, photos, options.out, device, initial, processes=processes,
-        tensorboard=options.tensorboard, teacher=teacher, validation=validation,
-    )  # fmt: skip
-    weights = trainer.run()
-    if processes.first:
-        print(trainer.summary())
-        print(f"wrote {weights}")
-    if trainer.stopped is not None:
-        print(
-            f"stopped at step {trainer.progress.step:,} of {trainer.total_steps:,}; the state is saved: give the same "
-            "command again to go on",
-            file=sys.stderr,
-        )
-        return 128 + trainer.stopped
-    return 0
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what can be refused before anything is loaded."""
+    if options.out is None and not options.check:
+        raise ValueError("--out FOLDER is needed: the run is kept there (or --check, to look at the data only)")
+    if options.teacher_share is not None and options.teacher is None:
+        raise ValueError("--teacher-share weighs what a teacher says; give --teacher MODEL, or leave it out")
+    if options.pretrained_rate is not None and options.init is None:
+        raise ValueError("--pretrained-rate is for what published weights fill; give them by --init, or leave it out")
+    _check_validation(options)
+    check_files([path for path, _ in options.annotations])
+    check_files([options.skeleton, *(options.images or []), *options.val])
+    check_files(place for places in options.val_images for place in places)
 
 
 def _check_validation(options: argparse.Namespace) -> None:
@@ -279,39 +170,3 @@ def _check_validation(options: argparse.Namespace) -> None:
         )
     if not options.val and (options.val_every or options.patience):
         raise ValueError("--val-every and --patience need photos to measure on: give --val VAL.json")
-
-
-def _validation(options: argparse.Namespace, skeleton: Skeleton) -> Validation | None:
-    if not options.val:
-        return None
-    places = options.val_images or [None] * len(options.val)
-    datasets = [KeypointDataset(path, own, skeleton) for path, own in zip(options.val, places, strict=True)]
-    for dataset in datasets:
-        missing = dataset.missing()
-        if missing:
-            raise DekrPoseError(f"{len(missing)} photos of {dataset.path} are missing, for instance {missing[0]!r}")
-    return Validation(datasets, options.val_every, options.patience)
-
-
-def _start(options: argparse.Namespace, skeleton: Skeleton) -> tuple[ModelConfig, dict[str, Tensor] | None]:
-    """The network, and what its weights start from: None for fresh ones."""
-    model_config = for_skeleton(_architecture(options), skeleton)
-    data, initial = ", ".join(path.name for path, _ in options.annotations), None
-    if options.init is not None:
-        model_config, initial = read_initial(options.init, model_config, skeleton)
-        before = model_config.training_data or "data that is not stated"
-        data = f"{data}, from {Path(options.init).name}, which was trained on {before}"
-    return replace(model_config, name=options.out.resolve().name, training_data=data), initial
-
-
-def _architecture(options: argparse.Namespace) -> ModelConfig:
-    """The network to build, with the head that is asked for."""
-    head: dict[str, object] = {"branches": options.head_branches} if options.head_branches else {}
-    if options.no_adaptive:
-        head["adaptive"] = False
-    if head and options.init is not None and options.init not in BACKBONES:
-        raise DekrPoseError(
-            f"--head-branches and --no-adaptive shape new networks, but {options.init} brings its own head; leave them "
-            f"out, or start from a backbone: {', '.join(BACKBONES)}"
-        )
-    return with_head(ARCHITECTURES[options.arch], options.arch, **head)

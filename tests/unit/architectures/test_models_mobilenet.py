@@ -155,6 +155,17 @@ def test_a_missing_file_and_a_crowded_folder_are_named(movenet: tuple[Path, dict
         read_movenet(tmp_path, ModelConfig())
 
 
+def test_a_movenet_under_anothers_name_is_told(movenet: tuple[Path, dict[str, Tensor]]) -> None:
+    with pytest.raises(CheckpointError, match=r"is movenet-lightning, not movenet-multipose; give movenet-lightning="):
+        read_initial(f"movenet-multipose={movenet[0]}", ModelConfig(head=HEAD), COCO_17)
+
+
+def test_the_licence_and_data_of_movenet_go_along(movenet: tuple[Path, dict[str, Tensor]]) -> None:
+    config, _ = read_initial(f"movenet-lightning={movenet[0]}", ModelConfig(head=HEAD), COCO_17)
+    assert config.license.startswith("Apache-2.0")
+    assert "COCO" in config.training_data
+
+
 def test_models_that_started_from_movenet_are_known(tmp_path: Path) -> None:
     other, own = (write_small_model(tmp_path / f"{name}.safetensors", config) for name, config in
                   (("small", SMALL), ("own", OWN)))  # fmt: skip

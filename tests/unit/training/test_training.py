@@ -334,6 +334,10 @@ def test_the_command_trains_the_variants_of_the_head(
     head = read_checkpoint(tmp_path / "run" / "model.safetensors").config.head
     assert (head.branches, head.adaptive) == ("grouped_5", False)
     assert "2 images in " in capsys.readouterr().out
+    assert command.run(parser.parse_args([str(word) for word in words])) == 0
+    printed = capsys.readouterr().out
+    assert "this run had ended before, at step 1" in printed
+    assert "0 images" not in printed
     words += ["--init", write_small_model(tmp_path / "start.safetensors")]
     with pytest.raises(DekrPoseError, match="brings its own head"):
         command.run(parser.parse_args([str(word) for word in words]))

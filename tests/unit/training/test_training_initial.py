@@ -48,6 +48,18 @@ def test_keypoints_of_the_same_name_keep_their_branch(tmp_path: Path) -> None:
     assert not torch.allclose(new_heat[:, 2], heat[:, 2])
 
 
+def test_other_names_for_as_many_keypoints_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_small_model(tmp_path / "model.safetensors")
+    names = tuple(name.replace("left_", "l_") for name in COCO_17.keypoints)
+    read_initial(str(path), SMALL, replace(COCO_17, keypoints=names))
+    (told,) = caplog.messages
+    assert "has 9 of these 17 keypoints; fresh weights for l_eye, l_ear, " in told
+    assert "(it calls its own nose, left_eye, " in told
+    caplog.clear()
+    read_initial(str(path), SMALL, replace(COCO_17, name="other"))
+    assert not caplog.messages
+
+
 def test_branches_of_several_keypoints_cannot_be_taken_apart() -> None:
     config = replace(SMALL, head=HeadConfig(branches="shared", heatmap_channels=8, blocks=1))
     with pytest.raises(CheckpointError, match="several keypoints per branch"):

@@ -26,6 +26,7 @@ from dekrpose.commands import train as command
 from dekrpose.data.dataset import Person, Photo
 from dekrpose.errors import DekrPoseError
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
+from dekrpose.training import start
 from dekrpose.training.crops import training_affine
 from dekrpose.training.loader import Samples
 from dekrpose.training.run_log import changes
@@ -187,7 +188,7 @@ def test_mosaics_and_pasted_people_are_refused() -> None:
 def parsed(*arguments: str) -> TrainConfig:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    return command.recipe(parser.parse_args(["data.json", *arguments]))
+    return start.recipe(parser.parse_args(["data.json", *arguments]))
 
 
 def test_official_targets_bring_their_weight_of_the_offset_loss() -> None:

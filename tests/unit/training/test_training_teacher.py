@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,6 +145,18 @@ def test_a_data_file_with_a_number_of_times(tmp_path: Path) -> None:
     assert _dataset("set=a.json") == (Path("set=a.json"), 1)
     (tmp_path / "odd=2").touch()
     assert _dataset(str(tmp_path / "odd=2")) == (tmp_path / "odd=2", 1)
+    with pytest.raises(argparse.ArgumentTypeError, match="'x' is no such number"):
+        _dataset("people.json=x")
+
+
+@pytest.mark.parametrize(
+    ("option", "lacking"), [("--teacher-share", "give --teacher MODEL"), ("--pretrained-rate", "give them by --init")]
+)
+def test_shares_of_what_is_not_there_are_refused(
+    option: str, lacking: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "people.json", "--out", str(tmp_path / "run"), option, "0.5"]) == 1
+    assert lacking in capsys.readouterr().err
 
 
 def test_files_of_other_keypoints_are_not_joined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
