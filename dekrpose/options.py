@@ -108,8 +108,8 @@ def _checked_scales(scales: Sequence[float], size: int) -> tuple[float, ...]:
     scales = tuple(float(scale) for scale in scales)
     if 1.0 not in scales or len(set(scales)) != len(scales) or min(scales) <= 0:
         raise ValueError(f"scales must be different positive numbers with 1 among them, got {scales}")
-    if size * min(scales) < MIN_INPUT_SIZE:
-        raise ValueError(f"scales {scales} of an input of {size} pixels go below {MIN_INPUT_SIZE} pixels")
+    if size * min(scales) < MIN_INPUT_SIZE / 2:
+        raise ValueError(f"scales {scales} of an input of {size} pixels go below {MIN_INPUT_SIZE // 2} pixels")
     return scales
 
 

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from dekrpose.draw.colors import ColorBy, ColorLike, Colors, Look, looks, rgb, set_apart
 from dekrpose.draw.faces import blur_faces
 from dekrpose.draw.figure import THIN, Brush, ground_of, inside, keypoint_alphas, limb_width, shapes, size_of
-from dekrpose.draw.marks import Place, draw_box, text_height, write_beside
+from dekrpose.draw.marks import Place, draw_box, text_height, write_beside, write_name
 from dekrpose.draw.painting import paint
 from dekrpose.skeletons import Skeleton
 
 __all__ = ["ColorBy", "DrawOptions", "Label", "draw_poses", "keypoint_alphas"]
 
+_NAMED = 100  # image pixels: the size of people from which on names of keypoints leave something of them to be seen
 Label = Literal["identity", "score"]
 
 
@@ -85,7 +86,7 @@ def draw_poses(
         boxes: draw ``Poses.boxes``.
         labels: what is written beside people: "identity", "score", both as a list, () for nothing, or a function that
             makes a text from a ``Person``. None is the identity, where there is one.
-        names: write the names of the drawn keypoints.
+        names: write the names of the drawn keypoints, where there is room, of people of at least 100 pixels.
         blur_faces: blur the heads of everyone in ``poses``; of nobody else, so leave no one out by a threshold.
         background: a colour in place of the photo.
 
@@ -154,12 +155,12 @@ def _write_all(
         if text:
             height = text_height(sizes[person], poses.image_size)
             write_beside(canvas, text, poses.boxes[person].tolist(), people[person].own, height, taken)
-        if options.get("names"):
+        if options.get("names") and sizes[person] >= _NAMED:
             sides = people[person].sides
             for channel in np.flatnonzero(seen[person]).tolist():
                 name, (x, y) = poses.skeleton.keypoints[channel], poses.keypoints[person, channel].tolist()
                 side = next((side for side in ("left", "right") if side in name), "middle")
-                write_beside(canvas, name, (x + 4, y - 4, x - 4, y + 4), sides[side], 8, taken)
+                write_name(canvas, name, (x, y), sides[side], taken)
 
 
 def _label(poses: _Poses, person: int, labels: Any) -> str:

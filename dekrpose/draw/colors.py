@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageColor
 
+from dekrpose.draw.figure import SIDES
+
 RGB = tuple[int, int, int]
 ColorLike = str | Sequence[int]
 """A name such as "orange", "#ff8800", or (red, green, blue) from 0 to 255."""
@@ -70,21 +72,18 @@ def looks(poses: _People, color_by: ColorBy | None, colors: Colors | None) -> li
     return [Look(dict.fromkeys(_SIDES, color), color) for color in own]
 
 
-def set_apart(look: Look, ground: dict[str, NDArray[np.float64]]) -> Look:
+def set_apart(look: Look, ground: NDArray[np.float64]) -> Look:
     """The same colours, lighter (or darker, if they are light) the closer they come to what lies below.
 
     Args:
         look: of one person.
-        ground: mean RGB below the limbs of each side; sides without limbs are left out.
+        ground: (3, 3) mean RGB below the limbs of each of ``SIDES``; NaN where there are none.
     """
-    sides = dict(look.sides)
-    for side, below in ground.items():
-        color = np.array(sides[side], float)
-        near = min(max((_APART - float(np.linalg.norm(color - below))) / _APART, 0.0), 1.0)
-        towards = 0 if color.min() > 150 else 255
-        red, green, blue = np.rint(color + (towards - color) * near).astype(int).tolist()
-        sides[side] = (red, green, blue)
-    return Look(sides, look.own)
+    colors = np.array([look.sides[side] for side in SIDES], float)
+    near = np.nan_to_num(1 - np.linalg.norm(colors - ground, axis=1, keepdims=True) / _APART).clip(0)
+    towards = np.where(colors.min(axis=1, keepdims=True) > 150, 0, 255)
+    mixed = np.rint(colors + (towards - colors) * near).astype(int).tolist()
+    return Look({side: (red, green, blue) for side, (red, green, blue) in zip(SIDES, mixed, strict=True)}, look.own)
 
 
 def _numbers(poses: _People, color_by: str) -> list[int]:

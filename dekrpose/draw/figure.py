@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dekrpose.draw.painting import Disc, Limb
 from dekrpose.skeletons import Skeleton
 
+SIDES = ("left", "right", "middle")
 RELATIVE_FLOOR = 0.1
 """Keypoints below this share of the person's best keypoint score count as not seen."""
 
@@ -106,18 +107,26 @@ def _plan(skeleton: Skeleton) -> tuple[list[tuple[int, int, str, bool]], list[tu
 
 def ground_of(
     canvas: NDArray[np.uint8], points: NDArray[np.float32], seen: NDArray[np.bool_], skeleton: Skeleton
-) -> dict[str, NDArray[np.float64]]:
-    """Mean colour of the pixels below a person's limbs, for each side that has any."""
+) -> NDArray[np.float64]:
+    """(3, 3) mean colours of the pixels below a person's left, right and middle limbs; NaN where there are none."""
+    starts, ends, sides = _samples(skeleton)
+    used = seen[starts] & seen[ends]
+    middles = np.where(used[:, None], (points[starts] + points[ends]) / 2, 0)
+    columns, rows = np.rint(middles).astype(int).T
+    pixels = canvas[rows.clip(0, canvas.shape[0] - 1), columns.clip(0, canvas.shape[1] - 1)]
+    weights = sides * used
+    with np.errstate(invalid="ignore"):
+        return np.asarray(weights @ pixels / weights.sum(axis=1, keepdims=True))
+
+
+@lru_cache(maxsize=16)
+def _samples(skeleton: Skeleton) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+    """Keypoints, and the ends of limbs, whose middles show the ground; (3, P) which side they are of."""
     edges, keypoints = _plan(skeleton)
-    places: dict[str, list[NDArray[np.float32]]] = {}
-    for channel in np.flatnonzero(seen).tolist():
-        places.setdefault(keypoints[channel][0], []).append(points[channel])
-    for start, end, side, _ in edges:
-        if seen[start] and seen[end]:
-            places.setdefault(side, []).append((points[start] + points[end]) / 2)
-    limits = np.array([canvas.shape[1], canvas.shape[0]]) - 1
-    pixels = {side: np.rint(own).astype(int).clip(0, limits) for side, own in places.items()}
-    return {side: canvas[own[:, 1], own[:, 0]].mean(axis=0) for side, own in pixels.items()}
+    samples = [(channel, channel, side) for channel, (side, _) in enumerate(keypoints)]
+    samples += [(start, end, side) for start, end, side, _ in edges]
+    starts, ends, names = zip(*samples, strict=True)
+    return np.array(starts), np.array(ends), np.array([[name == side for name in names] for side in SIDES], float)
 
 
 def shapes(

@@ -51,15 +51,41 @@ def write_beside(
     _write(canvas, mask, corners, color, taken)
 
 
-def _write(
-    canvas: NDArray[np.uint8], mask: NDArray[np.uint8], corners: list[tuple[int, int]], color: RGB, taken: list[Place]
+def write_name(
+    canvas: NDArray[np.uint8], name: str, point: tuple[float, float], color: RGB, taken: list[Place]
 ) -> None:
-    """Put a plate at the first corner where it covers no other, inside the image."""
+    """Write the name of a keypoint (x, y) beside it, where there is room."""
+    mask = _letters(name, 7)
+    rows, columns = mask.shape
+    x, y = round(point[0]), round(point[1])
+    gap = 5
+    corners = [
+        (x + gap, y - rows // 2),
+        (x - gap - columns, y - rows // 2),
+        (x + gap, y + gap),
+        (x + gap, y - gap - rows),
+    ]
+    _write(canvas, mask, corners, color, taken, needed=False)
+
+
+def _write(
+    canvas: NDArray[np.uint8],
+    mask: NDArray[np.uint8],
+    corners: list[tuple[int, int]],
+    color: RGB,
+    taken: list[Place],
+    *,
+    needed: bool = True,
+) -> None:
+    """Put a plate at the first corner where it covers no other, inside the image; else at the first if it is needed."""
     rows, columns = mask.shape
     bottom, right = max(canvas.shape[0] - rows, 0), max(canvas.shape[1] - columns, 0)
     places = [(min(max(x, 0), right), min(max(y, 0), bottom)) for x, y in corners]
     plates = [(x, y, x + columns, y + rows) for x, y in places]
-    plate = next((own for own in plates if not any(_overlap(own, other) for other in taken)), plates[0])
+    free = (own for own in plates if not any(_overlap(own, other) for other in taken))
+    plate = next(free, plates[0] if needed else None)
+    if plate is None:
+        return
     taken.append(plate)
     region = canvas[plate[1] : plate[3], plate[0] : plate[2]]
     share = mask[: region.shape[0], : region.shape[1], None] / 255

@@ -66,7 +66,7 @@ def test_file_objects_are_images(tmp_path: Path) -> None:
         (io.StringIO("text"), "must be a file of bytes, it gave str; open it with 'rb'"),
         (io.BytesIO(), "the file is empty or was read to its end; image.seek(0)"),
         (Upload(b""), "me.png is empty"),
-        (AsyncUpload(b""), "pass the bytes: await image.read()"),
+        (AsyncUpload(b""), "pass await image.read()"),
         (Upload(b"no image"), "me.png is not an image"),
     ],
 )
