@@ -24,14 +24,17 @@ def add_draw_arguments(parser: argparse.ArgumentParser, *, stream: bool) -> None
     group.add_argument("--names", action="store_true", help="write the names of keypoints")
     group.add_argument("--blur-faces", action="store_true", help="blur the faces of everyone who is found")
     group.add_argument("--background", metavar="COLOR", help="a colour in place of the picture, such as white")
+    group.add_argument("--thickness", type=float, metavar="N", help="of the limbs, in pixels; default: by size")
+    group.add_argument("--keypoint-threshold", type=float, metavar="T", help="score from which keypoints are drawn")
 
 
 def draw_options(options: argparse.Namespace) -> DrawOptions:
     """What they ask of ``draw_poses``.
 
     Raises:
-        ValueError: a colour is none, or colours by identity are asked for without identities.
+        ValueError: a value cannot be used, or colours by identity are asked for without identities.
     """
+    from dekrpose.draw import check_options
     from dekrpose.draw.colors import rgb
 
     colors = [rgb(name.strip()) for name in options.colors.split(",")] if options.colors else None
@@ -40,7 +43,7 @@ def draw_options(options: argparse.Namespace) -> DrawOptions:
         raise ValueError("--color-by identity needs identities; add --track")
     if colors and options.color_by == "side":
         raise ValueError("--colors are of people or scores; with --color-by side the two colours are fixed")
-    return {
+    look: DrawOptions = {
         "color_by": options.color_by,
         "colors": colors,
         "boxes": options.boxes,
@@ -48,4 +51,8 @@ def draw_options(options: argparse.Namespace) -> DrawOptions:
         "names": options.names,
         "blur_faces": options.blur_faces,
         "background": rgb(options.background) if options.background else None,
+        "thickness": options.thickness,
+        "keypoint_threshold": options.keypoint_threshold,
     }
+    check_options(look)
+    return look

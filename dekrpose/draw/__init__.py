@@ -17,7 +17,7 @@ from dekrpose.draw.marks import Place, draw_box, text_height, write_beside, writ
 from dekrpose.draw.painting import paint
 from dekrpose.skeletons import Skeleton
 
-__all__ = ["ColorBy", "DrawOptions", "Label", "draw_poses", "keypoint_alphas"]
+__all__ = ["ColorBy", "DrawOptions", "Label", "check_options", "draw_poses", "keypoint_alphas"]
 
 _NAMED = 100  # image pixels: the size of people from which on names of keypoints leave something of them to be seen
 Label = Literal["identity", "score"]
@@ -96,7 +96,8 @@ def draw_poses(
     Raises:
         ValueError: the image's shape or type is wrong or not the one of the poses, or an unknown option.
     """
-    _check(image, poses, color, options)
+    check_options(options)
+    _check_image(image, poses, color, options)
     people = looks(poses, options.get("color_by"), options.get("colors"))
     canvas = _canvas(image, poses, color, options)
     finite = np.isfinite(poses.keypoints).all(axis=2)
@@ -173,16 +174,16 @@ def _label(poses: _Poses, person: int, labels: Any) -> str:
     return " ".join(texts[label] for label in wanted if texts[label])
 
 
-def _check(image: Any, poses: _Poses, color: str, options: DrawOptions) -> None:
+def check_options(options: DrawOptions) -> None:
+    """Say what is wrong with options, as far as that can be said without poses.
+
+    Raises:
+        TypeError: there is no such option.
+        ValueError: a value cannot be used.
+    """
     unknown = sorted(set(options) - set(DrawOptions.__annotations__))
     if unknown:
         raise TypeError(f"no such option: {', '.join(unknown)}; there are {', '.join(DrawOptions.__annotations__)}")
-    if image is None and options.get("background") is None:
-        raise ValueError("image is None; hand over the photo, or a background such as background='white'")
-    if image is not None:
-        _check_image(image, poses)
-    if color not in ("rgb", "bgr"):
-        raise ValueError(f"color must be 'rgb' or 'bgr', got {color!r}")
     labels: Any = options.get("labels")
     listed = (labels,) if isinstance(labels, str) else labels
     if not (labels is None or callable(labels)) and not set(listed) <= set(get_args(Label)):
@@ -196,7 +197,13 @@ def _check(image: Any, poses: _Poses, color: str, options: DrawOptions) -> None:
             raise ValueError(f"{name} must be {'above 0 pixels' if high is None else 'at most 1'}, got {value!r}")
 
 
-def _check_image(image: Any, poses: _Poses) -> None:
+def _check_image(image: Any, poses: _Poses, color: str, options: DrawOptions) -> None:
+    if color not in ("rgb", "bgr"):
+        raise ValueError(f"color must be 'rgb' or 'bgr', got {color!r}")
+    if image is None:
+        if options.get("background") is None:
+            raise ValueError("image is None; hand over the photo, or a background such as background='white'")
+        return
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         found = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f"image must be a (H, W, 3) uint8 array, got {found}; drop alpha with image[..., :3]")

@@ -43,11 +43,11 @@ def blur_faces(
         if not seen:
             continue
         low, high = points[seen].min(axis=0), points[seen].max(axis=0)
-        widths = [1.8 * float(np.hypot(*(high - low))) / 2]
+        widths = [2.2 * float(np.hypot(*(high - low))) / 2]
         if len(shoulders) == 2 and placed[shoulders].all():
-            widths.append(0.4 * float(np.hypot(*(points[shoulders[0]] - points[shoulders[1]]))))
+            widths.append(0.5 * float(np.hypot(*(points[shoulders[0]] - points[shoulders[1]]))))
         if counts.any():
-            widths.append(0.075 * float(np.hypot(*np.ptp(points[counts], axis=0))))
+            widths.append(0.09 * float(np.hypot(*np.ptp(points[counts], axis=0))))
         _blur(canvas, (low + high) / 2, max(*widths, 4.0))
 
 

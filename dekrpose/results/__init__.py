@@ -174,7 +174,7 @@ class Poses(Exports, Pictures):
         return Poses.concat([self, other]) if isinstance(other, Poses) else NotImplemented
 
     @cached_property
-    def boxes(self) -> NDArray[np.float32]:  # type: ignore[override]
+    def boxes(self) -> NDArray[np.float32]:
         """(N, 4) float32 x0, y0, x1, y1, image pixels: the part of each person that the image shows.
 
         The smallest box around the keypoints that count, cut to the image. A keypoint counts when its

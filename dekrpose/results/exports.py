@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,10 @@ class Exports:
     image_size: tuple[int, int]
     track_ids: NDArray[np.int64] | None
 
-    @property
-    def boxes(self) -> NDArray[np.float32]:
-        """(N, 4); see ``Poses.boxes``."""
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        @property
+        def boxes(self) -> NDArray[np.float32]: ...
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types that say what they are; ``from_dict`` is the inverse. The image is left out."""

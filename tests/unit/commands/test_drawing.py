@@ -23,6 +23,7 @@ def parsed(*words: str, stream: bool = False) -> argparse.Namespace:
 
 def test_arguments_become_options_of_draw_poses() -> None:
     words = ["--color-by", "score", "--colors", "red, #00ff00", "--boxes", "--scores", "--names", "--blur-faces"]
+    words += ["--thickness", "3", "--keypoint-threshold", "0.2"]
     assert draw_options(parsed(*words, "--background", "white")) == {
         "color_by": "score",
         "colors": [(255, 0, 0), (0, 255, 0)],
@@ -31,14 +32,18 @@ def test_arguments_become_options_of_draw_poses() -> None:
         "names": True,
         "blur_faces": True,
         "background": (255, 255, 255),
+        "thickness": 3,
+        "keypoint_threshold": 0.2,
     }
-    plain = {"boxes": False, "names": False, "blur_faces": False}
-    assert draw_options(parsed()) == {"color_by": None, "colors": None, "labels": None, "background": None, **plain}
+    given = {name for name, value in draw_options(parsed()).items() if value not in (None, False)}
+    assert given == set()
 
 
 def test_what_cannot_be_drawn_is_said_before_anything_runs() -> None:
     with pytest.raises(ValueError, match="a colour is a name"):
         draw_options(parsed("--background", "nowhere"))
+    with pytest.raises(ValueError, match="thickness must be above 0"):
+        draw_options(parsed("--thickness", "0"))
     with pytest.raises(ValueError, match="add --track"):
         draw_options(parsed("--color-by", "identity", stream=True))
     assert draw_options(parsed("--color-by", "identity", "--track", stream=True))["color_by"] == "identity"
