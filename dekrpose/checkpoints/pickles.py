@@ -14,6 +14,7 @@ import struct
 import threading
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,8 @@ _LEGACY_PICKLES = 4  # magic number, protocol, system, content
 # What a broken or hostile pickle raises inside torch.load, besides UnpicklingError.
 _UNREADABLE = (
     ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, MemoryError,
-    RuntimeError, SafetensorError, TypeError, ValueError, struct.error, pickle.UnpicklingError,
+    RuntimeError, SafetensorError, TypeError, ValueError, struct.error, pickle.UnpicklingError, zipfile.BadZipFile,
+    zlib.error,
 )  # fmt: skip
 
 _STARTS: tuple[tuple[bytes, str, str], ...] = (
@@ -191,7 +193,7 @@ def _check_zip(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             size, names = path.stat().st_size, archive.namelist()
             packed = any(member.compress_type or member.file_size > size for member in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except (OSError, *_UNREADABLE) as error:
         raise CheckpointError(
             f"the PyTorch file is cut off or damaged ({unquoted(error)}); download or copy it again"
         ) from error
@@ -238,7 +240,7 @@ def _globals_in(path: Path) -> list[str]:
             latest = memo[argument] if opcode.name in ("BINGET", "LONG_BINGET") and memo else argument
             if isinstance(latest, str):
                 strings.append(latest)
-    except (ValueError, LookupError, StopIteration, OSError, struct.error, zipfile.BadZipFile):
+    except (StopIteration, OSError, *_UNREADABLE):
         pass  # what was found before the damage is still worth naming
     return names
 

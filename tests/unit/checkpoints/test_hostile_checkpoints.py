@@ -88,6 +88,15 @@ def test_an_archive_that_expands_is_refused(tmp_path: Path) -> None:
         read_checkpoint(bomb)
 
 
+def test_an_archive_of_a_version_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    data = bytearray(save_official(tmp_path / "x.pth", official()).read_bytes())
+    entry = data.index(b"PK\x01\x02")
+    data[entry + 6] = 128
+    (tmp_path / "y.pth").write_bytes(data)
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_checkpoint(tmp_path / "y.pth")
+
+
 def test_a_tensor_does_not_reach_beyond_its_file(tmp_path: Path) -> None:
     torch.save({"backbone.weight": torch.arange(5.0)}, tmp_path / "x.pth")
 
