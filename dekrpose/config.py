@@ -87,6 +87,8 @@ def _has_whole_numbers(kind: Any) -> bool:
 def _fits(value: Any, kind: Any, low: float, high: float) -> bool:
     """Whether a value is of a field's type, and its numbers lie within a range."""
     origin, parts = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return True
     if origin in (Union, UnionType):
         return any(_fits(value, part, low, high) for part in parts)
     if origin is Literal:
@@ -205,9 +207,34 @@ class MobileNetConfig(_Backbone):
     size_multiple: ClassVar[int] = 32
 
 
-Backbone = BackboneConfig | EfficientNetLiteConfig | MobileNetConfig
-_FAMILIES: dict[str, type[EfficientNetLiteConfig | MobileNetConfig]] = {
-    kind.family: kind for kind in (EfficientNetLiteConfig, MobileNetConfig)
+@dataclass(frozen=True)
+class ResNetConfig(_Backbone):
+    """A ResNet as torchvision has it.
+
+    Args:
+        depth: 50 or 101 layers.
+        family: tells this backbone from others in a file.
+    """
+
+    depth: int = 50
+    family: str = "resnet"
+
+    size_multiple: ClassVar[int] = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.depth not in (50, 101):
+            raise ValueError(f"depth must be 50 or 101, got {self.depth!r}")
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return f"ResNet-{self.depth}"
+
+
+Backbone = BackboneConfig | EfficientNetLiteConfig | MobileNetConfig | ResNetConfig
+_FAMILIES: dict[str, type[EfficientNetLiteConfig | MobileNetConfig | ResNetConfig]] = {
+    kind.family: kind for kind in (EfficientNetLiteConfig, MobileNetConfig, ResNetConfig)
 }
 
 
@@ -252,19 +279,57 @@ class HeadConfig(_Stored):
 
 
 @dataclass(frozen=True)
+class DirectPoseHeadConfig(_Stored):
+    """DirectPose's feature pyramid and head.
+
+    Args:
+        channels: of the pyramid and the class tower.
+        levels: of the pyramid, from stride 8 on, at least 3.
+        class_depth: convolutions of the class tower.
+        group_channels: of each group of keypoints.
+        aligned: keypoint alignment (True), or keypoints predicted at the location itself (the ablation).
+        exact_alignment: the finer level's cells are met at their points; False is the published behaviour.
+        heatmaps: an auxiliary heatmap in training.
+        heatmap_channels: its width.
+        boxes: a box branch in training.
+    """
+
+    channels: int = 256
+    levels: int = 5
+    class_depth: int = 4
+    group_channels: int = 64
+    aligned: bool = True
+    exact_alignment: bool = False
+    heatmaps: bool = True
+    heatmap_channels: int = 128
+    boxes: bool = False
+
+
+_HEADS: dict[str, type[HeadConfig | DirectPoseHeadConfig]] = {"dekr": HeadConfig, "directpose": DirectPoseHeadConfig}
+"""By architecture."""
+
+
+@dataclass(frozen=True)
 class TemporalConfig(_Stored):
     """What a network for video remembers of earlier frames.
 
     Args:
         kind: "convgru", convolutional GRUs on both heads' maps that run frame by frame; or "gru_offset_flat", the
-            network of the seed project, one bidirectional GRU over flattened offset maps of 512 x 512 input only.
+            network of the seed project, one bidirectional GRU over flattened offset maps of one input size only.
         hidden: units per direction and layer of the flat GRU; the convolutional ones are as wide as their maps.
         chunk: most frames that the flat GRU sees together.
+        input_size: side of the square input that the flat GRU is made for, a multiple of 4.
     """
 
     kind: TemporalKind = "convgru"
     hidden: int = 512
     chunk: int = 10
+    input_size: int = 512
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.input_size % OUTPUT_STRIDE:
+            raise ValueError(f"input_size must be a multiple of {OUTPUT_STRIDE}, got {self.input_size}")
 
 
 @dataclass(frozen=True)
@@ -303,7 +368,7 @@ class ModelConfig(_Stored):
         input_size: short side in input pixels at scale 1.
         backbone, head, decode: see their classes.
         mean, std: of RGB values in [0, 1]; the network's input is (value - mean) / std.
-        architecture: "dekr", the only one so far.
+        architecture: "dekr" or "directpose"; ``head`` is of its kind.
         license: licence of the weights.
         training_data: what the weights were trained on, in words.
         metrics: numbers measured with this library, name to value.
@@ -320,7 +385,7 @@ class ModelConfig(_Stored):
     skeleton: Skeleton = COCO_17
     input_size: int = 512
     backbone: Backbone = field(default_factory=BackboneConfig)
-    head: HeadConfig = field(default_factory=HeadConfig)
+    head: Any = field(default_factory=HeadConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     architecture: str = "dekr"
     license: str = ""
@@ -338,8 +403,11 @@ class ModelConfig(_Stored):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.architecture != "dekr":
-            raise ValueError(f"unknown architecture {self.architecture!r}; this version of dekrpose knows 'dekr'")
+        if self.architecture not in _HEADS:
+            known = ", ".join(map(repr, _HEADS))
+            raise ValueError(f"unknown architecture {self.architecture!r}; this version of dekrpose knows {known}")
+        if not isinstance(self.head, _HEADS[self.architecture]):
+            raise ValueError(f"the head of {self.architecture} is no {type(self.head).__name__}")
         if min(self.std) <= 0:
             raise ValueError(f"mean and std must be numbers, std above 0, got {self.mean} and {self.std}")
 
@@ -355,10 +423,12 @@ class ModelConfig(_Stored):
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of ``to_dict``; missing keys keep their defaults, see ``HeadConfig.from_dict`` for others."""
         parts: dict[str, Any] = dict(_mapping(cls, values))
+        head = _HEADS.get(str(parts.get("architecture", "dekr")), HeadConfig)
+        parts.setdefault("head", {})
         for key, read in (
             ("skeleton", Skeleton.from_dict),
             ("backbone", _backbone_from_dict),
-            ("head", HeadConfig.from_dict),
+            ("head", head.from_dict),
             ("decode", DecodeConfig.from_dict),
         ):
             if key in parts:
@@ -394,6 +464,10 @@ class ModelConfig(_Stored):
 _W48 = {"backbone": BackboneConfig(width=48), "head": HeadConfig(heatmap_channels=48), "input_size": 640}
 _CROWDPOSE = {"skeleton": CROWDPOSE_14, "decode": DecodeConfig(nms_min_keypoints=7, other_scale_factor=0.8)}
 
+_DIRECTPOSE: dict[str, Any] = {
+    "architecture": "directpose", "decode": DecodeConfig(nms_threshold=0.6, multi_scale_nms_threshold=0.6),
+}  # fmt: skip
+
 ARCHITECTURES: dict[str, ModelConfig] = {
     "dekr-w32-coco": ModelConfig(name="dekr-w32-coco"),
     "dekr-w48-coco": ModelConfig(name="dekr-w48-coco", **_W48),  # type: ignore[arg-type]
@@ -411,6 +485,23 @@ ARCHITECTURES: dict[str, ModelConfig] = {
         backbone=MobileNetConfig(),
         head=HeadConfig(heatmaps="separable", heatmap_channels=96, shared_offsets=96, keypoint_channels=16, blocks=1),
         decode=DecodeConfig(match_heatmap="weighted"),
+    ),
+    **{
+        f"directpose-r{depth}": ModelConfig(
+            name=f"directpose-r{depth}",
+            input_size=800,
+            backbone=ResNetConfig(depth),
+            head=DirectPoseHeadConfig(),
+            **_DIRECTPOSE,
+        )
+        for depth in (50, 101)
+    },
+    "directpose-tiny": ModelConfig(
+        name="directpose-tiny",
+        input_size=256,
+        backbone=MobileNetConfig(),
+        head=DirectPoseHeadConfig(channels=64, levels=3, class_depth=2, group_channels=16, heatmap_channels=64),
+        **_DIRECTPOSE,
     ),
 }
 """Network shapes by registry name."""

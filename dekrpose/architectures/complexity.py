@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dekrpose.architectures.contract import ARCHITECTURES, architecture_of, build
+from dekrpose.architectures.contract import ARCHITECTURES, architecture_of, build, named
 from dekrpose.config import ARCHITECTURES as CONFIGS
 from dekrpose.config import ModelConfig
 
@@ -33,7 +33,7 @@ def variants() -> dict[str, ModelConfig]:
     """All networks that have a name, and the variants that their architectures add."""
     found = dict(CONFIGS)
     for name in ARCHITECTURES:
-        found |= architecture_of(ModelConfig(architecture=name)).variants()
+        found |= named(name).variants()
     return found
 
 

@@ -69,6 +69,8 @@ class Architecture(Protocol):
     def build(self, config: ModelConfig) -> Network:
         """The network that a configuration describes, with fresh weights."""
 
+    remembers: bool
+    """Whether it has networks for video, see ``ModelConfig.temporal``."""
     PARTS: tuple[str, ...]
     """What a network is made of, in the order in which it runs; its attributes have these names, with underscores."""
 
@@ -77,6 +79,12 @@ class Architecture(Protocol):
 
     def variants(self) -> dict[str, ModelConfig]:
         """Networks worth comparing besides those of ``config.ARCHITECTURES``, by name."""
+
+    CITATION: str
+    """How its authors are cited, Markdown."""
+
+    def check(self, options: Options) -> None:
+        """Refuse what it does not do; ValueError."""
 
     def hasten(self, network: nn.Module) -> None:
         """Let a network take from now on, on CPUs and without gradients, whatever is faster and gives the same."""
@@ -128,13 +136,18 @@ class ForeignNames(Protocol):
         """Expected shapes, given under our names, as a file would call them."""
 
 
-ARCHITECTURES = {"dekr": "dekrpose.architectures.dekr"}
+ARCHITECTURES = {"dekr": "dekrpose.architectures.dekr", "directpose": "dekrpose.architectures.directpose"}
 """The package of each."""
 
 
 def architecture_of(config: ModelConfig) -> Architecture:
     """The architecture that a configuration names."""
-    return cast(Architecture, import_module(ARCHITECTURES[config.architecture]))
+    return named(config.architecture)
+
+
+def named(architecture: str) -> Architecture:
+    """The architecture of a name in ``ARCHITECTURES``."""
+    return cast(Architecture, import_module(ARCHITECTURES[architecture]))
 
 
 def build(config: ModelConfig) -> Network:

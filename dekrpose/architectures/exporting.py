@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Literal, Protocol, cast
 
@@ -25,17 +24,25 @@ Found = tuple[Tensor, Tensor, Tensor]
 class Exporting(Protocol):
     """The module ``exporting`` of an architecture."""
 
-    OUTPUTS: Mapping[Offsets, tuple[str, ...]]
-    """What files answer, in this order; the last three are the people. A kind that is missing cannot be written."""
     SAMPLINGS: tuple[Sampling, ...]
     """What can be written."""
     HALVES: bool
     """Whether OpenVINO may run what the first output needs in half precision, and the rest of the second in float32."""
 
+    def outputs(self, config: ModelConfig, offsets: Offsets) -> tuple[str, ...]:
+        """What files answer, in this order; the last three are the people.
+
+        Raises:
+            ValueError: such files cannot be written.
+        """
+
+    def least_side(self, config: ModelConfig) -> int:
+        """Pixels that pictures have at least; torch.export fixes dimensions that may be 1."""
+
     def graph(
         self, network: Network, rescoring_net: OKSScoreNet | None, max_people: int, sampling: Sampling, offsets: Offsets
     ) -> nn.Module:
-        """Pictures (B, 3, H, W) uint8 RGB -> ``OUTPUTS``; the network's weights are copied."""
+        """Pictures (B, 3, H, W) uint8 RGB -> ``outputs``; the network's weights are copied."""
 
     def differences(
         self,
@@ -52,15 +59,10 @@ class Exporting(Protocol):
             from the file's own other outputs.
         """
 
-    def candidates(self, answer: tuple[Tensor, ...]) -> Any:
+    def file_candidates(self, answer: tuple[Tensor, ...]) -> Any:
         """What ``Architecture.chosen`` reads, from a file that finds people by itself."""
 
 
 def exporting_of(config: ModelConfig) -> Exporting:
     """How networks of a configuration are exported."""
-    return exporting_named(config.architecture)
-
-
-def exporting_named(architecture: str) -> Exporting:
-    """How networks of an architecture are exported."""
-    return cast(Exporting, import_module(f"{ARCHITECTURES[architecture]}.exporting"))
+    return cast(Exporting, import_module(f"{ARCHITECTURES[config.architecture]}.exporting"))

@@ -159,8 +159,8 @@ class TrainConfig:
     Args:
         epochs, batch_size, seed: as usual; the last incomplete batch of an epoch is left out. Where several processes
             train together, ``batch_size`` is that of each.
-        optimizer: "adamw", or "adam" as in the paper.
-        schedule: "cosine" to 1 % of the peak, or "steps": a tenth at each of ``milestones``.
+        optimizer: "adamw"; "adam" as in DEKR's paper; or "sgd" with momentum as in DirectPose's.
+        schedule: "cosine" to 1 % of the peak; "steps": a tenth at each of ``milestones``; or "linear" to 0.
         milestones: epochs.
         learning_rate: its peak, reached after ``warmup`` steps.
         weight_decay: of convolutions' weights.
@@ -173,6 +173,7 @@ class TrainConfig:
             size (0.5 and a rate of 0.001: a step changes a weight of 0.1 by 0.00005 at most); 0 leaves it as it is.
         teacher_share: weight of a teacher's answers against the labels.
         keep_early_layers: the backbone's first layers and their statistics stay as they are in the initial weights.
+        keep_backbone: all of the backbone stays as it is.
         workers: processes that prepare batches.
         on_device: make batches on the device, where all photos then lie as uint8, instead of in processes.
         compiled: ``Network.compilable`` goes through ``torch.compile``: a minute at the start, then faster steps.
@@ -184,8 +185,8 @@ class TrainConfig:
     epochs: int = 140
     batch_size: int = 16
     seed: int = 0
-    optimizer: Literal["adamw", "adam"] = "adamw"
-    schedule: Literal["cosine", "steps"] = "cosine"
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    schedule: Literal["cosine", "steps", "linear"] = "cosine"
     milestones: tuple[int, ...] = (90, 120)
     learning_rate: float = 1e-3
     warmup: int = 500
@@ -197,6 +198,7 @@ class TrainConfig:
     pretrained_rate: float = 1.0
     teacher_share: float = 0.3
     keep_early_layers: bool = False
+    keep_backbone: bool = False
     workers: int = 1
     on_device: bool = False
     compiled: bool = False
@@ -281,7 +283,12 @@ class Learning(Protocol):
 
 def learning_of(config: ModelConfig) -> Learning:
     """How the architecture that a configuration names is trained."""
-    return cast(Learning, import_module(f"{ARCHITECTURES[config.architecture]}.learning"))
+    return learning_named(config.architecture)
+
+
+def learning_named(architecture: str) -> Learning:
+    """How an architecture is trained."""
+    return cast(Learning, import_module(f"{ARCHITECTURES[architecture]}.learning"))
 
 
 def normalised(crops: Tensor, config: ModelConfig) -> Tensor:

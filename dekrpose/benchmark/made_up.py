@@ -14,6 +14,7 @@ from dekrpose.architectures.dekr.adaptive_conv import gather_pixels
 from dekrpose.architectures.dekr.decode import takes_pick
 from dekrpose.architectures.dekr.network import Pick
 from dekrpose.architectures.dekr.targets import heatmap_targets, offset_targets
+from dekrpose.config import ModelConfig
 from dekrpose.engines.file import ExportedPeople
 from dekrpose.images import Pixels
 
@@ -83,11 +84,14 @@ class PlantedNetwork(nn.Module):
     """A network that runs another one and answers with made-up people instead, the same in every image.
 
     The other network takes normalised (B, 3, H, W); its answers are thrown away. Where it can be asked for offsets at
-    some pixels alone, it is asked for those of the made-up people.
+    some pixels alone, it is asked for those of the made-up people. ValueError: it is no DEKR, whose maps these are.
     """
 
     def __init__(self, network: Callable[..., tuple[Tensor, Tensor]], people: int, keypoints: int) -> None:
         super().__init__()
+        config = getattr(network, "config", None)
+        if isinstance(config, ModelConfig) and config.architecture != "dekr":
+            raise ValueError(f"made-up people are planted into DEKR's maps, got {config.name}; give --photo a file")
         self.network = network
         self.people, self.keypoints = people, keypoints
         self._maps: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from dekrpose.architectures.contract import Network, build
 from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv
 from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.architectures.exporting import Offsets
@@ -95,7 +96,10 @@ def load(setting: Setting) -> PoseEstimator:
     """An estimator as a setting says; DekrPoseError if there is no such model, or the backend cannot run here."""
     estimator = _pretrained(as_file(setting))
     if setting.backend == LOOP:
-        naive = NaiveDEKR(_plain(setting.model)).eval().requires_grad_(False)
+        plain = _plain(setting.model)
+        if not isinstance(plain, DEKR):
+            raise DekrPoseError(f"the naive formulation exists for DEKR, got {setting.model}")
+        naive = NaiveDEKR(plain).eval().requires_grad_(False)
         estimator.model = naive.to(estimator.device)  # type: ignore[assignment]
     elif setting.backend == "compile":
         estimator.model.compile()
@@ -128,7 +132,7 @@ def _exported(model: str, backend: str, offsets: Offsets) -> tuple[TemporaryDire
     return folder, name
 
 
-def _plain(name: str) -> DEKR:
+def _plain(name: str) -> Network:
     """The network as its weights file has it: nothing folded, nothing rearranged."""
     known = name in ARCHITECTURES
     try:
@@ -139,16 +143,16 @@ def _plain(name: str) -> DEKR:
         return _random(name)
     if checkpoint.config.temporal is not None:
         raise DekrPoseError(f"{name} remembers earlier frames; the naive formulation exists for image models")
-    model = DEKR(checkpoint.config)
+    model = build(checkpoint.config)
     model.load_state_dict(checkpoint.state_dict)
     return model.eval()
 
 
-def _random(name: str) -> DEKR:
+def _random(name: str) -> Network:
     """An architecture with random weights, the same each time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = DEKR(ARCHITECTURES[name])
+        model = build(ARCHITECTURES[name])
         for module in model.modules():
             if isinstance(module, AdaptiveConv) and module.transform.bias is not None:
                 nn.init.normal_(module.transform.bias)  # taps apart from each other, as in trained weights

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dekrpose.architectures.contract import ARCHITECTURES, architecture_of
+from dekrpose.architectures.contract import ARCHITECTURES, architecture_of, named
 from dekrpose.benchmark.made_up import PlantedNetwork
 from dekrpose.benchmark.settings import LOOP, Setting
-from dekrpose.config import ModelConfig
 from dekrpose.estimator import PoseEstimator
 from dekrpose.images import Geometry, load
 
@@ -31,9 +30,7 @@ MATMUL = 2048
 """Side of the matrices whose product is the machine's limit."""
 NETWORK, REST, WHOLE = "network", "other", "whole"
 NETWORK_REST = "network, other"
-PARTS = tuple(
-    dict.fromkeys(part for name in ARCHITECTURES for part in architecture_of(ModelConfig(architecture=name)).PARTS)
-)
+PARTS = tuple(dict.fromkeys(part for name in ARCHITECTURES for part in named(name).PARTS))
 """Of all networks, in the order in which they run, the backbone first."""
 
 Times = Mapping[str, float]

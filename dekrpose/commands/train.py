@@ -31,12 +31,14 @@ _RECIPE_OPTIONS = (
 _PRECISION = "of backbone and heatmap head, auto: what is faster here; offsets stay in float32; default: the recipe's"
 _CHOICES = (
     ("precision", ("auto", "float32", "bfloat16"), _PRECISION),
-    ("optimizer", ("adamw", "adam"), "default: the recipe's"),
-    ("schedule", ("cosine", "steps"), "of the learning rate; default: the recipe's"),
+    ("optimizer", ("adamw", "adam", "sgd"), "default: the recipe's"),
+    ("schedule", ("cosine", "steps", "linear"), "of the learning rate; default: the recipe's"),
     ("head-branches", get_args(Branches), "of a new network's offset head; default: the network's"),
 )
 _SWITCHES = (
+    ("keep-backbone", "leave the whole backbone as it is in --init"),
     ("keep-early-layers", "leave the backbone's first layers as they are in --init"),
+    ("no-augmentation", "crops of changing size alone: to see whether a network learns a few photos by heart"),
     ("on-device", "keep all photos and make batches on the device: for small datasets"),
     ("compile", "backbone and heatmap head by torch.compile: slow to start, then faster"),
     ("no-adaptive", "plain convolutions in a new network's offset head (ablation)"),
@@ -65,8 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "DATA.samples.jpg (in --out, or here)",
     )  # fmt: skip
     parser.add_argument(
-        "--arch", metavar="NAME", choices=sorted(ARCHITECTURES), default="tiny",
-        help=f"network: {', '.join(sorted(ARCHITECTURES))} (default: tiny)",
+        "--arch", metavar="NAME", choices=sorted(ARCHITECTURES),
+        help=f"network: {', '.join(sorted(ARCHITECTURES))} (default: the one of --init, or tiny); where --init is a "
+        "model of another architecture, its backbone alone is taken",
     )  # fmt: skip
     parser.add_argument(
         "--skeleton",
@@ -76,8 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--init", metavar="MODEL",
-        help=f"weights to start from: a model's name, folder or file; {', '.join(BACKBONES)}; or "
-        "movenet-multipose=PATH, MoveNet's JSON file or its folder",
+        help=f"weights to start from: a model's name, folder or file; {', '.join(BACKBONES)}; backbone=MODEL, a "
+        "model's backbone alone; or movenet-multipose=PATH, MoveNet's JSON file or its folder",
     )  # fmt: skip
     parser.add_argument(
         "--teacher", metavar="MODEL", help="a trained model, as for --init, that teaches beside the labels"
@@ -102,6 +105,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--patience", metavar="N", type=int, help="stop after N measurements in a row without a higher mean AP"
     )
+    parser.add_argument(
+        "--head", metavar="NAME=VALUE", action="append", default=[],
+        help="a setting of a new network's head, such as DirectPose's aligned=no, heatmaps=no, boxes=yes (ablations); "
+        "may be given again",
+    )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, ...")
     for name, kind, metavar, text in _RECIPE_OPTIONS:
         parser.add_argument(f"--{name}", type=kind, metavar=metavar, help=f"{text}; default: the network's recipe")

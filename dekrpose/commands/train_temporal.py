@@ -9,10 +9,12 @@ from typing import get_args
 
 import torch
 
+from dekrpose.architectures.contract import architecture_of
 from dekrpose.architectures.dekr.recipes import tiny_recipe
 from dekrpose.architectures.dekr.temporal import TemporalDEKR, with_memory
 from dekrpose.architectures.learning import TrainConfig
 from dekrpose.checkpoints import read_checkpoint
+from dekrpose.config import TemporalConfig, TemporalKind
 from dekrpose.data.clips.clip import ClipShape, ClipSource
 from dekrpose.data.clips.drawn import DrawnClips
 from dekrpose.data.clips.photos import PhotoClips
@@ -29,7 +31,8 @@ from dekrpose.training.temporal import Parts, TemporalTrainer
 _OPTIONS = (
     ("clips", int, 400, "N", "different clips in an epoch"),
     ("frames", int, 8, "N", "frames of a clip"),
-    ("size", int, 160, "N", "side of the frames, input pixels, a multiple of 32"),
+    ("size", int, 160, "N", "side of the frames, input pixels, a multiple of 32; a flat GRU is made for it"),
+    ("hidden", int, 512, "N", "units per layer and direction of a flat GRU"),
     ("epochs", int, 6, "N", "times that every clip is seen"),
     ("batch-size", int, 4, "N", "clips per step"),
     ("learning-rate", float, None, "X", "peak; default: 0.002 for a memory, less for the rest"),
@@ -55,6 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--train", choices=get_args(Parts), default="memory", dest="parts",
         help="the memory alone (default), the heads without memory, both, or the whole network at a low rate",
+    )  # fmt: skip
+    parser.add_argument(
+        "--memory", choices=get_args(TemporalKind), default="convgru",
+        help="of a new network: convolutional GRUs (default), or the seed project's flat GRU on offset maps",
     )  # fmt: skip
     parser.add_argument("--photos", metavar="DATA.json", type=Path, help="COCO keypoints: film these photos too")
     parser.add_argument("--images", metavar="PLACE", type=Path, nargs="+", help="folders, .tar, .zip of --photos")
@@ -102,6 +109,8 @@ def _model(options: argparse.Namespace) -> TemporalDEKR:
     """The network to start from, with a fresh memory unless it has one."""
     checkpoint = read_checkpoint(models.resolve(options.init))
     config, weights = checkpoint.config, checkpoint.single()
+    if not architecture_of(config).remembers:
+        raise DekrPoseError(f"{architecture_of(config).title} has no memory; train-temporal trains DEKR networks")
     if config.skeleton.keypoints != COCO_17.keypoints:
         raise DekrPoseError(f"clips have COCO's 17 keypoints, {options.init} finds {config.skeleton.name}")
     before = config.training_data or "data that is not stated"
@@ -110,7 +119,10 @@ def _model(options: argparse.Namespace) -> TemporalDEKR:
     told = f"clips of {', '.join(names)}, from {Path(options.init).name}, which was trained on {before}"
     config = replace(config, name=options.out.resolve().name, training_data=told)
     if config.temporal is None:
-        return with_memory(config, weights)
+        if options.memory == "convgru":
+            return with_memory(config, weights)
+        temporal = TemporalConfig(kind=options.memory, hidden=options.hidden, input_size=options.size)
+        return with_memory(replace(config, input_size=options.size), weights, temporal)
     model = TemporalDEKR(config)
     model.load_state_dict(weights)
     return model

@@ -64,12 +64,13 @@ class Engine(ABC):
             Who is in each photo, and the milliseconds of the stages "resize", "network" and "decode".
         """
 
-    def check(self, options: Options) -> None:  # noqa: B027 - most engines serve everything
-        """Refuse what this engine cannot do.
+    def check(self, options: Options) -> None:
+        """Refuse what this engine, or the network's architecture, cannot do.
 
         Raises:
             ValueError: an option that it cannot serve.
         """
+        self.architecture.check(options)
 
     def autocast(self) -> torch.autocast:
         """A context in which the network runs in ``dtype``."""

@@ -102,6 +102,7 @@ class FileEngine(CPUEngine):
     name = "file"
 
     def check(self, options: Options) -> None:
+        super().check(options)
         model = self.model
         if not isinstance(model, ExportedPeople):
             return
@@ -123,7 +124,7 @@ class FileEngine(CPUEngine):
     def candidates(self, inputs: Tensor, options: Options, stages: Stages) -> Any:
         if not isinstance(self.model, ExportedPeople):
             return super().candidates(inputs, options, stages)
-        return exporting_of(self.config).candidates(self.model(inputs))
+        return exporting_of(self.config).file_candidates(self.model(inputs))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dekrpose.architectures.exporting import Offsets, exporting_named
+from dekrpose.architectures.exporting import Offsets, exporting_of
+from dekrpose.config import ModelConfig
 from dekrpose.errors import CheckpointError, DekrPoseError, unquoted
 
 Format = Literal["onnx", "openvino", "pt2"]
@@ -42,16 +43,17 @@ def offsets_of(texts: Mapping[str, str]) -> Offsets:
 
 def outputs_of(texts: Mapping[str, str], people: bool = True) -> tuple[str, ...]:
     """What the file with these texts answers, in this order; with or without the people at the end."""
-    known = exporting_named(_architecture(texts)).OUTPUTS[offsets_of(texts)]
+    config = config_of(texts)
+    known = exporting_of(config).outputs(config, offsets_of(texts))
     return known if people else known[:-PEOPLE]
 
 
-def _architecture(texts: Mapping[str, str]) -> str:
-    """Whose outputs a file has; one without a configuration is refused later."""
+def config_of(texts: Mapping[str, str]) -> ModelConfig:
+    """What a file says of its network; one that says nothing, or nonsense, is refused later."""
     try:
-        return str(json.loads(texts.get(CONFIG_KEY) or "{}").get("architecture", "dekr"))
-    except (ValueError, AttributeError, RecursionError):
-        return "dekr"
+        return ModelConfig.from_dict(json.loads(texts.get(CONFIG_KEY) or "{}"))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return ModelConfig()
 
 
 def open_exported(
@@ -137,7 +139,7 @@ def _open_openvino(path: Path, dtype: torch.dtype, people: bool) -> tuple[Runner
             return tuple(_copy(request, index) for index in range(len(outputs)))
 
         return run, texts
-    if not exporting_named(_architecture(texts)).HALVES:
+    if not exporting_of(config_of(texts)).HALVES:
         raise ValueError(f"{path.name} runs in float32, got dtype {dtype}; its positions need it everywhere")
     trunk, head = _split(model, _read(core, path), outputs[1])
     first = _compiled(core, trunk, "bf16" if dtype == torch.bfloat16 else "f16")
@@ -221,12 +223,13 @@ def _open_pt2(path: Path, people: bool) -> tuple[Runner, dict[str, str]]:
         program = torch.export.load(path, extra_files=extra_files)
     except (RuntimeError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path} is broken or no exported torch program: {unquoted(error)}") from error
-    module = program.module()
+    module, config = program.module(), config_of(extra_files)
+    least = exporting_of(config).least_side(config)
 
     def run(pictures: Pictures) -> Answer:
-        if min(pictures.shape[2:]) < LEAST_SIDE:
+        if min(pictures.shape[2:]) < least:
             raise DekrPoseError(
-                f"{path.name} takes pictures of at least {LEAST_SIDE} by {LEAST_SIDE} pixels, got "
+                f"{path.name} takes pictures of at least {least} by {least} pixels, got "
                 f"{' by '.join(map(str, pictures.shape[2:]))}; take a larger input_size or scale"
             )
         with torch.inference_mode():

@@ -61,8 +61,7 @@ def export(
     if offsets not in get_args(Offsets):
         raise ValueError(f"offsets must be one of {', '.join(get_args(Offsets))}, got {offsets!r}")
     exporting = exporting_of(estimator.config)
-    if offsets not in exporting.OUTPUTS:
-        raise ValueError(f"{estimator.config.name} has no offset map; leave out offsets={offsets!r}")
+    exporting.outputs(estimator.config, offsets)  # refuses what it does not have
     sampling = _checked(path, file_format, max_people, half, opset, sampling, exporting)
     graph = exporting.graph(estimator.model, estimator.rescoring_net, max_people, sampling, offsets)
     rescoring = None if estimator.rescoring_net is None else estimator.rescoring_net.state_dict()
@@ -122,7 +121,8 @@ def compare(model: Network, graph: nn.Module, path: Path, *, half: bool) -> Diff
     """
     runner, texts = file.open_exported(path, people=True, trust_code=True)
     offsets, found = file.offsets_of(texts), []
-    for pictures in map(_pictures, _SHAPES):
+    least = exporting_of(model.config).least_side(model.config)
+    for pictures in (_pictures((count, *(max(side, least) for side in sides))) for count, *sides in _SHAPES):
         answer = tuple(map(torch.from_numpy, runner(pictures)))
         keypoints, maps, people = exporting_of(model.config).differences(model, graph, answer, pictures, offsets)
         found.append((keypoints, maps, _people_apart(people, answer[-3:])))
@@ -139,7 +139,7 @@ def compare(model: Network, graph: nn.Module, path: Path, *, half: bool) -> Diff
     return largest
 
 
-def _pictures(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+def _pictures(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """(B, 3, H, W) smooth coloured noise, with light and dark places as large as people."""
     batch, height, width = shape
     noise = torch.rand(batch, 3, height // 16, width // 16, generator=torch.Generator().manual_seed(0))

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from dekrpose.engines.runtimes import LEAST_SIDE, Format, outputs_of
+from dekrpose.architectures.exporting import exporting_of
+from dekrpose.engines.runtimes import Format, config_of, outputs_of
 
 SIZE_STEP = 32
 """Height and width of the input are multiples of this."""
@@ -22,15 +23,17 @@ OPSET = 20
 _MOST_BATCH, _MOST_STEPS = 1024, 1024
 
 
-def traced(module: nn.Module) -> torch.export.ExportedProgram:
+def traced(module: nn.Module, least_side: int) -> torch.export.ExportedProgram:
     """The program of a module that takes pictures, with dynamic batch, height and width (multiples of 32)."""
     dim = torch.export.Dim
     sizes = {
         0: dim("batch", min=1, max=_MOST_BATCH),
-        2: SIZE_STEP * dim("rows", min=LEAST_SIDE // SIZE_STEP, max=_MOST_STEPS),
-        3: SIZE_STEP * dim("columns", min=LEAST_SIDE // SIZE_STEP, max=_MOST_STEPS),
+        2: SIZE_STEP * dim("rows", min=least_side // SIZE_STEP, max=_MOST_STEPS),
+        3: SIZE_STEP * dim("columns", min=least_side // SIZE_STEP, max=_MOST_STEPS),
     }
-    example = torch.zeros(2, 3, 4 * SIZE_STEP, 6 * SIZE_STEP, dtype=torch.uint8)
+    example = torch.zeros(
+        2, 3, max(4 * SIZE_STEP, least_side), max(6 * SIZE_STEP, least_side + SIZE_STEP), dtype=torch.uint8
+    )
     program = torch.export.export(module, (example,), dynamic_shapes=(sizes,))
     _fix_upsampling(program)
     return program
@@ -65,11 +68,16 @@ def write(
     by their names.
     """
     if file_format == "pt2":
-        torch.export.save(traced(module), path, extra_files=texts)
+        torch.export.save(traced(module, _least_side(texts)), path, extra_files=texts)
     elif file_format == "onnx":
         _write_onnx(module, path, texts, opset)
     else:
         _write_openvino(module, path, texts, opset, half)
+
+
+def _least_side(texts: dict[str, str]) -> int:
+    config = config_of(texts)
+    return exporting_of(config).least_side(config)
 
 
 def _write_onnx(module: nn.Module, path: Path, texts: dict[str, str], opset: int) -> None:
@@ -81,7 +89,7 @@ def _write_onnx(module: nn.Module, path: Path, texts: dict[str, str], opset: int
     if not hasattr(torch.onnx, "ops"):
         raise ImportError(f"exporting to ONNX needs torch 2.8 or later, this is {torch.__version__}; update torch")
     del onnx
-    program, names = traced(module), list(outputs_of(texts))
+    program, names = traced(module, _least_side(texts)), list(outputs_of(texts))
     with _quiet():
         written = torch.onnx.export(
             program, (), input_names=["images"], output_names=names, opset_version=opset, dynamo=True,

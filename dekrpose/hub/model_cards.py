@@ -37,24 +37,6 @@ each other, crowded, upside down, or in poses that are rare in the training data
 Keypoints that are hidden or outside the photo are guesses. Whether accuracy differs between groups of people was not
 measured."""
 
-_CITATION = """\
-```bibtex
-@inproceedings{geng2021bottom,
-  title         = {Bottom-Up Human Pose Estimation Via Disentangled Keypoint Regression},
-  author        = {Geng, Zigang and Sun, Ke and Xiao, Bin and Zhang, Zhaoxiang and Wang, Jingdong},
-  booktitle     = {IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
-  year          = {2021},
-  eprint        = {2104.02300},
-  archivePrefix = {arXiv}
-}
-@inproceedings{sun2019deep,
-  title     = {Deep High-Resolution Representation Learning for Human Pose Estimation},
-  author    = {Sun, Ke and Xiao, Bin and Liu, Dong and Wang, Jingdong},
-  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
-  year      = {2019}
-}
-```"""
-
 
 def model_card(config: ModelConfig, has_rescoring_net: bool = False, repository: str | None = None) -> str:
     """The README.md of a saved model; what is not known is said to be not stated or not measured.
@@ -64,8 +46,8 @@ def model_card(config: ModelConfig, has_rescoring_net: bool = False, repository:
     name = _line(config.name) or "model"
     scoring = ", with a scoring net that judges each pose" if has_rescoring_net else ""
     sections = {
-        f"# {name}": f"A DEKR network that finds the {len(config.skeleton)} keypoints of everyone in a photo in one "
-        f"bottom-up pass, without a person detector{scoring}. "
+        f"# {name}": f"A {architecture_of(config).title} network that finds the {len(config.skeleton)} keypoints of "
+        f"everyone in a photo in one bottom-up pass, without a person detector{scoring}. "
         f"It is used with the Python library dekrpose (`pip install dekrpose`).\n\n"
         "```python\nfrom dekrpose import PoseEstimator\n\n"
         f"estimator = PoseEstimator.from_pretrained({json.dumps(repository or _FOLDER)})\n"
@@ -76,7 +58,7 @@ def model_card(config: ModelConfig, has_rescoring_net: bool = False, repository:
         "## Measured numbers": _measured(config),
         "## Published numbers": _published(config),
         "## Limits": "\n\n".join(filter(None, (config.notes.strip(), _LIMITS))),
-        "## Citation": _CITATION,
+        "## Citation": architecture_of(config).CITATION,
     }
     body = "\n\n".join(f"{heading}\n\n{text}" for heading, text in sections.items() if text)
     return f"---\n{_header(config, name)}\n---\n\n{body}\n"

@@ -74,6 +74,8 @@ def contact_sheet(
         raise DekrPoseError("there are no photos to draw a contact sheet of")
     samples = Samples(photos, augmentation, targets, seed)
     indices = _first_indices(len(photos.photos), count, seed)
+    if not isinstance(samples[indices[0]], MapBatch):
+        raise DekrPoseError(f"contact sheets show DEKR's targets, got {targets.title}; --arch tiny shows the crops")
     names = [photos.photos[photo].file_name for _, _, photo in indices]
     cells = [samples.draw(index)[0].cells for index in indices]
     sheet = draw_samples([cast(MapBatch, samples[index]) for index in indices], names, photos.skeleton, cells)

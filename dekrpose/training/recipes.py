@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,11 +28,15 @@ def make_optimizer(
             of their weights: where batch norm was folded into them, some are 0.0005 and others 30, and a step of one
             size for all would wipe the small ones out.
     """
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": partial(torch.optim.SGD, momentum=0.9),
+    }  # fmt: skip
+    kind = kinds[config.optimizer]
+    own_size = config.optimizer != "sgd"  # whose steps are as small as gradients are
     slow = {id(value) for layer in pretrained for value in layer.parameters()}
     by_rate: dict[float, list[nn.Parameter]] = {1.0: []}
     for value in model.parameters():
-        rate = config.pretrained_rate * _size(value) if id(value) in slow else 1.0
+        rate = config.pretrained_rate * (_size(value) if own_size else 1.0) if id(value) in slow else 1.0
         by_rate.setdefault(rate, []).append(value)
     groups = [group for rate, values in by_rate.items() for group in _groups(values, config.weight_decay, rate)]
     try:
@@ -49,6 +54,8 @@ def learning_rate(config: TrainConfig, step: int, epoch_steps: int) -> float:
     if config.schedule == "steps":
         return config.learning_rate * 0.1 ** sum(step >= epoch * epoch_steps for epoch in config.milestones)
     share = (step - warmup) / max(1, total - warmup)
+    if config.schedule == "linear":
+        return config.learning_rate * (1 - share)
     return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
 
 

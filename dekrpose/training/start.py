@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,12 +17,13 @@ from dekrpose.architectures.learning import AugmentConfig, TrainConfig, learning
 from dekrpose.config import ARCHITECTURES, HeadConfig, MobileNetConfig, ModelConfig, with_head
 from dekrpose.data.dataset import KeypointDataset
 from dekrpose.errors import DekrPoseError
+from dekrpose.options import whole_number
 from dekrpose.skeletons import Skeleton
 from dekrpose.training.check import check_dataset
 from dekrpose.training.check_report import Findings, report
 from dekrpose.training.contact_sheet import contact_sheet
 from dekrpose.training.distributed import Processes, joined
-from dekrpose.training.initial import BACKBONES, brought, for_skeleton, read_initial
+from dekrpose.training.initial import BACKBONE, BACKBONES, brought, for_skeleton, read_initial
 from dekrpose.training.loader import CachedPhotos
 from dekrpose.training.loop import Trainer
 from dekrpose.training.run_log import summary_writer
@@ -35,6 +38,7 @@ _SETTINGS = (
     "epochs", "batch_size", "learning_rate", "warmup", "seed", "workers", "limit", "checkpoint_minutes", "precision",
     "optimizer", "schedule", "teacher_share", "pretrained_rate",
 )  # fmt: skip
+_STILL: dict[str, Any] = {"rotation": 0.0, "translation": 0.0, "flip": 0.0}
 _CROWDS = ("mosaic", "copy_paste")
 """Options of the same names in ``TrainConfig`` and ``AugmentConfig``."""
 _NOBODY = (
@@ -45,21 +49,24 @@ _NOBODY = (
 
 def recipe(options: argparse.Namespace) -> TrainConfig:
     """The network's recipe with the changes that the command line asks for."""
-    network = brought(options.init, ARCHITECTURES[options.arch])
-    learning, asked = learning_of(network), ARCHITECTURES[options.arch]
+    asked = _architecture(options)
+    network = asked if _backbone_alone(options) else brought(options.init, asked)
+    learning = learning_of(network)
     if options.paper:
-        base = learning.paper_recipe(asked)
+        base = learning.paper_recipe(asked if asked.architecture == network.architecture else network)
     else:
-        own = learning.recipe(options.arch, network, options.on_device)
+        own = learning.recipe(asked.name, network, options.on_device)
         base = own or TrainConfig(augment=AugmentConfig(size=asked.input_size))
     changes = {name: getattr(options, name) for name in _SETTINGS if getattr(options, name) is not None}
     switches = {"on_device": options.on_device, "compiled": options.compile}
-    config = replace(base, keep_early_layers=options.keep_early_layers, **switches, **changes)
+    switches |= {"keep_early_layers": options.keep_early_layers, "keep_backbone": options.keep_backbone}
+    config = replace(base, **switches, **changes)
     size = options.size or base.augment.size
     if size <= 0 or size % 32:
         raise ValueError(f"--size must be a multiple of 32, got {size}")
     shares = {name: getattr(options, name) for name in _CROWDS if getattr(options, name) is not None}
-    config = replace(config, augment=replace(config.augment, size=size, **shares))
+    augment = AugmentConfig(scale=(1.0, 1.6), **_STILL) if options.no_augmentation else config.augment
+    config = replace(config, augment=replace(augment, size=size, **shares))
     config = learning.official(config) if options.targets == "official" else config
     config.targets.check(config.augment)
     return config
@@ -167,6 +174,8 @@ def _start(options: argparse.Namespace, skeleton: Skeleton) -> tuple[ModelConfig
     """The network, and what its weights start from: None for fresh ones."""
     model_config = for_skeleton(_architecture(options), skeleton)
     data, initial = ", ".join(path.name for path, _ in options.annotations), None
+    if _backbone_alone(options):
+        options.init = f"{BACKBONE}={options.init.removeprefix(f'{BACKBONE}=')}"
     if options.init is not None:
         model_config, initial = read_initial(options.init, model_config, skeleton)
         before = model_config.training_data or "data that is not stated"
@@ -176,12 +185,45 @@ def _start(options: argparse.Namespace, skeleton: Skeleton) -> tuple[ModelConfig
 
 def _architecture(options: argparse.Namespace) -> ModelConfig:
     """The network to build, with the head that is asked for."""
-    head: dict[str, object] = {"branches": options.head_branches} if options.head_branches else {}
+    config = ARCHITECTURES[options.arch or "tiny"]
+    head = _head_changes(options.head, config)
+    if options.head_branches:
+        head["branches"] = options.head_branches
     if options.no_adaptive:
         head["adaptive"] = False
-    if head and options.init is not None and options.init not in BACKBONES:
+    if head and options.init is not None and options.init not in BACKBONES and not _backbone_alone(options):
         raise DekrPoseError(
-            f"--head-branches and --no-adaptive shape new networks, but {options.init} brings its own head; leave them "
-            f"out, or start from a backbone: {', '.join(BACKBONES)}"
+            f"--head, --head-branches and --no-adaptive shape new networks, but {options.init} brings its own head; "
+            f"leave them out, or start from a backbone: backbone={options.init}, {', '.join(BACKBONES)}"
         )
-    return with_head(ARCHITECTURES[options.arch], options.arch, **head)
+    unknown = sorted(head.keys() - asdict(config.head).keys())
+    if unknown:
+        raise ValueError(f"the head of {config.name} has no {unknown[0]}; it has {', '.join(asdict(config.head))}")
+    return with_head(config, config.name, **head)
+
+
+def _head_changes(words: Sequence[str], config: ModelConfig) -> dict[str, Any]:
+    """Settings as NAME=VALUE, in the types that the head's have."""
+    changes: dict[str, Any] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        own = getattr(config.head, name, None)
+        if isinstance(own, bool) and value not in ("yes", "no"):
+            raise ValueError(f"--head {name} must be yes or no, got {value!r}")
+        if isinstance(own, bool):
+            changes[name] = value == "yes"
+        else:
+            changes[name] = whole_number(name, value) if isinstance(own, int) else value
+    return changes
+
+
+def _backbone_alone(options: argparse.Namespace) -> bool:
+    """Whether the new network has nothing but the backbone from ``--init``."""
+    if options.init is None or options.init in BACKBONES:
+        return False
+    if options.init.startswith(f"{BACKBONE}="):
+        return True
+    if options.arch is None:
+        return False
+    asked = ARCHITECTURES[options.arch]
+    return brought(options.init, asked).architecture != asked.architecture

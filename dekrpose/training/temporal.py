@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from dekrpose.architectures.dekr.adaptive_conv import gather_pixels
 from dekrpose.architectures.dekr.temporal import TemporalDEKR
 from dekrpose.architectures.learning import TrainConfig, normalised
 from dekrpose.data.clips.clip import ClipSource
@@ -81,8 +82,6 @@ class TemporalTrainer(Trainer):
     ) -> None:
         if parts not in get_args(Parts):
             raise ValueError(f"parts must be one of {get_args(Parts)}, got {parts!r}")
-        if model.heatmap_memory is None:
-            raise DekrPoseError("a flat GRU is not trained by this command; take a model with convolutional GRUs")
         self.recipe, self.parts = recipe, parts
         self.teacher = self.validation = None
         self._prepare(model.config, config, folder, device, tensorboard, Processes())
@@ -111,16 +110,19 @@ class TemporalTrainer(Trainer):
         """As of photos, over the batch's labelled frames."""
         clips = batch.clips if isinstance(batch, SeenClips) else batch
         maps = batch.maps if isinstance(batch, SeenClips) else transition_maps(self.model, batch.frames.images)
-        if self.parts != "heads":
+        remembers, flat = self.parts != "heads", self.model.offset_gru is not None
+        if remembers and not flat:
             maps, _ = self.model.remember((maps[0].float(), maps[1].float()), clips.resets, None)
         frames = clips.frames
         heatmaps = self.model.heatmap_head.from_transition(maps[0].float())
         head = self.model.offset_head
-        offsets = (
-            head.from_transition(maps[1].float())
-            if frames.pixels is None
-            else head.at_transition(maps[1].float(), frames.pixels)
-        )
+        if frames.pixels is not None and not (remembers and flat):
+            offsets = head.at_transition(maps[1].float(), frames.pixels)
+        else:
+            offsets = head.from_transition(maps[1].float())
+        if remembers and flat:  # it reads whole maps
+            offsets = self.model.flat(offsets.unflatten(0, clips.resets.shape), clips.resets).flatten(0, 1)
+            offsets = offsets if frames.pixels is None else gather_pixels(offsets, frames.pixels)
         return self.learning.losses((heatmaps, offsets), frames, self.config, self.model_config, self._mean)
 
     def _check_clips(self) -> None:
@@ -171,6 +173,6 @@ def transition_maps(model: TemporalDEKR, images: Tensor) -> tuple[Tensor, Tensor
 
 
 def _is_trained(name: str, parts: Parts) -> bool:
-    memory = "_memory." in name
+    memory = "_memory." in name or name.startswith("offset_gru.")
     heads = name.startswith(_HEADS)
     return {"heads": heads, "memory": memory, "memory+heads": memory or heads, "all": True}[parts]

@@ -141,6 +141,8 @@ def curves_svg(
         ]
         charts.append(line_chart("validation, percent", "steps", lines, reach=reach))
     for key, title in losses.items():
+        if log and key not in log[0]:
+            continue  # a part that this network does not have
         line = Line(title, _smoothed(log, key), dots=False)
         charts.append(line_chart(title, "steps", [line], top=HEIGHT * len(charts), reach=reach))
     return svg(charts)

@@ -23,11 +23,32 @@ from dekrpose.config import OUTPUT_STRIDE, ModelConfig
 from dekrpose.options import Options
 
 Pair = tuple[Tensor, Tensor]
-title = "DEKR"
+title, remembers = "DEKR", True
 PARTS, gmacs_by_part, variants = sizes.PARTS, sizes.gmacs_by_part, sizes.variants
+CITATION = """\
+```bibtex
+@inproceedings{geng2021bottom,
+  title         = {Bottom-Up Human Pose Estimation Via Disentangled Keypoint Regression},
+  author        = {Geng, Zigang and Sun, Ke and Xiao, Bin and Zhang, Zhaoxiang and Wang, Jingdong},
+  booktitle     = {IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year          = {2021},
+  eprint        = {2104.02300},
+  archivePrefix = {arXiv}
+}
+@inproceedings{sun2019deep,
+  title     = {Deep High-Resolution Representation Learning for Human Pose Estimation},
+  author    = {Sun, Ke and Xiao, Bin and Liu, Dong and Wang, Jingdong},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year      = {2019}
+}
+```"""
 build = build_model
 gives_candidates = takes_pick
 mirrored = flip_input
+
+
+def check(options: Options) -> None:
+    """See ``Architecture``: everything is served."""
 
 
 def hasten(network: nn.Module) -> None:

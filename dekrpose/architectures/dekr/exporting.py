@@ -16,7 +16,7 @@ from dekrpose.architectures.dekr.exported_poses import ExportedCenters, Exported
 from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.architectures.exporting import Found, Offsets, Sampling
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet
-from dekrpose.config import OUTPUT_STRIDE
+from dekrpose.config import OUTPUT_STRIDE, ModelConfig
 from dekrpose.images import to_tensor
 
 OUTPUTS: dict[Offsets, tuple[str, ...]] = {
@@ -25,7 +25,18 @@ OUTPUTS: dict[Offsets, tuple[str, ...]] = {
 }
 SAMPLINGS: tuple[Sampling, ...] = ("deform_conv", "grid_sample")
 HALVES = True
+_LEAST_SIDE = 64
 _CANDIDATES = 100
+
+
+def outputs(config: ModelConfig, offsets: Offsets) -> tuple[str, ...]:
+    """See ``OUTPUTS``."""
+    return OUTPUTS[offsets]
+
+
+def least_side(config: ModelConfig) -> int:
+    """Two pixels of the coarsest map."""
+    return _LEAST_SIDE
 
 
 def graph(
@@ -73,7 +84,7 @@ def _candidates_apart(candidates: Tensor, center_maps: Tensor, offsets: Tensor) 
     return apart
 
 
-def candidates(answer: tuple[Tensor, ...]) -> tuple[Tensor, Candidates]:
+def file_candidates(answer: tuple[Tensor, ...]) -> tuple[Tensor, Candidates]:
     """Heatmaps and the candidates at a file's centers."""
     heatmaps, found = answer
     values = found[:, :, 0, 2]

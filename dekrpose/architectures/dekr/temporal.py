@@ -85,7 +85,7 @@ class TemporalDEKR(DEKR):
         self.heatmap_memory: MapMemory | None = None
         self.offset_memory: MapMemory | None = None
         if self.temporal.kind == "gru_offset_flat":
-            self.offset_gru = FlatGRU(self.temporal.hidden)
+            self.offset_gru = FlatGRU(self.temporal.hidden, self.temporal.input_size // OUTPUT_STRIDE)
             return
         parts = 2 if config.head.heatmaps == "separable" else 1  # keypoints and centers
         self.heatmap_memory = MapMemory([(parts * config.head.heatmap_channels, parts)])
@@ -124,8 +124,7 @@ class TemporalDEKR(DEKR):
         reset = _resets(images, reset)
         if self.offset_gru is not None:
             heatmaps, offsets = self(images.flatten(0, 1))
-            flat = self._flat(self.offset_gru, _split(offsets.float(), clip), reset)
-            return (_split(heatmaps, clip), flat), None
+            return (_split(heatmaps, clip), self.flat(_split(offsets.float(), clip), reset)), None
         network = self.running(images.flatten(0, 1))
         if isinstance(network, FastDEKR) and isinstance(network.offset_head, FastOffsetHead):
             (heatmaps, offsets), state = self._fast(network, images, reset, state)
@@ -182,8 +181,9 @@ class TemporalDEKR(DEKR):
         maps = network(images.flatten(0, 1), between)
         return maps, TemporalState(*between.hidden())
 
-    def _flat(self, gru: FlatGRU, offsets: Tensor, reset: Tensor) -> Tensor:
-        """Disjoint chunks, cut at resets, too."""
+    def flat(self, offsets: Tensor, reset: Tensor) -> Tensor:
+        """What the flat GRU makes of offsets (B, T, 2K, h, w), in disjoint chunks that resets (B, T) cut, too."""
+        assert self.offset_gru is not None
         done = []
         for clip, marks in zip(offsets, reset.tolist(), strict=True):
             starts = [0]
@@ -191,7 +191,7 @@ class TemporalDEKR(DEKR):
                 if marks[index] or index - starts[-1] == self.temporal.chunk:
                     starts.append(index)
             lengths = [end - start for start, end in zip(starts, [*starts[1:], len(marks)], strict=True)]
-            done.append(torch.cat([gru(chunk.unsqueeze(0))[0] for chunk in clip.split(lengths)]))
+            done.append(torch.cat([self.offset_gru(chunk.unsqueeze(0))[0] for chunk in clip.split(lengths)]))
         return torch.stack(done)
 
 

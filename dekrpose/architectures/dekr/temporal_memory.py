@@ -9,9 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FLAT_MAP = 128
-"""Side of the offset maps that the flat GRU reads, heatmap pixels: those of a 512 x 512 input."""
-
+from dekrpose.config import OUTPUT_STRIDE
 
 _PIECE = 2_500_000
 """Numbers: 10 MB. Larger results leave the caches, and above 32 MiB each one is new memory from the system."""
@@ -168,25 +166,27 @@ class MapMemory(nn.Module):
 class FlatGRU(nn.Module):
     """The seed project's memory: one bidirectional GRU over the flattened offset maps of each keypoint of a chunk.
 
-    A map of 2 x 128 x 128 numbers goes in flat; GRU (2 layers, both ways, dropout 0.2), LayerNorm, ELU and a linear
-    layer make a map that is added to it. All keypoints share the weights. Input of 512 x 512 pixels only.
+    A map of 2 x side x side numbers goes in flat; GRU (2 layers, both ways, dropout 0.2), LayerNorm, ELU and a linear
+    layer make a map that is added to it. All keypoints share the weights.
 
     Args:
         hidden: units per layer and direction (the seed has 512).
+        side: of the offset maps, heatmap pixels (the seed has 128, for inputs of 512 x 512).
     """
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(self, hidden: int, side: int) -> None:
         super().__init__()
-        numbers = 2 * FLAT_MAP * FLAT_MAP
+        self.side, numbers = side, 2 * side * side
         self.gru = nn.GRU(numbers, hidden, num_layers=2, batch_first=True, dropout=0.2, bidirectional=True)
         self.norm = nn.LayerNorm(2 * hidden)
         self.linear = nn.Linear(2 * hidden, numbers)
 
     def forward(self, offsets: Tensor) -> Tensor:
-        """(B, T, 2K, 128, 128) offsets of the T frames of one chunk -> the same, changed."""
-        if offsets.shape[-2:] != (FLAT_MAP, FLAT_MAP):
+        """(B, T, 2K, side, side) offsets of the T frames of one chunk -> the same, changed."""
+        if offsets.shape[-2:] != (self.side, self.side):
+            size = OUTPUT_STRIDE * self.side
             raise ValueError(
-                f"the flat GRU reads offset maps of {FLAT_MAP} x {FLAT_MAP}, those of a 512 x 512 input, got "
+                f"this flat GRU reads offset maps of {self.side} x {self.side}, those of a {size} x {size} input, got "
                 f"{offsets.shape[-2]} x {offsets.shape[-1]}; take a model with convolutional GRUs for other sizes"
             )
         batch, frames, channels = offsets.shape[:3]

@@ -47,20 +47,21 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions with a shortcut: (B, C, h, w) -> (B, 4 * channels, h, w)."""
+    """1x1, 3x3, 1x1 convolutions with a shortcut: (B, C, h, w) -> (B, 4 * channels, h / stride, w / stride)."""
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
         super().__init__()
         out_channels = channels * self.expansion
         self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
-        self.downsample = conv_bn(in_channels, out_channels, 1, relu=False) if in_channels != out_channels else None
+        changes = stride > 1 or in_channels != out_channels
+        self.downsample = conv_bn(in_channels, out_channels, 1, stride, relu=False) if changes else None
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)

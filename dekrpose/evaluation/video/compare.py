@@ -107,8 +107,8 @@ def compare(
 
 
 def has_memory(estimator: PoseEstimator) -> bool:
-    """Whether a model can see frames in their order, one by one."""
-    return isinstance(estimator.model, TemporalDEKR) and estimator.model.heatmap_memory is not None
+    """Whether a model can see frames in their order."""
+    return isinstance(estimator.model, TemporalDEKR)
 
 
 def run_model(
@@ -125,12 +125,16 @@ def run_model(
     if not has_memory(estimator):
         raise DekrPoseError("this model has no memory; train one with dekrpose train-temporal")
     people, state = [], None
-    for frame, time in zip(clip.frames, clip.times.tolist(), strict=True):
-        (poses,), state = estimator.estimate_frames(
-            [frame], state if memory == "kept" else None, timestamps=[time],
+    temporal = estimator.config.temporal
+    # the flat GRU sees chunks, forwards and backwards
+    together = temporal.chunk if temporal is not None and temporal.kind != "convgru" and memory == "kept" else 1
+    for start in range(0, len(clip), together):
+        part = slice(start, start + together)
+        found, state = estimator.estimate_frames(
+            list(clip.frames[part]), state if memory == "kept" else None, timestamps=clip.times[part].tolist(),
             score_threshold=0, input_size=input_size, rescore=False,
         )  # fmt: skip
-        people.append(Prediction.of(poses.keypoints, poses.keypoint_scores, poses.scores, channels=channels))
+        people += [Prediction.of(p.keypoints, p.keypoint_scores, p.scores, channels=channels) for p in found]
     return people
 
 

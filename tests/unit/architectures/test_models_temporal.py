@@ -325,9 +325,14 @@ def test_the_flat_network_sees_chunks() -> None:
         model.transitions(images)
 
 
-def test_the_flat_network_refuses_other_sizes() -> None:
+def test_the_flat_network_reads_the_size_that_it_is_told_alone() -> None:
     with pytest.raises(ValueError, match="512 x 512 input, got 16 x 24"):
         small(FLAT, trained=True).forward_clip(clip())
+    told = replace(FLAT, temporal=TemporalConfig(kind="gru_offset_flat", hidden=4, input_size=64))
+    (_, offsets), _ = small(told, trained=True).forward_clip(clip(1, 3, (64, 64)))
+    assert offsets.shape[-2:] == (16, 16)
+    with pytest.raises(ValueError, match="input_size must be a multiple of 4, got 510"):
+        TemporalConfig(input_size=510)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 64, 64), (1, 0, 3, 64, 64)])

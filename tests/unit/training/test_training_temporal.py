@@ -13,7 +13,7 @@ from torch import nn
 
 from dekrpose import PoseEstimator
 from dekrpose.architectures.dekr.batches import TargetConfig
-from dekrpose.architectures.dekr.temporal import TemporalDEKR
+from dekrpose.architectures.dekr.temporal import TemporalDEKR, with_memory
 from dekrpose.architectures.learning import TrainConfig
 from dekrpose.cli import main
 from dekrpose.config import TemporalConfig
@@ -43,6 +43,23 @@ def fresh() -> TemporalDEKR:
             if isinstance(module, nn.Conv2d) and "memory" not in name:  # the official initialisation is too small
                 nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
     return model
+
+
+def test_the_seeds_flat_network_trains_at_the_size_that_it_is_told(tmp_path: Path) -> None:
+    flat = TemporalConfig(kind="gru_offset_flat", hidden=8, input_size=SHAPE.size)
+    image = {name: value for name, value in fresh().state_dict().items() if "_memory." not in name}
+    model = with_memory(SMALL, image, flat)
+    training = TemporalTrainer(model, replace(CONFIG, warmup=0), RECIPE, SOURCE, "memory", tmp_path)
+    before = {name: value.clone() for name, value in training.model.state_dict().items()}
+    batch = next(iter(training.loader))
+    losses = []
+    for _ in range(4):
+        losses.append(float(sum(training.losses(batch).values()).detach()))  # type: ignore[arg-type]
+        training._step(batch)
+    assert losses[-1] < losses[0]
+    changed = {name for name, value in training.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert all(name.startswith("offset_gru.") for name in changed)
 
 
 def trainer(folder: Path, parts: Parts = "memory", config: TrainConfig = CONFIG) -> TemporalTrainer:

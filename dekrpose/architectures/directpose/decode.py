@@ -1,0 +1,119 @@
+"""From what locations say to people: scores, and box NMS as the only step after the network.
+
+DirectPose paper, "Inference". Everything is in input pixels; a pose's box is that of its keypoints within the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dekrpose.architectures.directpose.locations import FIRST_STRIDE, locations, strides
+
+CLASS_THRESHOLD = 0.05
+"""Locations of a lower class score see nobody."""
+MOST_PER_LEVEL = 1000
+"""Locations of one level that are looked at, those of the highest class scores."""
+Candidates = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Class scores (B, n), scores (B, n), poses (B, n, K, 2) xy in input pixels, and the input's (width, height) (B, 2)."""
+
+
+def candidates(maps: Sequence[Tensor], most: int | None = MOST_PER_LEVEL) -> Candidates:
+    """What the locations of all levels say, level by level.
+
+    Args:
+        maps: (B, 2 + 2K, h, w) of each level, see ``DirectPose``.
+        most: of each level; None is all.
+    """
+    found = []
+    for level, stride in zip(maps, strides(len(maps)), strict=True):
+        flat = level.float().flatten(2)
+        classes, centers = flat[:, :2].sigmoid().unbind(1)
+        cells = locations(level.shape[2], level.shape[3], stride, level.device)
+        relative = (
+            flat[:, 2:].transpose(1, 2).reshape(flat.shape[0], cells.shape[0], -1, 2)
+        )  # not len, which an exporter would take for a constant
+        poses = cells[:, None] + stride * relative
+        scores = (classes * centers).sqrt()
+        if most is not None and flat.shape[2] > most:
+            classes, chosen = classes.topk(most, dim=1)
+            scores = scores.gather(1, chosen)
+            poses = poses.gather(1, chosen[..., None, None].expand(-1, -1, *poses.shape[2:]))
+        found.append((classes, scores, poses))
+    classes, scores, poses = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+    height, width = (FIRST_STRIDE * side for side in maps[0].shape[2:])
+    size = torch.stack([torch.full_like(scores[:, 0], side) for side in (width, height)], dim=1)
+    return classes, scores, poses, size
+
+
+def unmirrored(mirrored: Candidates, flip_indices: Sequence[int]) -> Candidates:
+    """What a mirrored image's candidates are in the image."""
+    classes, scores, poses, size = mirrored
+    xs = size[:, 0, None, None] - 1 - poses[..., 0]
+    return classes, scores, torch.stack([xs, poses[..., 1]], dim=-1)[:, :, list(flip_indices)], size
+
+
+def boxes_of(poses: Tensor, size: Tensor) -> Tensor:
+    """(..., 4) left, top, right, bottom of (..., K, 2) poses within an input of (2,) width and height."""
+    low, high = poses.amin(-2), poses.amax(-2)
+    return torch.cat([low.clamp(min=0).minimum(size - 1), high.clamp(min=0).minimum(size - 1)], dim=-1)
+
+
+def overlaps(boxes: Tensor) -> Tensor:
+    """(..., N, N) intersection over union of (..., N, 4) boxes; boxes without an area overlap with nothing."""
+    low = torch.maximum(boxes[..., :, None, :2], boxes[..., None, :, :2])
+    high = torch.minimum(boxes[..., :, None, 2:], boxes[..., None, :, 2:])
+    common = (high - low).clamp(min=0).prod(-1)
+    areas = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+    union = areas[..., :, None] + areas[..., None, :] - common
+    return common / union.clamp(min=1e-6)
+
+
+def decode(
+    looks: Sequence[tuple[Tensor, ...]], *, nms_threshold: float, max_people: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Who is in one image.
+
+    Args:
+        looks: ``Candidates`` without the batch dimension, for each scale; the first is that of scale 1.
+        nms_threshold: intersection over union above which the lower of two scores is dropped.
+        max_people: most people in the answer.
+
+    Returns:
+        Poses (M, K, 2) in input pixels of scale 1, keypoint scores (M, K), which are those of the people, and scores
+        (M,), best first; M may be 0.
+    """
+    size = looks[0][3]
+    classes, scores = (torch.cat([look[part] for look in looks]) for part in (0, 1))
+    poses = torch.cat([_rescaled(look[2], look[3], size) for look in looks])
+    seen = classes > CLASS_THRESHOLD
+    scores, order = scores[seen].sort(descending=True, stable=True)
+    poses = poses[seen][order]
+    kept = _suppress(boxes_of(poses, size), nms_threshold, max_people)
+    return poses[kept], scores[kept, None].expand(-1, poses.shape[1]).clone(), scores[kept]
+
+
+def _rescaled(poses: Tensor, own: Tensor, size: Tensor) -> Tensor:
+    """From the pixels of one input to those of another that shows the same, whose pixel centers are integers."""
+    return poses if bool((own == size).all()) else (poses + 0.5) * (size / own) - 0.5
+
+
+def _suppress(boxes: Tensor, threshold: float, most: int) -> list[int]:
+    """Indices of the boxes that no kept better one overlaps with; boxes come best first."""
+    kept: list[int] = []
+    free = torch.ones(len(boxes), dtype=torch.bool)
+    while len(kept) < most and bool(free.any()):
+        best = int(free.to(torch.uint8).argmax())
+        kept.append(best)
+        near = _overlaps_with(boxes[best], boxes) > threshold
+        free &= ~near
+        free[best] = False
+    return kept
+
+
+def _overlaps_with(box: Tensor, boxes: Tensor) -> Tensor:
+    common = (torch.minimum(box[2:], boxes[:, 2:]) - torch.maximum(box[:2], boxes[:, :2])).clamp(min=0).prod(-1)
+    area, areas = (box[2:] - box[:2]).prod(), (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+    return common / (area + areas - common).clamp(min=1e-6)
