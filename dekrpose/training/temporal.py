@@ -121,7 +121,9 @@ class TemporalTrainer(Trainer):
         else:
             offsets = head.from_transition(maps[1].float())
         if remembers and flat:  # it reads whole maps
-            offsets = self.model.flat(offsets.unflatten(0, clips.resets.shape), clips.resets).flatten(0, 1)
+            offsets = self.model.flat(offsets.reshape(*clips.resets.shape, *offsets.shape[1:]), clips.resets).flatten(
+                0, 1
+            )
             offsets = offsets if frames.pixels is None else gather_pixels(offsets, frames.pixels)
         return self.learning.losses((heatmaps, offsets), frames, self.config, self.model_config, self._mean)
 
