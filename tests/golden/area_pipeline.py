@@ -142,7 +142,7 @@ def _final_rows(case: Case, run: _Run, estimator: PoseEstimator, arguments: dict
     points = torch.from_numpy(Geometry.fit(height, width, run.input_size).to_image(poses))
     if "rescored" in arrays and estimator.rescoring_net is not None:
         edges = estimator.config.skeleton.edges
-        rescored = rescore(estimator.rescoring_net, points, keypoint_scores, scores, edges)
+        rescored, _ = rescore(estimator.rescoring_net, points, keypoint_scores, scores, edges)
         yield from _score_rows(case, "rescored", rescored, arrays["rescored"], stable)
 
     final = arrays["final_poses"].reshape(after_nms.shape).copy()
