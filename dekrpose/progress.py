@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 SECONDS = 30.0
 """Between two lines where there is no terminal; what takes less time prints none."""
-_LINE = "{desc}{n_fmt} of {total_fmt} {unit}s, {rate_fmt}, {remaining} left"
+_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {rate_fmt}, {remaining} left"
 
 
 class Bar(tqdm):  # type: ignore[misc]

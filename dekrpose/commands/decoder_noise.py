@@ -55,6 +55,8 @@ def without_decoder_noise() -> Iterator[None]:
         reader.join(timeout=1)
         sys.stderr.flush()
         sys.stderr = before
+        if not reader.is_alive():
+            os.close(terminal)
         for name in added:
             os.environ.pop(name, None)
 

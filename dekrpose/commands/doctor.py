@@ -23,6 +23,7 @@ from dekrpose.hub import cache
 
 __all__ = ["Finding", "add_arguments", "examine", "report", "run"]
 
+EXAMPLES = ("dekrpose doctor", "dekrpose doctor --json")
 _COLOURS = {"ok": "\033[32m", "warning": "\033[33m", "fault": "\033[1;31m"}
 _PACKAGE = Path(__file__).parents[1]
 Check = Callable[[], list[Finding]]

@@ -6,12 +6,11 @@ import argparse
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from dekrpose.commands.arguments import add_trust_code
+from dekrpose.commands.arguments import add_match_argument, add_trust_code, check_files, check_model
 from dekrpose.commands.eval_video import add_arguments as add_video_arguments
 from dekrpose.commands.eval_video import run as run_on_clips
-from dekrpose.config import MatchMode
 from dekrpose.errors import DekrPoseError
 from dekrpose.formats import json_text, write_whole
 
@@ -21,6 +20,11 @@ if TYPE_CHECKING:
     from dekrpose.evaluation.evaluate import Report
     from dekrpose.evaluation.predictions import Predictions
 
+EXAMPLES = (
+    "dekrpose eval tiny people.json --images photos",
+    "dekrpose eval runs/mine val.json --images val.tar --sweep --errors --report report.html",
+    "dekrpose eval tiny people.json --images photos --compare dtype=bfloat16",
+)
 RANDOM_SEED = 0
 _DECIDING = {
     "images": None, "flip": False, "scales": [1.0], "match_heatmap": None, "nms_threshold": None, "no_rescore": False,
@@ -47,11 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scales", metavar="S", type=float, nargs="+", default=[1.0], help="input scales, 1 among them"
     )
-    parser.add_argument(
-        "--match-heatmap", nargs="?", const="official", choices=(*get_args(MatchMode), "off"),
-        help="move keypoints to heatmap peaks, as the released code does (official), without its mix-up near borders "
-        "(paper), to the likeliest peak instead of the nearest (weighted), or not at all; default: the model's",
-    )  # fmt: skip
+    add_match_argument(parser)
     parser.add_argument(
         "--nms-threshold", metavar="T", type=float,
         help="how near two poses are one person's, as a share of the box's diagonal; default: the model's",
@@ -98,6 +98,8 @@ def run(options: argparse.Namespace) -> int:
         DekrPoseError: the dataset, a photo or the model cannot be read, or the measures cannot be recorded.
         ImportError: faster-coco-eval is missing.
     """
+    check_model(options.model)
+    check_files([options.data, *(options.images or [])])
     if options.video:
         return run_on_clips(options)
     if options.data is None:

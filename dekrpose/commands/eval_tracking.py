@@ -26,6 +26,7 @@ from dekrpose.results import Poses
 from dekrpose.tracking.smoothing import Smoother
 from dekrpose.tracking.tracker import Tracker
 
+EXAMPLES = ("dekrpose eval-tracking", "dekrpose eval-tracking --seeds 1 2 --json tracking.json")
 STOPS = 0.05
 """How often a second somebody stops on the way, in the harder clips."""
 

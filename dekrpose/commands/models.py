@@ -6,14 +6,15 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dekrpose.architectures.complexity import complexity, variants
-from dekrpose.checkpoints import read_checkpoint, read_rescoring_net
-from dekrpose.checkpoints.pickles import read_tensors
 from dekrpose.errors import CheckpointError
 from dekrpose.hub import cache
-from dekrpose.hub.models import ModelInfo, list_models
-from dekrpose.hub.published import OTHER_DECODING, PUBLISHED
+
+if TYPE_CHECKING:
+    from dekrpose.hub.models import ModelInfo
+
+EXAMPLES = ("dekrpose models", "dekrpose models --complexity", "dekrpose models --verify", "dekrpose models --clean")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +37,9 @@ def run(options: argparse.Namespace) -> int:
         return _clean(cache.cache_folder(options.cache_dir), options.all)
     if options.verify:
         return _verify(options.cache_dir, options.json)
+    from dekrpose.hub.models import list_models
+    from dekrpose.hub.published import OTHER_DECODING
+
     models = list_models(options.cache_dir)
     if options.json:
         print(json.dumps([asdict(model) for model in models], indent=2))
@@ -63,6 +67,8 @@ def _describe(model: ModelInfo) -> str:
 
 
 def _complexity(as_json: bool) -> int:
+    from dekrpose.architectures.complexity import complexity, variants
+
     costs = [complexity(config) for config in variants().values()]
     if as_json:
         names = ("name", "parameters", "gmacs")
@@ -75,6 +81,8 @@ def _complexity(as_json: bool) -> int:
 
 
 def _verify(cache_dir: Path | None, as_json: bool) -> int:
+    from dekrpose.hub.models import list_models
+
     folder = cache.cache_folder(cache_dir)
     found = {str(item.path): _trouble(item) for item in cache.entries(folder)}
     found |= {str(path): "unfinished" for path in cache.leftovers(folder)}
@@ -98,6 +106,10 @@ def _trouble(item: cache.Entry) -> str | None:
 
 
 def _unreadable(path: Path, name: str = "") -> str | None:
+    from dekrpose.checkpoints import read_checkpoint, read_rescoring_net
+    from dekrpose.checkpoints.pickles import read_tensors
+    from dekrpose.hub.published import PUBLISHED
+
     kind = PUBLISHED[name].kind if name in PUBLISHED else "model"
     try:
         if kind == "rescoring net":

@@ -10,19 +10,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dekrpose.commands.drawing import add_draw_arguments, draw_options
 from dekrpose.commands.predict import add_model_arguments, estimate_options
 from dekrpose.errors import DekrPoseError, without_password
-from dekrpose.estimator import PoseEstimator
-from dekrpose.results import Poses
-from dekrpose.video.frames import Frame, is_address
-from dekrpose.video.outputs import Outputs
-from dekrpose.video.sources import find_pyav
-from dekrpose.video.stream import PoseStream, open_stream
 
-_LOG_SECONDS = 10.0  # between lines of progress that nobody watches
+if TYPE_CHECKING:
+    from dekrpose.results import Poses
+    from dekrpose.video.frames import Frame
+    from dekrpose.video.outputs import Outputs
+    from dekrpose.video.stream import PoseStream
+
+EXAMPLES = (
+    "dekrpose video in.mp4",
+    "dekrpose video in.mp4 --track --smooth --out results",
+    "dekrpose video 'frames/*.png' --fps 30 --no-video",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,22 +61,30 @@ def add_stream_arguments(parser: argparse.ArgumentParser) -> None:
 
 def stream_of(source: Any, options: argparse.Namespace, **more: Any) -> PoseStream:
     """Load the model and open the stream, as the shared arguments say."""
+    chosen = estimate_options(options)
+    from dekrpose.estimator import PoseEstimator
+    from dekrpose.video.stream import open_stream
+
     estimator = PoseEstimator.from_pretrained(
         options.model, device=options.device, rescoring_net=options.rescoring_net, trust_code=options.trust_code
     )
-    chosen = estimate_options(options)
     return open_stream(estimator, source, track=options.track, smooth=options.smooth, **chosen, **more)
 
 
 def run(options: argparse.Namespace) -> int:
     """``dekrpose video``: 0 done, 1 frames were broken or missing, 130 stopped by Ctrl-C."""
-    if options.sound and find_pyav() is None:
-        raise ImportError("PyAV, which copies sound, is missing; run: pip install 'dekrpose[video]'")
+    _check_source(options.source)
+    estimate_options(options)
     look = draw_options(options)
     if options.blur_faces and options.stride > 1:
         raise ValueError(
             "--blur-faces misses faces that move between the frames that --stride looks at; leave --stride out"
         )
+    from dekrpose.video.outputs import Outputs
+    from dekrpose.video.sources import find_pyav
+
+    if options.sound and find_pyav() is None:
+        raise ImportError("PyAV, which copies sound, is missing; run: pip install 'dekrpose[video]'")
     section = {"start": options.start, "end": options.end, "fps": options.fps, "batch_size": options.batch_size}
     stream = stream_of(options.source, options, stride=options.stride, every_frame=not options.no_video, **section)
     folder, stem = _place(options.source)
@@ -97,8 +109,16 @@ def run(options: argparse.Namespace) -> int:
     return _report(outputs, stream, whole)
 
 
+def _check_source(source: str) -> None:
+    """Say before anything is loaded that a file is not there; addresses, globs and patterns are looked into later."""
+    if not re.search(r"://|[*?\[%]|^\d+$|^/dev/", source) and not Path(source).exists():
+        raise FileNotFoundError(f"{source} does not exist; relative paths start at {Path.cwd()}")
+
+
 def _place(source: str) -> tuple[Path, str]:
     """The folder of a source and what its outputs are called after."""
+    from dekrpose.video.frames import is_address
+
     if is_address(source):
         name = without_password(source).split("?")[0].rstrip("/").rsplit("/", 1)[-1]
         return Path(), Path(name).stem or "stream"
@@ -111,7 +131,7 @@ def _place(source: str) -> tuple[Path, str]:
 
 def _progress(stream: PoseStream, options: argparse.Namespace) -> Iterator[tuple[Frame, Poses | None]]:
     """The stream behind a bar with frames per second and the time that is left."""
-    from tqdm import tqdm
+    from dekrpose.progress import Bar
 
     info = stream.info
     total = info.frames
@@ -120,8 +140,7 @@ def _progress(stream: PoseStream, options: argparse.Namespace) -> Iterator[tuple
         total = max(round((last - (options.start or 0)) * info.fps), 0)
     if total and options.no_video:
         total = -(-total // options.stride)
-    interval = 0.1 if sys.stderr.isatty() else _LOG_SECONDS
-    with tqdm(total=total, unit="frame", mininterval=interval, maxinterval=max(interval, 10)) as bar:
+    with Bar(total=total, unit="frame") as bar:
         for pair in stream.pairs():
             yield pair
             bar.update()

@@ -13,9 +13,11 @@ import cv2
 import numpy as np
 
 from dekrpose.commands.drawing import draw_options
+from dekrpose.commands.predict import estimate_options
 from dekrpose.commands.video import add_stream_arguments, stream_of
 from dekrpose.errors import DekrPoseError
 
+EXAMPLES = ("dekrpose webcam --mirror", "dekrpose webcam --camera 1 --track")
 _TITLE = "dekrpose"
 _ESCAPE = 27
 _ELSEWHERE = "poses of a camera without a window: estimator.estimate_video(0) in Python"
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """``dekrpose webcam``: 0 when its user ended it."""
+    estimate_options(options)
     check_screen()
     look = draw_options(options)
     source = int(options.camera) if re.fullmatch(r"\d+", options.camera) else options.camera

@@ -46,8 +46,8 @@ FACADE = {"estimator": {"explain"}, "hub": {"export"}}
 """Parts whose functions may import these from below, inside their bodies."""
 
 CORE = {"torch", "numpy", "cv2", "PIL", "huggingface_hub", "tqdm", "safetensors", "scipy"}
-BROUGHT = {"filelock"}
-"""What core packages bring along: torch and huggingface-hub need it."""
+BROUGHT = {"filelock", "yaml"}
+"""What core packages bring along: torch and huggingface-hub need them."""
 EXTRAS = {
     "tensorboard", "faster_coco_eval", "onnx", "onnxscript", "onnxruntime", "openvino", "av", "pandas", "supervision",
     "gradio", "ray", "matplotlib", "pillow_heif",
@@ -61,7 +61,7 @@ ONE_ARCHITECTURE = {
     "evaluation.video.compare": "networks for video",
     "training.clips": "networks for video",
     "training.temporal": "networks for video",
-    "commands.train_temporal": "networks for video",
+    "training.temporal_start": "networks for video",
     "benchmark.streaming": "networks for video",
     "benchmark.naive": "DEKR's naive formulation, as a reference",
     "benchmark.made_up": "made-up people for DEKR",

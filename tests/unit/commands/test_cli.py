@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, get_args
 
 import cv2
 import numpy as np
 import pytest
 
-from dekrpose import Poses, __version__
+from dekrpose import Poses, __version__, progress
+from dekrpose.architectures import complexity as costs
 from dekrpose.checkpoints import read_checkpoint
-from dekrpose.cli import main
-from dekrpose.commands import models as catalogue
+from dekrpose.cli import COMMANDS, _parser, main
 from dekrpose.config import ARCHITECTURES
 from dekrpose.hub import models
 from tests import checkpoint_fixtures as fixtures
@@ -212,7 +216,7 @@ def test_errors_are_one_line_on_stderr(
     assert len(captured.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["predict"], ["predict", "a.jpg", "--nonsense"], ["dance"]])
+@pytest.mark.parametrize("arguments", [["predict"], ["predict", "a.jpg", "--nonsense"], ["dance"]])
 def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -264,7 +268,7 @@ def test_models_as_json(photos: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_complexity_as_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue, "variants", lambda: {"tiny": ARCHITECTURES["tiny"]})
+    monkeypatch.setattr(costs, "variants", lambda: {"tiny": ARCHITECTURES["tiny"]})
     assert main(["models", "--complexity", "--json"]) == 0
     (cost,) = json.loads(capsys.readouterr().out)
     assert {"name", "parameters", "gmacs"} <= cost.keys()
@@ -278,3 +282,224 @@ def test_python_m_is_the_command_line() -> None:
     command = [sys.executable, "-m", "dekrpose", "--version"]
     run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
     assert run.stdout == f"dekrpose {__version__}\n"
+
+
+def piped(*words: str, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """The command line as a process of its own, where nothing was imported before."""
+    root = str(Path(__file__).parents[3])
+    command = [sys.executable, "-m", "dekrpose", *words]
+    own = {**os.environ, "PYTHONPATH": root, **environment}
+    return subprocess.run(command, input=stdin, capture_output=True, check=False, env=own)
+
+
+def test_alone_it_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("usage: dekrpose")
+    assert all(name in printed for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predit", "a.jpg"], "there is no command 'predit'; did you mean predict?"),
+        (["predict", "a.jpg", "--jsn"], "--jsn; did you mean --json?"),
+        (["train", "a.json", "--epoch-s", "3"], "--epoch-s 3; did you mean --epochs?"),
+        (["dance"], "there is no command 'dance'; there are predict, video"),
+        (["video", "a.mp4", "--match-heatmap=best"], "may be followed by official, paper, weighted, off, got 'best'"),
+    ],
+)
+def test_misspelt_words_are_told(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.startswith(f"usage: dekrpose {arguments[0] if arguments[0] in COMMANDS else ''}".rstrip())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_examples_that_work(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    lines = capsys.readouterr().out.split("examples:\n")[1].splitlines()
+    assert lines
+    for line in lines:
+        words = shlex.split(re.split(" [<>] ", line)[0])
+        assert words.pop(0) == "dekrpose"
+        options = _parser(words).parse_args(words)
+        assert options.run
+
+
+LIGHT = [name for name in COMMANDS if name != "eval-tracking"]
+"""Commands that load torch only for work that they can do."""
+MISSING = {
+    "predict": ["missing.jpg"], "video": ["missing.mp4"], "import": ["missing", "--out", "people.json"],
+    "train": ["missing.json", "--out", "run"], "eval": ["tiny", "missing.json"], "convert": ["missing.pth", "a.pth"],
+    "export": ["missing.pth", "a.onnx"], "benchmark": ["missing.pth"],
+    "train-temporal": ["--out", "run", "--photos", "missing.json"],
+    "train-scoring": ["tiny", "missing.json", "--out", "run"],
+}  # fmt: skip
+
+
+def test_arguments_are_checked_before_torch_is_loaded(tmp_path: Path) -> None:
+    lines = [f"[{command!r}, *{MISSING.get(command, ['--nonsense'])!r}]" for command in LIGHT]
+    program = f"""
+import sys
+from dekrpose.cli import COMMANDS, _parser, main
+for words in [{", ".join(lines)}]:
+    try:
+        status = main(words)
+    except SystemExit as stop:
+        status = stop.code
+    assert status in (1, 2), words
+    assert "torch" not in sys.modules, words
+"""
+    own = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=own, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("missing") >= len(MISSING)
+
+
+def test_choices_are_those_of_the_library() -> None:
+    from dekrpose.architectures import exporting
+    from dekrpose.benchmark import curves, memory, settings
+    from dekrpose.commands import benchmark, export, train, train_scoring, train_temporal
+    from dekrpose.data.clips import sequences
+    from dekrpose.engines import file
+    from dekrpose.export import writers
+    from dekrpose.training import initial, scoring, temporal
+
+    assert export.FORMATS == file.FORMATS
+    assert get_args(exporting.Offsets) == export.OFFSETS
+    assert get_args(exporting.Sampling) == export.SAMPLINGS
+    assert writers.OPSET == export.OPSET
+    assert initial.BACKBONES == train.BACKBONES
+    assert (settings.BACKENDS, settings.LOOP) == (benchmark.BACKENDS, benchmark.LOOP)
+    assert (curves.CURVES, curves.PEOPLE, tuple(memory.CASES)) == (benchmark.CURVES, benchmark.PEOPLE, benchmark.CASES)
+    for name, _, default, *_ in train_scoring._OPTIONS:
+        assert getattr(scoring.ScoringConfig(), name.replace("-", "_")) == default
+    assert get_args(temporal.Parts) == train_temporal.PARTS
+    assert tuple(sequences.FORMATS) == train_temporal.VIDEOS
+
+
+def test_json_behind_a_photo_and_before_it(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--json is a flag: only a literal - behind it is its own."""
+    assert main(["predict", "--json", "photos/a.jpg"]) == 0
+    assert (photos / "a.poses.json").is_file()
+    assert main(["predict", "--match-heatmap", "photos/b.png"]) == 0
+    assert main(["predict", "--match-heatmap", "paper", "photos/b.png"]) == 0
+    capsys.readouterr()
+    assert main(["predict", "--no-picture", "--json", "-", "photos"]) == 0
+    captured = capsys.readouterr()
+    found = [Poses.from_dict(json.loads(line)) for line in captured.out.splitlines()]
+    assert [poses.source for poses in found] == ["photos/a.jpg", "photos/b.png"]
+
+
+def test_csv_on_standard_output_is_one_table(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "broken.jpg").write_text("no photo")
+    assert main(["predict", "photos", "--no-picture", "--csv", "-"]) == 1
+    captured = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(captured.out)))
+    assert {row["source"] for row in rows} == {"photos/a.jpg", "photos/b.png"}
+    assert "failed: photos/broken.jpg" in captured.err
+    assert listing(photos) == ["a.jpg", "b.png", "broken.jpg"]
+    assert main(["predict", "photos/a.jpg", "--csv", "-", "--json", "-"]) == 1
+    assert "would mix on standard output" in capsys.readouterr().err
+
+
+def test_failures_have_a_line_in_the_stream_of_json(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "broken.jpg").write_text("no photo")
+    assert main(["predict", "photos/broken.jpg", "--json", "-"]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["source"] == "photos/broken.jpg"
+    assert "not an image" in json.loads(line)["error"]
+
+
+def test_a_photo_from_standard_input(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    content = (photos / "a.jpg").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert main(["predict", "-", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["source"] == "-"
+    assert not list(Path().glob("stdin*"))  # what comes by a pipe and goes by one leaves nothing behind
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert main(["predict", "-"]) == 0
+    assert Path("stdin.poses.jpg").is_file()
+
+
+def test_quiet_and_verbose(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "photos", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert main(["predict", "photos/a.jpg", "--verbose"]) == 0
+    assert "network " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("empty", "'empty' is a folder without images"),
+        ("photos/*.bmp", "'photos/*.bmp' matches nothing"),
+        ("photos/missing.jpg", "'photos/missing.jpg' does not exist"),
+    ],
+)
+def test_what_names_no_photo_says_why(
+    photos: Path, place: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("empty").mkdir()
+    assert main(["predict", place]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    photo = write_photo(tmp_path / "a.jpg")
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "dekrpose", "predict", str(photo), "--no-picture", "--json", "-"]
+    own = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False, env=own)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_decoders_own_words_stay_off_the_terminal(tmp_path: Path) -> None:
+    """libpng and libjpeg write to file descriptor 2 by themselves; ours is the only line."""
+    ok, encoded = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    assert ok
+    data = bytearray(encoded.tobytes())
+    data[len(data) // 2 : len(data) // 2 + 40] = bytes(40)
+    (tmp_path / "broken.png").write_bytes(data)
+    done = piped("predict", str(tmp_path / "broken.png"))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(b"failed: ")
+
+
+def test_other_words_on_standard_error_pass() -> None:
+    program = """
+import os
+from dekrpose.commands.decoder_noise import without_decoder_noise
+with without_decoder_noise():
+    os.write(2, b"libpng error: bad adaptive filter value\\nsomething else\\n")
+    import sys
+    print("ours", file=sys.stderr)
+print("after", file=sys.stderr)
+"""
+    own = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=own)
+    assert sorted(done.stderr.splitlines()) == ["after", "ours", "something else"]
+
+
+def test_bars_are_lines_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert list(progress.Bar(range(3), unit="photo")) == [0, 1, 2]
+    assert capsys.readouterr().err == ""  # too quick for a line
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    assert list(progress.Bar(range(3), unit="photo", desc="reading")) == [0, 1, 2]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("reading: 3 of 3 photos")
+    assert all("\r" not in line for line in lines)
+    assert list(progress.Bar(range(3), unit="photo", show=False)) == [0, 1, 2]
+    assert capsys.readouterr().err == ""

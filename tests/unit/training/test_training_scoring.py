@@ -17,14 +17,15 @@ from dekrpose import PoseEstimator
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features
 from dekrpose.checkpoints import read_checkpoint, write_checkpoint
 from dekrpose.commands import train_scoring as scoring_command
-from dekrpose.commands.train_scoring import THRESHOLDS, best_threshold, compare, matching_threshold, with_scoring_net
 from dekrpose.data.dataset import KeypointDataset
 from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation.predictions import Prediction, Predictions
 from dekrpose.evaluation.reliability import reliability
 from dekrpose.skeletons import COCO_17, Skeleton
+from dekrpose.training import scoring_run
 from dekrpose.training.scoring import Epoch, ScoringConfig, hold_out, train_scoring_net
 from dekrpose.training.scoring_examples import collect_predictions, examples_of, joined
+from dekrpose.training.scoring_run import THRESHOLDS, best_threshold, compare, matching_threshold, with_scoring_net
 from tests.evaluation_people import dataset, human, standing, unlabelled
 from tests.small_model import write_small_model
 from tests.training_photos import write_dataset
@@ -317,8 +318,8 @@ def test_a_net_that_lowers_ap_is_refused(
     pytest.importorskip("faster_coco_eval")
     good = planted(tmp_path / "good", 0, photos=5)
     people = [replace(found, scores=found.keypoint_scores.mean(axis=1)) for found in good.people]
-    monkeypatch.setattr(scoring_command, "collect_predictions", lambda *_, **__: replace(good, people=people))
-    monkeypatch.setattr(scoring_command, "train_scoring_net", lambda *_, **__: (Always(-1.0), [Epoch(0.5, None)]))
+    monkeypatch.setattr(scoring_run, "collect_predictions", lambda *_, **__: replace(good, people=people))
+    monkeypatch.setattr(scoring_run, "train_scoring_net", lambda *_, **__: (Always(-1.0), [Epoch(0.5, None)]))
     annotations = photos[0]
     words: list[str | Path] = ["--images", photos[1], "--val", annotations, "--val-images", photos[1]]
     with pytest.raises(DekrPoseError, match=r"lowers AP from .* nothing was written"):
@@ -343,7 +344,7 @@ def test_the_network_that_was_judged_is_written_though_its_file_was_replaced(
         write_checkpoint(model, before.config, others)
         return Always(0.5), [Epoch(0.5, None)]
 
-    monkeypatch.setattr(scoring_command, "train_scoring_net", meanwhile)
+    monkeypatch.setattr(scoring_run, "train_scoring_net", meanwhile)
     assert run(model, photos[0], "--images", photos[1]) == 0
     written = read_checkpoint(photos[0].parent / "out" / "model.safetensors").state_dict
     assert {tensor.dtype for tensor in written.values()} >= {torch.float16}
