@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import shlex
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -89,6 +90,8 @@ def read_content(path: Path) -> Mapping[str, Any]:
 
     DekrPoseError if it is no JSON, or ``images`` or ``annotations`` are missing or no lists.
     """
+    if path.is_dir() or path.suffix.lower() in (".yaml", ".yml", ".zip", ".xml"):
+        raise DekrPoseError(_foreign(path) or f"{path} is not a COCO keypoints file, .json or .json.gz")
     data = path.read_bytes()
     try:
         if data.startswith(b"\x1f\x8b"):
@@ -97,15 +100,30 @@ def read_content(path: Path) -> Mapping[str, Any]:
     except (ValueError, OSError, EOFError, zlib.error) as error:
         raise DekrPoseError(f"{path} is not a COCO keypoints file: {error}") from error
     if not isinstance(content, dict):
-        raise DekrPoseError(f"{path} is not a COCO keypoints file: it is no object with images and annotations")
+        why = f"{path} is not a COCO keypoints file: it is no object with images and annotations"
+        raise DekrPoseError(_foreign(path) or why)
     lists = ("images", "annotations")
     missing = [field for field in lists if content.get(field) is None]
     if missing:
-        raise DekrPoseError(f"{path} is not a COCO keypoints file: it lacks {', '.join(missing)}")
+        raise DekrPoseError(_foreign(path) or f"{path} is not a COCO keypoints file: it lacks {', '.join(missing)}")
     for field in lists:
         if not isinstance(content[field], list):
             raise DekrPoseError(f'{path} is not a COCO keypoints file: "{field}" is no list')
     return content
+
+
+def _foreign(path: Path) -> str:
+    """What to do with labels in another format that can be imported; empty if they are in none of them."""
+    from dekrpose.data.importers import IMPORTERS, Files, recognise
+
+    try:
+        kind = recognise(Files(path))
+    except (DekrPoseError, OSError):
+        return ""
+    if kind is None:
+        return ""
+    command = f"dekrpose import {shlex.quote(str(path))} --out people.json"
+    return f"{path} is {IMPORTERS[kind].TITLE}, not one COCO keypoints file; make one first: {command}"
 
 
 def read_photos(path: Path, content: Mapping[str, Any], skeleton: Skeleton) -> list[Photo]:

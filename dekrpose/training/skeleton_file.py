@@ -28,11 +28,11 @@ _SIDE_WORDS: dict[str, Side] = {"left": "left", "l": "left", "right": "right", "
 def skeleton_of(data_file: Path, skeleton_file: Path | None = None) -> Skeleton:
     """The skeleton that a COCO keypoints file means.
 
-    Names and edges (which count from 1) are those of the category with keypoints, sigmas too if it has any; of several
-    with different keypoints, ``skeleton_file`` chooses one by its names. Flip pairs are guessed from left and right in
-    the names. What ``skeleton_file`` says comes before all that; see docs/data.md for its fields. Sigmas that nobody
-    gives are COCO's and CrowdPose's where names agree, else ``DEFAULT_SIGMA``. COCO and CrowdPose as published give
-    exactly ``COCO_17`` and ``CROWDPOSE_14``.
+    Names and edges (which count from 1) are those of the category with keypoints, sigmas and flip_pairs too if it has
+    any; of several with different keypoints, ``skeleton_file`` chooses one by its names. Flip pairs are otherwise
+    guessed from left and right in the names. What ``skeleton_file`` says comes before all that; see docs/data.md for
+    its fields. Sigmas that nobody gives are COCO's and CrowdPose's where names agree, else ``DEFAULT_SIGMA``. COCO and
+    CrowdPose as published give exactly ``COCO_17`` and ``CROWDPOSE_14``.
 
     Args:
         data_file: ``.json`` or ``.json.gz``. If it names no keypoints, 17 of them are taken for COCO's.
@@ -66,6 +66,8 @@ def skeleton_of(data_file: Path, skeleton_file: Path | None = None) -> Skeleton:
         edges = _edges(category.get("skeleton"), names, data_file)
     if "flip_pairs" in given:
         pairs = _named_pairs(given["flip_pairs"], names, f'{where}"flip_pairs"', once=True)
+    elif category.get("flip_pairs") is not None:
+        pairs = _named_pairs(category["flip_pairs"], names, f"flip_pairs of {data_file}", once=True)
     else:
         pairs = guess_flip_pairs(names)
     sigmas = _sigmas(category.get("sigmas"), names, f"sigmas of {data_file}", default_sigmas(names))

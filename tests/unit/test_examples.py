@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from dekrpose import PoseEstimator
 from dekrpose.config import ARCHITECTURES
 from dekrpose.hub import models
 from dekrpose.results import Poses
@@ -121,3 +122,21 @@ def test_json_and_pandas_give_poses_back(here: Path, monkeypatch: pytest.MonkeyP
     pytest.importorskip("pandas")
     run("json_and_pandas.py", "photos/astronaut.jpg", "poses.json", monkeypatch=monkeypatch)
     assert Poses.from_json("poses.json").image_size == (512, 512)
+
+
+def test_labels_are_imported_and_fine_tuned_on(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    source = Path(__file__).parents[1] / "cases" / "imports" / "labelme"
+    run("import_labels.py", str(source), "birds.json", "beak", "left_wing", "right_wing", monkeypatch=monkeypatch)
+    assert "labelme: 2 photos, 3 people\nbeak: 3 times\nleft_wing: 2 times" in capsys.readouterr().out
+    run("fine_tune.py", "birds.json", str(source), "runs/birds", "1", monkeypatch=monkeypatch)
+    assert "people with beak, left_wing, right_wing in a.jpg" in capsys.readouterr().out
+    assert (here / "runs" / "birds" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_an_exported_file_runs_in_plain_onnxruntime(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    pytest.importorskip("onnxruntime")
+    PoseEstimator.from_pretrained(device="cpu").export("onnx", "tiny.onnx")
+    monkeypatch.setitem(sys.modules, "dekrpose", None)  # as where it is not installed
+    run("exported_onnx.py", "tiny.onnx", "photos/astronaut.jpg", monkeypatch=monkeypatch)
+    assert " left_shoulder " in capsys.readouterr().out

@@ -48,6 +48,7 @@ PARSED = {
     "dekrpose models --complexity": "counts twelve networks; the tests of the command line run it on one",
     "dekrpose benchmark tiny --photo 640x480 --compare dekr-w32-coco": "a minute; benchmark has tests of its own",
     "dekrpose benchmark dekr-w32-coco --compare loop": "a minute, as above",
+    "dekrpose export runs/lamps lamps.onnx": "half a minute; export.md runs the same",
 }
 INSTALLS = "python3 -m venv .venv && "
 
@@ -65,11 +66,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(ROOT / "examples", here / "examples", ignore=shutil.ignore_patterns("*.poses.*"))
     shutil.copy(ROOT / "examples" / "astronaut.jpg", here / "photo.jpg")
     shutil.copy(ROOT / "examples" / "astronaut.jpg", photos / "astronaut.jpg")
+    shutil.copytree(ROOT / "tests" / "cases" / "imports" / "labelme", here / "birds")
     (here / "train.json.gz").write_bytes(gzip.compress(annotations.read_bytes()))
     shutil.copy(here / "train.json.gz", here / "more.json.gz")
     shutil.copy(annotations, here / "val.json")
-    movenet, _ = write_movenet(here)
-    movenet.rename(here / "movenet-multipose.json")
+    write_movenet(here, "movenet-multipose")
     for name in ("train-0.tar", "val.tar"):
         with tarfile.open(here / name, "w") as archive:
             for photo in sorted(photos.glob("*.png")):

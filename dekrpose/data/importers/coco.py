@@ -1,0 +1,128 @@
+"""COCO keypoints as tools export them: Roboflow (train/_annotations.coco.json), CVAT, Label Studio; also in a zip."""
+
+from __future__ import annotations
+
+import json
+from pathlib import PurePosixPath
+from typing import Any
+
+from dekrpose.data.coco_fields import as_name, as_numbers, as_triples, keypoint_names, shown
+from dekrpose.data.importers.base import Files, Human, Labelled, Labels, Pairs, Wishes
+from dekrpose.errors import DekrPoseError
+
+TITLE = "a COCO keypoints export (Roboflow, CVAT, Label Studio)"
+
+
+def recognises(files: Files) -> bool:
+    """By a JSON file with ``images`` and ``annotations``, some of them with keypoints."""
+    return any(True for _ in _contents(files))
+
+
+def read(files: Files, wishes: Wishes) -> Labels:
+    """See ``Importer``."""
+    labels = Labels([], 0)
+    for name, content in _contents(files):
+        found = _skeletons(content, name)
+        before = len(labels.photos)
+        _photos(files, name, content, labels)
+        if len(labels.photos) == before:
+            continue
+        for names, edges, category in found:
+            if labels.names is None:
+                labels.names, labels.edges, labels.category = names, edges, category
+            elif names != labels.names:
+                raise DekrPoseError(
+                    f"{name} has other keypoints ({', '.join(names)}) than those before ({', '.join(labels.names)}); "
+                    "import them one by one"
+                )
+    labels.count = len(labels.names or ()) or labels.count
+    short = {len(human.keypoints) for photo in labels.photos for human in photo.people} - {0, labels.count}
+    if short:
+        raise DekrPoseError(f"people have {labels.count} and {min(short)} keypoints; a network learns one skeleton")
+    for photo in labels.photos:
+        for human in photo.people:
+            human.keypoints = human.keypoints or [(0.0, 0.0, 0)] * labels.count
+    return labels
+
+
+def _contents(files: Files) -> list[tuple[str, dict[str, Any]]]:
+    """The JSON files that say where keypoints are."""
+    found = []
+    for name in files.ending(".json"):
+        try:
+            content = json.loads(files.text(name))
+        except (DekrPoseError, ValueError, RecursionError):
+            continue
+        if not isinstance(content, dict) or not isinstance(content.get("images"), list):
+            continue
+        entries = content.get("annotations")
+        if isinstance(entries, list) and (
+            any(isinstance(entry, dict) and entry.get("keypoints") for entry in entries)
+            or any(each.get("keypoints") for each in _categories(content))
+        ):
+            found.append((name, content))
+    return found
+
+
+def _categories(content: dict[str, Any]) -> list[dict[str, Any]]:
+    listed = content.get("categories")
+    return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+
+
+def _skeletons(content: dict[str, Any], name: str) -> list[tuple[tuple[str, ...], Pairs, str]]:
+    found = []
+    for category in _categories(content):
+        names = keypoint_names(category.get("keypoints"), f"categories of {name}")
+        if names is not None:
+            numbers = range(1, len(names) + 1)
+            pairs = [pair for pair in category.get("skeleton") or [] if isinstance(pair, list) and len(pair) == 2]
+            edges = tuple((a - 1, b - 1) for a, b in pairs if a in numbers and b in numbers)
+            found.append((names, edges, as_name(category.get("name") or "person")))
+    return found
+
+
+def _photos(files: Files, name: str, content: dict[str, Any], labels: Labels) -> None:
+    """Add the photos of one file, with their people; those without any too, which show nobody."""
+    split = _split(name)
+    people: dict[str, list[Human]] = {}
+    with_names = [each.get("id") for each in _categories(content) if each.get("keypoints")]
+    for entry in content["annotations"]:
+        if not isinstance(entry, dict) or (with_names and entry.get("category_id", with_names[0]) not in with_names):
+            continue
+        try:
+            people.setdefault(str(entry.get("image_id")), []).append(_human(entry, labels))
+        except DekrPoseError as error:
+            labels.problems.append(f"{name}: annotation {shown(entry.get('id'))}: {error}")
+    for record in content["images"]:
+        wanted = record.get("file_name") if isinstance(record, dict) else None
+        photo = files.find(wanted, name, split) if isinstance(wanted, str) else None
+        if photo is None:
+            labels.problems.append(f"{name}: there is no photo {shown(wanted)}")
+            continue
+        width, height = record.get("width"), record.get("height")
+        size = (width, height) if isinstance(width, int) and isinstance(height, int) else None
+        labels.photos.append(Labelled(photo, people.get(str(record.get("id")), []), size, split))
+
+
+def _split(name: str) -> str:
+    """train of train/_annotations.coco.json and of annotations/person_keypoints_train2017.json."""
+    path = PurePosixPath(name)
+    words = [*path.parts[:-1], *path.stem.replace("-", "_").split("_")]
+    for word in words:
+        for split in ("train", "valid", "val", "test"):
+            if word == split or word.removesuffix("2017") == split or word.removesuffix("2014") == split:
+                return "val" if split == "valid" else split
+    return ""
+
+
+def _human(entry: dict[str, Any], labels: Labels) -> Human:
+    values = as_triples(entry.get("keypoints") or [])
+    box = as_numbers(entry.get("bbox") or [])
+    if values is None or len(values) % 3:
+        raise DekrPoseError(f"keypoints must be x, y, visibility, ..., got {shown(entry.get('keypoints'))}")
+    if box is None or len(box) not in (0, 4):
+        raise DekrPoseError(f"bbox must be x, y, width, height, got {shown(entry.get('bbox'))}")
+    labels.count = max(labels.count, len(values) // 3)
+    points = [(float(x), float(y), int(seen)) for x, y, seen in zip(*[iter(values)] * 3, strict=True)]
+    more = {key: entry[key] for key in ("area", "segmentation", "iscrowd") if entry.get(key)}
+    return Human(points, (box[0], box[1], box[2], box[3]) if box else None, more)

@@ -1,0 +1,158 @@
+"""YOLO-pose, as Ultralytics has it: data.yaml with ``kpt_shape``, and a text file of shares beside each photo."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dekrpose.data.importers.base import Files, Human, Labelled, Labels, Wishes
+from dekrpose.errors import DekrPoseError
+
+TITLE = "YOLO-pose (Ultralytics)"
+_SPLITS = ("train", "val", "valid", "test")
+
+
+def recognises(files: Files) -> bool:
+    """By a data.yaml with ``kpt_shape``, or folders of photos and of label texts."""
+    return _yaml_name(files) is not None or (not files.only and _looks_alike(files))
+
+
+def read(files: Files, wishes: Wishes) -> Labels:
+    """See ``Importer``."""
+    name = _yaml_name(files)
+    if name is None:
+        raise DekrPoseError(
+            f"{files.place} has label texts as YOLO has them, but no data.yaml with kpt_shape, which says how many "
+            "keypoints a person has; write one: kpt_shape: [17, 3]"
+        )
+    settings = _settings(files, name)
+    count, values = _shape(settings, name)
+    labels = Labels([], count, _names(settings, count), None, _flips(settings, count), _category(settings))
+    for photo, split in _photos(files, settings, name, labels):
+        people, label = [], _label_name(photo)
+        if label in files.known:
+            try:
+                people = [human for line in files.text(label).splitlines() if line.strip()
+                          for human in [_human(line, count, values)]]  # fmt: skip
+            except DekrPoseError as error:
+                labels.problems.append(f"{label}: {error}")
+                continue
+        labels.photos.append(Labelled(photo, people, split=split, relative=True))
+    return labels
+
+
+def _yaml_name(files: Files) -> str | None:
+    for name in files.ending(".yaml", ".yml"):
+        try:
+            if "kpt_shape" in files.text(name):
+                return name
+        except DekrPoseError:
+            continue
+    return None
+
+
+def _looks_alike(files: Files) -> bool:
+    names = files.known
+    return any("/images/" in f"/{photo}" and _label_name(photo) in names for photo in files.photos)
+
+
+def _settings(files: Files, name: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        settings = yaml.safe_load(files.text(name))
+    except yaml.YAMLError as error:
+        raise DekrPoseError(f"{name} is no YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise DekrPoseError(f"{name} must be an object with kpt_shape, train and val")
+    return settings
+
+
+def _shape(settings: dict[str, Any], name: str) -> tuple[int, int]:
+    shape = settings.get("kpt_shape")
+    if (
+        not isinstance(shape, list) or len(shape) != 2 or type(shape[0]) is not int or shape[0] < 1
+        or shape[1] not in (2, 3)
+    ):  # fmt: skip
+        raise DekrPoseError(f"kpt_shape of {name} must be [keypoints, 2] or [keypoints, 3], got {shape!r}")
+    return shape[0], shape[1]
+
+
+def _names(settings: dict[str, Any], count: int) -> tuple[str, ...] | None:
+    """``kpt_names``, which newer files have: a list per class."""
+    given = settings.get("kpt_names")
+    given = next(iter(given.values()), None) if isinstance(given, dict) else given
+    if not isinstance(given, list) or len(given) != count or len(set(map(str, given))) != count:
+        return None
+    return tuple(map(str, given))
+
+
+def _flips(settings: dict[str, Any], count: int) -> tuple[tuple[int, int], ...] | None:
+    flips = settings.get("flip_idx")
+    if not isinstance(flips, list) or sorted(flips, key=str) != sorted(range(count), key=str):
+        return None
+    return tuple((index, other) for index, other in enumerate(flips) if index < other)
+
+
+def _category(settings: dict[str, Any]) -> str:
+    names = settings.get("names")
+    names = list(names.values()) if isinstance(names, dict) else names
+    return str(names[0]) if isinstance(names, list) and len(names) == 1 else "person"
+
+
+def _photos(files: Files, settings: dict[str, Any], yaml_name: str, labels: Labels) -> list[tuple[str, str]]:
+    """Each photo and its split: folders, lists of files, or all photos where data.yaml names none that is here."""
+    found: dict[str, str] = {}
+    for split in _SPLITS:
+        given = settings.get(split)
+        for entry in given if isinstance(given, list) else [given] if isinstance(given, str) else []:
+            for photo in _of_entry(files, str(entry), str(settings.get("path") or ""), yaml_name, labels):
+                found.setdefault(photo, "val" if split == "valid" else split)
+    if not found:
+        found = dict.fromkeys(sorted(files.photos), "")
+    return list(found.items())
+
+
+def _of_entry(files: Files, entry: str, root: str, yaml_name: str, labels: Labels) -> list[str]:
+    if entry.endswith(".txt"):
+        name = next((name for name in files.names if name.endswith(PurePosixPath(entry).name)), None)
+        lines = files.text(name).split("\n") if name else []
+        listed = {line.strip(): files.find(line.strip(), name or "") for line in lines if line.strip()}
+        labels.problems += [f"{name}: there is no photo {line}" for line, photo in listed.items() if photo is None]
+        return [photo for photo in listed.values() if photo]
+    wanted = [part for part in entry.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    before = [part for part in root.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    beside = list(PurePosixPath(yaml_name).parent.parts)
+    for folder in ([*beside, *wanted], [*before, *wanted], wanted, wanted[-2:], wanted[-1:]):
+        start = "".join(f"{part}/" for part in folder)
+        photos = sorted(name for name in files.photos if name.startswith(start))
+        if photos and folder:
+            return photos
+    return []
+
+
+def _label_name(photo: str) -> str:
+    """labels/train/a.txt for images/train/a.jpg."""
+    parts = list(Path(photo).with_suffix(".txt").parts)
+    if "images" in parts:
+        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+    return "/".join(parts)
+
+
+def _human(line: str, count: int, values: int) -> Human:
+    """One line: class, box by its center, keypoints, as shares of the photo; a box alone is somebody unlabelled."""
+    try:
+        numbers = [float(word) for word in line.split()]
+    except ValueError as error:
+        raise DekrPoseError(f"expected numbers, got {line[:60]!r}") from error
+    wanted = 5 + count * values
+    if len(numbers) not in (5, wanted) or not all(map(math.isfinite, numbers)):
+        raise DekrPoseError(f"a line has {len(numbers)} numbers; {count} keypoints of {values} values need {wanted}")
+    _, x, y, width, height, *rest = numbers
+    points = []
+    for start in range(0, len(rest), values):
+        px, py = rest[start : start + 2]
+        seen = int(rest[start + 2]) if values == 3 else 2 * ((px, py) != (0, 0))
+        points.append((px, py, seen) if seen else (0.0, 0.0, 0))
+    return Human(points or [(0.0, 0.0, 0)] * count, (x - width / 2, y - height / 2, width, height))

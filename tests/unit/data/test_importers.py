@@ -1,0 +1,281 @@
+"""Labels of other tools become one COCO keypoints file, with the same people in the same places."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+
+from dekrpose.cli import main
+from dekrpose.data.dataset import KeypointDataset
+from dekrpose.data.importers import IMPORTERS
+from dekrpose.data.importers.base import Importer
+from dekrpose.skeletons import COCO_17
+from dekrpose.training.skeleton_file import skeleton_of
+
+CASES = Path(__file__).parents[2] / "cases" / "imports"
+TRUTH = json.loads((CASES / "truth.json").read_text())
+NAMES = TRUTH["categories"][0]["keypoints"]
+Capture = pytest.CaptureFixture[str]
+
+
+def photos(folder: Path) -> None:
+    for image in TRUTH["images"]:
+        (folder / image["file_name"]).parent.mkdir(parents=True, exist_ok=True)
+        size = (image["height"], image["width"], 3)
+        assert cv2.imwrite(str(folder / image["file_name"]), np.full(size, 120, np.uint8))
+
+
+def of_image(image: dict[str, Any]) -> list[dict[str, Any]]:
+    return [person for person in TRUTH["annotations"] if person["image_id"] == image["id"]]
+
+
+def triples(person: dict[str, Any]) -> list[tuple[str, float, float, int]]:
+    values = person["keypoints"]
+    return [(name, *values[3 * index : 3 * index + 3]) for index, name in enumerate(NAMES)]
+
+
+def write_roboflow(folder: Path) -> None:
+    photos(folder / "train")
+    categories = [{"id": 0, "name": "birds", "supercategory": "none"}, {**TRUTH["categories"][0], "id": 1}]
+    (folder / "train" / "_annotations.coco.json").write_text(json.dumps({**TRUTH, "categories": categories}))
+
+
+def write_cvat_coco(folder: Path) -> None:
+    photos(folder / "images" / "default")
+    (folder / "annotations").mkdir()
+    (folder / "annotations" / "person_keypoints_default.json").write_text(json.dumps(TRUTH))
+
+
+def write_cvat_xml(folder: Path) -> None:
+    photos(folder / "images")
+    lines = ['<?xml version="1.0" encoding="utf-8"?>', "<annotations>", "<version>1.1</version>"]
+    for image in TRUTH["images"]:
+        size = f'width="{image["width"]}" height="{image["height"]}"'
+        lines.append(f'<image id="{image["id"]}" name="{image["file_name"]}" {size}>')
+        for person in of_image(image):
+            lines.append('<skeleton label="bird" source="manual" z_order="0">')
+            lines += [
+                f'<points label="{name}" outside="{int(seen == 0)}" occluded="{int(seen == 1)}" points="{x},{y}"/>'
+                for name, x, y, seen in triples(person)
+            ]
+            lines.append("</skeleton>")
+        lines.append("</image>")
+    (folder / "annotations.xml").write_text("\n".join([*lines, "</annotations>"]))
+
+
+def write_label_studio(folder: Path) -> None:
+    photos(folder / "photos")
+    tasks = []
+    for image in TRUTH["images"]:
+        width, height = image["width"], image["height"]
+        results: list[dict[str, Any]] = []
+        for person in of_image(image):
+            x, y, w, h = person["bbox"]
+            box = {"x": 100 * x / width, "y": 100 * y / height, "width": 100 * w / width, "height": 100 * h / height}
+            key, common = f"box{person['id']}", {"original_width": width, "original_height": height}
+            value = {**box, "rotation": 0, "rectanglelabels": ["bird"]}
+            results.append({**common, "id": key, "type": "rectanglelabels", "value": value})
+            results += [
+                {**common, "type": "keypointlabels", "parentID": key,
+                 "value": {"x": 100 * px / width, "y": 100 * py / height, "width": 0.5, "keypointlabels": [name]}}
+                for name, px, py, seen in triples(person) if seen
+            ]  # fmt: skip
+        data = {"image": f"/data/upload/3/1a2b3c4d-{image['file_name']}"}
+        tasks.append({"id": image["id"], "data": data, "annotations": [{"id": 1, "result": results}]})
+    (folder / "export.json").write_text(json.dumps(tasks))
+
+
+def copied(name: str) -> Callable[[Path], None]:
+    return lambda folder: shutil.copytree(CASES / name, folder, dirs_exist_ok=True) and None
+
+
+SOURCES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "made by ultralytics": (copied("yolo"), "yolo"),
+    "made by labelme": (copied("labelme"), "labelme"),
+    "as Roboflow exports": (write_roboflow, "coco"),
+    "as CVAT exports COCO keypoints": (write_cvat_coco, "coco"),
+    "as CVAT exports for images": (write_cvat_xml, "cvat"),
+    "as Label Studio exports": (write_label_studio, "label-studio"),
+}
+
+
+def imported(source: Path, out: Path, *more: str) -> dict[str, Any]:
+    assert main(["import", str(source), "--out", str(out), *more]) == 0
+    content: dict[str, Any] = json.loads(out.read_text())
+    return content
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_same_people_in_the_same_places(name: str, packed: bool, tmp_path: Path) -> None:
+    write, kind = SOURCES[name]
+    source = tmp_path / "source"
+    source.mkdir()
+    write(source)
+    if packed:
+        source = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", source))
+    named = ["--names", *NAMES] if kind == "yolo" or kind in ("labelme", "label-studio", "cvat") else []
+    content = imported(source, tmp_path / "people.json", *named)
+    assert content["categories"][0]["keypoints"] == NAMES
+    found = {Path(image["file_name"]).name: image for image in content["images"]}
+    assert sorted(found) == ["a.jpg", "b.jpg"]
+    for image in TRUTH["images"]:
+        own = found[image["file_name"]]
+        assert (own["width"], own["height"]) == (image["width"], image["height"])
+        people = [person for person in content["annotations"] if person["image_id"] == own["id"]]
+        for person, true in zip(people, of_image(image), strict=True):
+            expected = np.array(true["keypoints"], float).reshape(-1, 3)
+            points = np.array(person["keypoints"], float).reshape(-1, 3)
+            if kind == "label-studio":  # which does not know hidden keypoints
+                expected[:, 2] = 2 * (expected[:, 2] > 0)
+            np.testing.assert_allclose(points, expected, atol=0.02)
+            if kind != "cvat":  # whose skeletons have no box
+                np.testing.assert_allclose(person["bbox"], true["bbox"], atol=0.02)
+    dataset = KeypointDataset(tmp_path / "people.json", [source], skeleton_of(tmp_path / "people.json"))
+    assert dataset.missing() == []
+    assert dataset.read(0).shape[2] == 3
+    assert skeleton_of(tmp_path / "people.json").flip_pairs == ((1, 2),)
+
+
+def test_every_importer_keeps_the_contract() -> None:
+    for importer in IMPORTERS.values():
+        checked: Importer = importer
+        assert checked.TITLE
+        assert callable(checked.recognises)
+        assert callable(checked.read)
+
+
+def write_yolo(folder: Path, shape: list[int], line: str, extra: str = "") -> Path:
+    photos(folder / "images" / "train")
+    (folder / "labels" / "train").mkdir(parents=True)
+    (folder / "labels" / "train" / "a.txt").write_text(line)
+    (folder / "data.yaml").write_text(f"train: ../train/images\nkpt_shape: {shape}\n{extra}")
+    return folder
+
+
+def test_seventeen_points_without_names_are_cocos(tmp_path: Path, capsys: Capture) -> None:
+    line = "0 0.5 0.5 0.5 0.5 " + " ".join(["0.5 0.5"] * 16 + ["0 0"])
+    content = imported(write_yolo(tmp_path / "y", [17, 2], line), tmp_path / "people.json")
+    assert "they are taken for COCO's" in capsys.readouterr().out
+    (person,) = content["annotations"]
+    assert person["num_keypoints"] == 16
+    assert person["keypoints"][-3:] == [0, 0, 0]  # 0, 0 without visibility is no label
+    assert skeleton_of(tmp_path / "people.json") == COCO_17
+    assert len(content["images"]) == 2  # also the photo that shows nobody
+
+
+def test_other_numbers_of_points_ask_for_names(tmp_path: Path, capsys: Capture) -> None:
+    source = write_yolo(tmp_path / "y", [2, 3], "0 0.5 0.5 0.5 0.5 0.4 0.4 2 0.6 0.6 1", "flip_idx: [1, 0]\n")
+    assert main(["import", str(source), "--out", str(tmp_path / "p.json")]) == 1
+    told = capsys.readouterr().err
+    assert "2 keypoints without names (flip pairs, counted from 0: [(0, 1)]); name them in order with --names" in told
+    assert not (tmp_path / "p.json").exists()
+    options = ["--names", "top", "bottom", "--edges", "top:bottom", "--flip-pairs", "top:bottom"]
+    imported(source, tmp_path / "p.json", *options)
+    skeleton = skeleton_of(tmp_path / "p.json")
+    assert (skeleton.edges, skeleton.flip_pairs) == (((0, 1),), ((0, 1),))
+    assert main(["import", str(source), "--out", str(tmp_path / "p.json"), "--names", "a", "b", "c"]) == 1
+    assert "--names gives 3 names (a, b, c), people have 2 keypoints" in capsys.readouterr().err
+    assert main(["import", str(source), "--out", str(tmp_path / "p.json"), *options[:3], "--edges", "top:bottm"]) == 1
+    assert "'top:bottm'; keypoints are top, bottom" in capsys.readouterr().err
+
+
+def test_a_broken_label_is_left_out_and_told_and_the_rest_goes_on(tmp_path: Path, capsys: Capture) -> None:
+    source = write_yolo(tmp_path / "y", [2, 3], "0 0.5 0.5 0.5 0.5 0.4 0.4 2")
+    (source / "labels" / "train" / "b.txt").write_text("0 0.5 0.5 0.5 0.5 0.4 0.4 2 0.6 0.6 1")
+    words = ["import", str(source), "--out", str(tmp_path / "p.json"), "--names", "a", "b"]
+    assert main(words) == 1
+    assert (
+        "left out: labels/train/a.txt: a line has 8 numbers; 2 keypoints of 3 values need 11" in capsys.readouterr().err
+    )
+    assert [image["file_name"] for image in json.loads((tmp_path / "p.json").read_text())["images"]] == [
+        "images/train/b.jpg"
+    ]
+
+
+def test_photos_that_are_stored_turned(tmp_path: Path, capsys: Capture) -> None:
+    """Tools show them upright; training reads them as they are stored."""
+    source = write_yolo(tmp_path / "y", [1, 2], "0 0.5 0.5 0.5 0.5 0.25 0.1")
+    upright = PIL.Image.fromarray(np.zeros((40, 80, 3), np.uint8))
+    upright.putpixel((20, 4), (255, 255, 255))
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise when shown
+    upright.transpose(PIL.Image.Transpose.ROTATE_90).save(source / "images" / "train" / "a.jpg", exif=exif, quality=100)
+    content = imported(source, tmp_path / "p.json", "--names", "tip")
+    assert "1 photo is stored turned" in capsys.readouterr().out
+    image = next(image for image in content["images"] if image["file_name"].endswith("a.jpg"))
+    assert (image["width"], image["height"]) == (40, 80)
+    x, y, _ = content["annotations"][0]["keypoints"]
+    stored = KeypointDataset(tmp_path / "p.json", [source], skeleton_of(tmp_path / "p.json")).read(0)
+    brightest = np.unravel_index(stored.sum(axis=2).argmax(), stored.shape[:2])
+    assert np.hypot(x - brightest[1] - 0.5, y - brightest[0] - 0.5) < 1.5
+
+
+def test_parts_are_told_and_one_can_be_chosen(tmp_path: Path, capsys: Capture) -> None:
+    write_roboflow(tmp_path / "r")
+    shutil.copytree(tmp_path / "r" / "train", tmp_path / "r" / "valid")
+    content = imported(tmp_path / "r", tmp_path / "p.json")
+    assert len(content["images"]) == 4
+    assert "parts: train (2 photos), val (2 photos)" in capsys.readouterr().out
+    content = imported(tmp_path / "r", tmp_path / "p.json", "--split", "val")
+    assert [image["file_name"] for image in content["images"]] == ["valid/a.jpg", "valid/b.jpg"]
+    assert main(["import", str(tmp_path / "r"), "--out", str(tmp_path / "p.json"), "--split", "dev"]) == 1
+    assert "no part 'dev'; parts are: train, val" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["made by ultralytics", "made by labelme", "as Label Studio exports"])
+@pytest.mark.parametrize("words", [["train", "--check"], ["train"], ["eval", "tiny"]])
+def test_commands_that_meet_such_data_name_the_way(
+    name: str, words: list[str], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write, kind = SOURCES[name]
+    (tmp_path / "source").mkdir()
+    write(tmp_path / "source")
+    assert main([*words, "source", *(["--out", "run"] if words == ["train"] else [])]) == 1
+    captured = capsys.readouterr()
+    assert f"source is {IMPORTERS[kind].TITLE}" in captured.out + captured.err
+    assert "dekrpose import source --out people.json" in captured.out + captured.err
+
+
+def test_points_that_nobody_grouped(tmp_path: Path, capsys: Capture) -> None:
+    """One person without a group is one person; two of them are told."""
+    shutil.copytree(CASES / "labelme", tmp_path / "l")
+    for path in (tmp_path / "l").glob("*.json"):
+        content = json.loads(path.read_text())
+        for shape in content["shapes"]:
+            shape["group_id"] = None
+        content["shapes"] = [shape for shape in content["shapes"] if shape["shape_type"] == "point"]
+        path.write_text(json.dumps(content))
+    assert main(["import", str(tmp_path / "l"), "--out", str(tmp_path / "p.json"), "--names", *NAMES]) == 1
+    assert "a.json: beak, right_wing twice in one person" in capsys.readouterr().err
+    (person,) = json.loads((tmp_path / "p.json").read_text())["annotations"]
+    assert person["keypoints"] == TRUTH["annotations"][2]["keypoints"]
+
+
+def test_sources_that_hold_nothing_to_import(tmp_path: Path, capsys: Capture) -> None:
+    photos(tmp_path / "only")
+    assert main(["import", str(tmp_path / "only"), "--out", str(tmp_path / "p.json")]) == 1
+    assert "only holds 2 .jpg, and no labels in a known format; known are YOLO-pose" in capsys.readouterr().err
+    assert main(["import", str(tmp_path / "none"), "--out", str(tmp_path / "p.json")]) == 1
+    assert "none does not exist" in capsys.readouterr().err
+    (tmp_path / "cut.zip").write_bytes(zipfile_of(tmp_path / "only")[:-30])
+    assert main(["import", str(tmp_path / "cut.zip"), "--out", str(tmp_path / "p.json")]) == 1
+    assert "cut.zip is no zip file, or was cut off" in capsys.readouterr().err
+
+
+def zipfile_of(folder: Path) -> bytes:
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, file.name)
+    return path.read_bytes()
