@@ -99,7 +99,7 @@ def test_exported_files_find_the_same_people(tmp_path: Path, suffix: str) -> Non
     kind: Any = {".pt2": "pt2", ".onnx": "onnx", ".xml": "openvino"}[suffix]
     written = one.export(kind, path)
     assert written.differences.keypoints <= 0.05
-    other = PoseEstimator.from_pretrained(path)
+    other = PoseEstimator.from_pretrained(path, trust_code=True)
     for pixels in (photo(), photo(200, 140, seed=1)):
         own, found = (model.estimate(pixels, score_threshold=0) for model in (one, other))
         assert len(own) == len(found) > 0
