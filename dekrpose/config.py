@@ -100,9 +100,9 @@ def _fits(value: Any, kind: Any, low: float, high: float) -> bool:
             and len(value) == len(parts)
             and all(_fits(item, part, low, high) for item, part in zip(value, parts, strict=True))
         )
-    if origin is not None:  # Mapping[str, float]
+    if origin is not None:  # Mapping[str, float] of measures, of which some have nothing to be measured on
         return isinstance(value, Mapping) and all(
-            isinstance(key, str) and _fits(item, parts[1], low, high) for key, item in value.items()
+            isinstance(key, str) and (item != item or _fits(item, parts[1], low, high)) for key, item in value.items()
         )
     if kind in (int, float):  # True is an int
         types = int if kind is int else (int, float)

@@ -326,12 +326,12 @@ def test_a_configuration_of_a_later_version_is_refused_by_name(file: Path, ours:
 
 
 def test_an_unknown_architecture_is_refused_by_name(file: Path, ours: dict[str, Tensor]) -> None:
-    with pytest.raises(ValueError, match="unknown architecture 'directpose'"):
-        ModelConfig(architecture="directpose")
+    with pytest.raises(ValueError, match="unknown architecture 'centernet'"):
+        ModelConfig(architecture="centernet")
     own = file.with_suffix(".safetensors")
-    config = {**small_config(file).to_dict(), "architecture": "directpose"}
+    config = {**small_config(file).to_dict(), "architecture": "centernet"}
     save_file(ours, own, {"dekrpose": json.dumps(config)})
-    assert "unknown architecture 'directpose'" in refusal(own)
+    assert "unknown architecture 'centernet'" in refusal(own)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -202,7 +202,7 @@ class TestTrust:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        for name in ("x.jpg", "x.mp4", "model.pt2"):
+        for name in ("x.jpg", "x.mp4", "x.json", "model.pt2"):
             (tmp_path / name).write_bytes(b"x")
         more = {"eval": ["x.json"], "export": ["out.onnx"]}.get(command, [])
         if command == "eval":

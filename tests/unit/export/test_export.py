@@ -79,7 +79,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 @cache
 def opened(path: Path) -> PoseEstimator:
     """An exported file's estimator; loading takes seconds, so tests that leave it as it is share one."""
-    return PoseEstimator.from_pretrained(path)
+    return PoseEstimator.from_pretrained(path, trust_code=True)
 
 
 @pytest.fixture(params=["onnx", *(pytest.param(name, marks=pytest.mark.slow) for name in ("openvino", "pt2"))])
