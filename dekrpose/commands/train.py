@@ -38,7 +38,7 @@ _CHOICES = (
 _SWITCHES = (
     ("keep-backbone", "leave the whole backbone as it is in --init"),
     ("keep-early-layers", "leave the backbone's first layers as they are in --init"),
-    ("no-augmentation", "crops of changing size alone: to see whether a network learns a few photos by heart"),
+    ("no-augmentation", "the middle square of each photo as it is: does a network learn a few by heart?"),
     ("on-device", "keep all photos and make batches on the device: for small datasets"),
     ("compile", "backbone and heatmap head by torch.compile: slow to start, then faster"),
     ("no-adaptive", "plain convolutions in a new network's offset head (ablation)"),

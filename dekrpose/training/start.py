@@ -38,7 +38,7 @@ _SETTINGS = (
     "epochs", "batch_size", "learning_rate", "warmup", "seed", "workers", "limit", "checkpoint_minutes", "precision",
     "optimizer", "schedule", "teacher_share", "pretrained_rate",
 )  # fmt: skip
-_STILL: dict[str, Any] = {"rotation": 0.0, "translation": 0.0, "flip": 0.0}
+_STILL: dict[str, Any] = {"rotation": 0.0, "scale": (1.0, 1.0), "translation": 0.0, "flip": 0.0}
 _CROWDS = ("mosaic", "copy_paste")
 """Options of the same names in ``TrainConfig`` and ``AugmentConfig``."""
 _NOBODY = (
@@ -65,7 +65,7 @@ def recipe(options: argparse.Namespace) -> TrainConfig:
     if size <= 0 or size % 32:
         raise ValueError(f"--size must be a multiple of 32, got {size}")
     shares = {name: getattr(options, name) for name in _CROWDS if getattr(options, name) is not None}
-    augment = AugmentConfig(scale=(1.0, 1.6), **_STILL) if options.no_augmentation else config.augment
+    augment = AugmentConfig(**_STILL) if options.no_augmentation else config.augment
     config = replace(config, augment=replace(augment, size=size, **shares))
     config = learning.official(config) if options.targets == "official" else config
     config.targets.check(config.augment)
