@@ -50,6 +50,7 @@ def test_the_seeds_flat_network_trains_at_the_size_that_it_is_told(tmp_path: Pat
     image = {name: value for name, value in fresh().state_dict().items() if "_memory." not in name}
     model = with_memory(SMALL, image, flat)
     training = TemporalTrainer(model, replace(CONFIG, warmup=0), RECIPE, SOURCE, "memory", tmp_path)
+    training.model.eval()  # as ``run`` does
     before = {name: value.clone() for name, value in training.model.state_dict().items()}
     batch = next(iter(training.loader))
     losses = []
