@@ -71,7 +71,7 @@ def test_unknown_keys_are_refused() -> None:
 WRONG = {
     "input_size": [0, -1, 4097, 10**400, "192", 192.5, True, None, [192]],
     "name": [1, None, ["x"]],
-    "metrics": [[], {"AP": "1"}, {"AP": float("nan")}, {"AP": 10**400}],
+    "metrics": [[], {"AP": "1"}, {"AP": 10**400}],
     "mean": [5, ["1", 2, 3], [float("inf"), 0, 0]],
     "std": [[0, 1, 1], [-1, 1, 1]],
     "datasets": [[1], 3],

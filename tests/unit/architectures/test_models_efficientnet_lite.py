@@ -36,8 +36,8 @@ def test_tiny_has_fewer_than_three_million_parameters() -> None:
 
 def test_the_configuration_survives_json() -> None:
     assert ModelConfig.from_dict(json.loads(json.dumps(TINY.to_dict()))) == TINY
-    with pytest.raises(ValueError, match="unknown backbone family 'resnet'"):
-        ModelConfig.from_dict({"backbone": {"family": "resnet"}})
+    with pytest.raises(ValueError, match="unknown backbone family 'vgg'"):
+        ModelConfig.from_dict({"backbone": {"family": "vgg"}})
 
 
 @pytest.mark.parametrize("kernel_size", [3, 5])

@@ -68,8 +68,10 @@ class Estimator:
         self.rescoring_net: str | None = None
 
     @classmethod
-    def from_pretrained(cls, name: str, *, device: str, dtype: str, rescoring_net: bool | None = None) -> Estimator:
-        assert (name, device, dtype) == ("tiny", "auto", "auto")
+    def from_pretrained(
+        cls, name: str, *, device: str, dtype: str, trust_code: bool, rescoring_net: bool | None = None
+    ) -> Estimator:
+        assert (name, device, dtype, trust_code) == ("tiny", "auto", "auto", False)
         cls.last = cls()
         cls.last.rescoring_net = None if rescoring_net is False else "the model's own"
         return cls.last
@@ -226,8 +228,9 @@ def test_contradicting_switches_are_refused(
 def test_a_place_that_cannot_be_written_is_told_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
+    (tmp_path / "people.json").write_text("{}")
     with pytest.raises(DekrPoseError, match=r"nowhere.* its folder does not exist"):
-        run(monkeypatch, "people.json", option, str(tmp_path / "nowhere" / "file"))
+        run(monkeypatch, str(tmp_path / "people.json"), option, str(tmp_path / "nowhere" / "file"))
 
 
 def test_on_a_terminal_the_progress_bar_counts_photos_a_second(

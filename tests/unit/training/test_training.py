@@ -249,7 +249,8 @@ def test_missing_tensorboard_is_named_before_training(tmp_path: Path, monkeypatc
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    options = parser.parse_args(["nothing.json", "--out", str(tmp_path), "--tensorboard"])
+    (tmp_path / "nothing.json").write_text("{}")
+    options = parser.parse_args([str(tmp_path / "nothing.json"), "--out", str(tmp_path), "--tensorboard"])
     with pytest.raises(DekrPoseError, match=r"pip install 'dekrpose\[train\]'"):
         command.run(options)
 

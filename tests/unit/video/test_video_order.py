@@ -238,8 +238,8 @@ def test_whatever_opencv_says_of_a_file_and_a_camera(said: float, monkeypatch: p
         def isOpened(self) -> bool:  # noqa: N802
             return True
 
-        def get(self, _: int) -> float:
-            return said
+        def get(self, what: int) -> float:
+            return 64.0 if what in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT) else said
 
         def read(self) -> tuple[bool, Any]:
             self.left -= 1
