@@ -13,7 +13,7 @@ LARGEST = 127
 """Integers go from -LARGEST to LARGEST."""
 
 _STEP = ".step"
-_SMALLEST_TENSOR = 30_000
+_SMALLEST_TENSOR = 10_000
 """Numbers; smaller tensors stay as they are: little is gained, and networks without batch norm lose much by it."""
 
 
