@@ -90,7 +90,8 @@ def test_a_saved_folder_says_which_architecture_it_is(tmp_path: Path) -> None:
     assert own.allclose(found)
 
 
-@pytest.mark.parametrize("suffix", [".pt2", *(pytest.param(end, marks=pytest.mark.slow) for end in (".onnx", ".xml"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx", ".xml"])
 def test_exported_files_find_the_same_people(tmp_path: Path, suffix: str) -> None:
     if suffix != ".pt2":
         pytest.importorskip("onnxscript")
@@ -155,6 +156,7 @@ def test_the_memory_and_other_backbones_are_refused(tmp_path: Path, capsys: pyte
     assert "has the backbone MobileNetV2 1.5, the new network ResNet-50" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_all_networks_are_listed_with_their_cost(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--complexity", "--json"]) == 0
     costs = {own["name"]: own for own in json.loads(capsys.readouterr().out)}
