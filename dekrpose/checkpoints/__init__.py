@@ -108,8 +108,8 @@ def _check_types(tensors: Mapping[str, Tensor]) -> None:
     wrong = [name for name, own in tensors.items() if own.dtype not in _NUMBERS and not name.endswith(_COUNTER)]
     if wrong:
         raise CheckpointError(
-            f"{len(wrong)} of its tensors are no weights (first: {wrong[0]} is {tensors[wrong[0]].dtype}); save them "
-            "as float32, float16 or bfloat16, or with `dekrpose convert --int8`"
+            f"{len(wrong)} of its tensors are no weights (first: {wrong[0][:60]} is {tensors[wrong[0]].dtype}); save "
+            "them as float32, float16 or bfloat16, or with `dekrpose convert --int8`"
         )
 
 
@@ -126,8 +126,8 @@ def _check_values(tensors: Mapping[str, Tensor]) -> None:
     for fault, names in faults.items():
         if names:
             raise CheckpointError(
-                f"{len(names)} of its tensors hold {fault} (first: {names[0]}); has its training diverged, or was the "
-                "file damaged? Take another checkpoint"
+                f"{len(names)} of its tensors hold {fault} (first: {names[0][:60]}); has its training diverged, or was "
+                "the file damaged? Take another checkpoint"
             )
 
 
@@ -194,13 +194,13 @@ def _misfit(shapes: Shapes, expected: Shapes) -> str:
     other = [name for name in expected if name in shapes and shapes[name] != expected[name]]
     problems = []
     if missing:
-        problems.append(f"{len(missing)} tensors missing (first: {missing[0]})")
+        problems.append(f"{len(missing)} tensors missing (first: {missing[0][:60]})")
     if unexpected:
-        problems.append(f"{len(unexpected)} unexpected (first: {unexpected[0]})")
+        problems.append(f"{len(unexpected)} unexpected (first: {unexpected[0][:60]})")
     if other:
         first = other[0]
         problems.append(
-            f"{len(other)} of another shape (first: {first} is {shapes[first]}, expected {expected[first]})"
+            f"{len(other)} of another shape (first: {first[:60]} is {shapes[first]}, expected {expected[first]})"
         )
     if not problems:
         return ""

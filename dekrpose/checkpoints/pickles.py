@@ -8,7 +8,6 @@ not even NumPy sees what the file says.
 from __future__ import annotations
 
 import pickle
-import pickletools
 import re
 import struct
 import threading
@@ -17,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dekrpose.checkpoints.integers import without_integers
+from dekrpose.checkpoints.opcodes import check_opcodes, opcodes
 from dekrpose.errors import CheckpointError, unquoted
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "checkpoint")
@@ -34,7 +35,6 @@ _USUAL_GLOBAL = re.compile(r"(?:torch|collections|numpy|_codecs)\.")
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 _PICKLE_START = re.compile(rb"\x80|PK")
 _MAX_NESTING = 4
-_LEGACY_PICKLES = 4  # magic number, protocol, system, content
 
 # What a broken or hostile pickle raises inside torch.load, besides UnpicklingError.
 _UNREADABLE = (
@@ -157,6 +157,7 @@ def _read_pickle(path: Path, head: bytes) -> Any:
     if is_zip:
         _check_zip(path)
     try:
+        check_opcodes(path)
         with _only_stand_ins(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")
             # a tensor in a mapped archive cannot reach beyond it; otherwise torch believes what the pickle says
@@ -216,8 +217,8 @@ def _refusal(path: Path, head: bytes, message: str) -> str:
             "torch.save's default settings"
         )
     return (
-        f"refused: its pickle asks for {wanted[0]}, which weights do not need and which could run code; nothing was "
-        "run. If you trust whoever made it, let them save model.state_dict() alone"
+        f"refused: its pickle asks for {wanted[0][:60]}, which weights do not need and which could run code; nothing "
+        "was run. If you trust whoever made it, let them save model.state_dict() alone"
     )
 
 
@@ -228,7 +229,7 @@ def _globals_in(path: Path) -> list[str]:
     memo: list[Any] = []
     latest: Any = None
     try:
-        for opcode, argument, _ in _opcodes(path):
+        for opcode, argument, _ in chain.from_iterable(opcodes(path)):
             if opcode.name == "PROTO":
                 memo = []
             elif opcode.name == "MEMOIZE":
@@ -245,17 +246,6 @@ def _globals_in(path: Path) -> list[str]:
     return names
 
 
-def _opcodes(path: Path) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            yield from pickletools.genops(archive.read(name))
-    else:
-        with path.open("rb") as file:
-            for _ in range(_LEGACY_PICKLES):
-                yield from pickletools.genops(file)
-
-
 def _state_dict_in(content: Any, depth: int) -> dict[str, Tensor]:
     """Find the named tensors in what a file holds; a training checkpoint wraps them."""
     if not isinstance(content, Mapping):
@@ -268,7 +258,9 @@ def _state_dict_in(content: Any, depth: int) -> dict[str, Tensor]:
         raise CheckpointError(f"it holds no weights: a dict of {len(content)} entries, and none is a named tensor")
     for name, tensor in tensors.items():
         if tensor.is_meta or tensor.is_nested or tensor.layout != torch.strided:
-            raise CheckpointError(f"its tensor {name} holds no plain values; save module.state_dict() of a dense model")
+            raise CheckpointError(
+                f"its tensor {name[:60]} holds no plain values; save module.state_dict() of a dense model"
+            )
     return tensors
 
 

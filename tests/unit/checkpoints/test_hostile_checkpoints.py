@@ -117,6 +117,56 @@ def test_a_tensor_that_repeats_one_number_is_refused(tmp_path: Path, zipped: boo
         read_checkpoint(save_official(tmp_path / "x.pth", state, zipped))
 
 
+def nested(count: int) -> bytes:
+    return b")" + b"\x85" * count
+
+
+def doubled(count: int) -> bytes:
+    return b")q\0" + b"".join(b"h%c\x86q%c" % (index, index + 1) for index in range(count))
+
+
+HUNGRY = {
+    "tuples in tuples": b"}" + nested(200_000) + b"K\1s",
+    "tuples that double": b"}" + doubled(19) + b"h\x13" * 30 + b"\x86K\1s",
+    "a list of tuples that double": b"}" + doubled(40) + b"K\1s",
+    "bytearray": b"}X\1\0\0\0acbuiltins\nbytearray\n\x8a\5" + (10**9).to_bytes(5, "little") + b"\x85Rs",
+    "set": b"c__builtin__\nset\n]\x85R",
+    "a long name": b"c" + b"x" * 100_000 + b"\nS\n",
+    "a long name without end": b"c" + b"x" * 100_000,
+    "a long name of other letters": b"c" + b"\xc3\xa9" * 50_000 + b"\nS\n",
+}
+
+
+@pytest.mark.parametrize("place", ["zip", "legacy", "alone", "keys"])
+@pytest.mark.parametrize("kind", HUNGRY)
+def test_a_pickle_that_would_take_any_time_or_memory_is_refused(tmp_path: Path, kind: str, place: str) -> None:
+    path = tmp_path / "x.pth"
+    pickled = b"\x80\x02" + HUNGRY[kind] + b"."
+    if place == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in {
+                "a/version": b"3\n",
+                "a/data.pkl": pickle.dumps({}, 2),
+                "a/DATA.PKL": pickled,
+            }.items():
+                archive.writestr(name, content)
+    else:
+        system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
+        start = [pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, system, {})]
+        path.write_bytes(b"".join(start[: {"alone": 0, "legacy": 3, "keys": 4}[place]]) + pickled)
+    with pytest.raises(CheckpointError, match=r"refused|damaged") as caught:
+        read_checkpoint(path)
+    assert len(str(caught.value)) < 500 + len(str(path))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_messages_quote_names_only_in_part(tmp_path: Path, zipped: bool) -> None:
+    for tensor in (torch.zeros(1), torch.zeros(3).to_sparse()):
+        with pytest.raises(CheckpointError) as caught:
+            read_checkpoint(save_official(tmp_path / "x.pth", {"x" * 5000: tensor}, zipped))
+        assert "x" * 61 not in str(caught.value)
+
+
 def archive(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as file:
         file.writestr(SECRET, SECRET)
