@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
-_LOGIN = re.compile(r"(?<=://)(?:[^/?#]*@|[^/@\[]*:(?!\d*(?:[/?#]|$)).*@)", re.DOTALL)
-"""A name and a password in an address, also where a character in them hides the host."""
+_LOGIN = re.compile(
+    r"([a-z][a-z0-9+.-]+:[/\\]+|://)(?:[^/?#]*@|[^/@\[]*:(?!\d*(?:[/?#]|$)).*@)", re.DOTALL | re.IGNORECASE
+)
+"""A name and a password in an address, also where a character in them hides the host, or a slash is wrong."""
 
 
 class DekrPoseError(Exception):
@@ -35,4 +37,4 @@ def unquoted(error: BaseException) -> str:
 
 def without_password(address: str) -> str:
     """An address for messages: ``http://name:password@host`` as ``http://host``; other texts as they are."""
-    return _LOGIN.sub("", address, count=1)
+    return _LOGIN.sub(r"\1", address, count=1)

@@ -95,6 +95,7 @@ def load(
         ImageError: not an image, broken or cut off, more than 8 bits per channel, or an unsupported
             type, shape or color. (A ValueError too.)
         FileNotFoundError: there is no such file.
+        OSError: the system cannot open it, because its path is too long, say.
     """
     if color not in ("rgb", "bgr"):
         raise ImageError(f'color must be "rgb" or "bgr", got {color!r}')
@@ -142,25 +143,27 @@ def _read_object(file: Any) -> tuple[str | None, bytes]:
 
 
 def _read(source: str) -> bytes:
+    shown = without_password(source)  # it may be a mistyped URL
     if "\0" in source:
-        raise ImageError(f"image must be a path without zero bytes, got {source!r}")
+        raise ImageError(f"image must be a path without zero bytes, got {shown!r}")
     try:
         # a pipe would wait for ever, and a device may have no end
         with open(source, "rb", opener=_without_waiting) as file:
             facts = os.fstat(file.fileno())
             if not stat.S_ISREG(facts.st_mode):
-                raise ImageError(f"image must be a regular file, {source!r} is a device or a pipe")
+                raise ImageError(f"image must be a regular file, {shown!r} is a device or a pipe")
             if facts.st_size > FILE_LIMIT:
-                raise ImageError(f"{source} is larger than {FILE_LIMIT >> 20} MiB; make it smaller first")
+                raise ImageError(f"{shown} is larger than {FILE_LIMIT >> 20} MiB; make it smaller first")
             return file.read()
     except UnicodeError as error:
-        raise ImageError(f"image must be a path that can be written as bytes, got {source!r}") from error
+        raise ImageError(f"image must be a path that can be written as bytes, got {shown!r}") from error
     except FileNotFoundError:
-        raise FileNotFoundError(f"no such image: {source!r}; relative paths start at {Path.cwd()}") from None
-    except OSError:
-        if Path(source).is_dir():
+        raise FileNotFoundError(f"no such image: {shown!r}; relative paths start at {Path.cwd()}") from None
+    except OSError as error:
+        error.filename = shown
+        if os.path.isdir(source):  # noqa: PTH112 - Path.is_dir raises where a path is too long
             raise ImageError(
-                f"image must be a file, {source!r} is a folder; estimate_many takes the images of a folder"
+                f"image must be a file, {shown!r} is a folder; estimate_many takes the images of a folder"
             ) from None
         raise
 
@@ -195,6 +198,8 @@ def decode(data: bytes, name: str, *, exif: bool = True) -> Pixels:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _READ_FLAGS)
         except Exception:  # decoders of broken files raise whatever comes to them
             pixels = None
+    if pixels is None and kind == "BMP" and any(tile[0] == "bmp_rle" for tile in header.tile):  # type: ignore[attr-defined]
+        raise ImageError(f"{name} is broken: OpenCV cannot decode its runs, and others take long; get the file again")
     if pixels is None:
         return _from_pillow(header, name, exif)
     if pixels.dtype != np.uint8:

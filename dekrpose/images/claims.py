@@ -10,6 +10,7 @@ from typing import Any
 import PIL.Image
 
 from dekrpose.errors import ImageError
+from dekrpose.images.resampling import MAX_ASPECT
 
 SMALL_FILE = 2**20
 """Bytes below which a file may claim a quarter of what others may: small files that claim much are traps."""
@@ -20,8 +21,19 @@ MAX_MEMORY = 2**31
 MAX_SCANS = 64
 """Of a JPEG file, each of which costs as much as the whole picture; cameras and programs write up to 12."""
 
-_COST = {"JPEG2000": 20, "AVIF": 20}
+_MAX_SIDE = 2**20
+_MAX_TILES = 4096
+"""Of a JPEG 2000, times its components: each takes kilobytes, however small."""
+_MAX_COMMENTS = 1000
+"""Of a PNM in plain text, of which Pillow copies the rest for each."""
+_MAX_SEGMENTS = 10_000
+"""Of a JPEG; cameras write some dozens, and a profile or a preview up to some hundreds."""
+_MAX_SAMPLES = 4
+
+_COST = {"JPEG2000": 40, "AVIF": 40}
+_ANIMATED_COST = 12
 _PROGRESSIVE_COST = 10
+_PROGRESSIVE_CMYK_COST = 12
 _USUAL_COST = 7
 """Bytes for each pixel at the worst moment, measured with OpenCV 5 and Pillow 13."""
 _USUAL_SCANS = 12
@@ -30,9 +42,11 @@ _KINDS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000"
 """What is decoded at all, by Pillow's names: decoders that nobody needs are what hostile files look for."""
 _STARTS = (
     rb"\xff\xd8\xff", rb"\x89PNG\r\n\x1a\n", rb"RIFF.{4}WEBP", rb"GIF8[79]a", rb"BM", rb"II[*+]\0", rb"MM\0[*+]",
-    rb"\0\0\0\x0cjP  \r\n\x87\n", rb"\xff\x4f\xff\x51", rb"P[1-6]\s", rb".{4}ftyp.{0,44}avi[fs]",
+    rb"\0\0\0\x0cjP  \r\n\x87\n", rb"\xff\x4f\xff\x51", rb"P[1-6][\s#]", rb".{4}ftyp.{0,44}avi[fs]",
 )  # fmt: skip
 _KNOWN_START = re.compile(b"|".join(_STARTS), re.DOTALL)
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
+"""A segment's beginning; those that have no content, and what stands for a byte of the picture, are none."""
 _HEIC_START = re.compile(rb".{4}ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL)
 _READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000 or PNM"
 
@@ -50,6 +64,8 @@ def read_header(data: bytes, name: str) -> PIL.Image.Image:
     _check_kind(data[:64], name)
     if data.startswith(b"\x89PNG"):
         _check_chunks(data, name)
+    if data[:2] in (b"P1", b"P2", b"P3") and data.count(b"#") > _MAX_COMMENTS:
+        raise ImageError(f"{name} has more than {_MAX_COMMENTS:,} comments; save it again")
     header = _open(data)
     if header is None:
         raise ImageError(f"{name} is broken or cut off: its header cannot be read; get the file again")
@@ -57,6 +73,8 @@ def read_header(data: bytes, name: str) -> PIL.Image.Image:
     bits = data[24] if header.format == "PNG" else _largest(tags.get(258))
     if bits > 8:
         raise ImageError(f"image must have 8 bits per channel, {name} has {bits}; save it with 8 bits")
+    if _largest(tags.get(277)) > _MAX_SAMPLES:
+        raise ImageError(f"{name} has {_largest(tags.get(277))} samples per pixel; save it as an RGB image")
     sizes = [header.size, (_largest(tags.get(322)), _largest(tags.get(323))), *_other_sizes(data, header.format, name)]
     _check_size(data, header, max(width * height for width, height in sizes), name)
     return header
@@ -71,7 +89,14 @@ def _other_sizes(data: bytes, kind: str | None, name: str) -> list[tuple[int, in
     found = []
     for start in re.finditer(b"\xff\x4f\xff\x51", data) if kind == "JPEG2000" else ():
         fields = data[start.start() + 8 : start.start() + 42].ljust(34, b"\0")
-        width, height, *_, components = struct.unpack(">8IH", fields)
+        width, height, _, _, tile_width, tile_height, _, _, components = struct.unpack(">8IH", fields)
+        if not tile_width or not tile_height:
+            raise ImageError(f"{name} is broken: its tiles have no size; get the file again")
+        tiles = -(-width // tile_width) * -(-height // tile_height)
+        if tiles * components > _MAX_TILES:
+            raise ImageError(
+                f"{name} has {tiles:,} tiles of {components} components, more than are read; save it again"
+            )
         found.append((width * max(1, components // 3), height))
     return found
 
@@ -110,18 +135,24 @@ def _check_kind(start: bytes, name: str) -> None:
 
 
 def _check_chunks(data: bytes, name: str) -> None:
-    """Refuse a PNG with a chunk that claims more bytes than follow, which decoders make room for."""
+    """Refuse a PNG with a chunk that claims more bytes than follow, which decoders make room for.
+
+    What comes after its last chunk is not looked at: some programs keep things of their own there.
+    """
     start = 8
     while start + 8 <= len(data):  # its length, kind, content, checksum
         end = start + 12 + int.from_bytes(data[start : start + 4], "big")
         if end > len(data):
             raise ImageError(f"{name} is broken or cut off: it ends within a chunk; get the file again")
+        if data[start + 4 : start + 8] == b"IEND":
+            return
         start = end
 
 
 def _open(data: bytes) -> PIL.Image.Image | None:
     """What Pillow makes of a header. Not by ``Image.open``, which has a limit of its own and warns before it."""
     PIL.Image.init()
+    data = re.sub(rb"\A(P[1-6])#", rb"\1\n#", data)  # Pillow wants a space before a comment
     for kind in _KINDS:
         factory, accept = PIL.Image.OPEN.get(kind, (None, None))
         answer = factory is not None and (accept is None or accept(data[:16]))
@@ -136,17 +167,48 @@ def _open(data: bytes) -> PIL.Image.Image | None:
 
 def _check_size(data: bytes, header: PIL.Image.Image, pixels: int, name: str) -> None:
     share = 4 if len(data) < SMALL_FILE else 1
-    scans = data.count(b"\xff\xda") if header.format in ("JPEG", "MPO") else 1
-    cost = _COST.get(header.format or "", _USUAL_COST if scans == 1 else _PROGRESSIVE_COST)
+    scans = _scans(data) if header.format in ("JPEG", "MPO") else 1
+    cost = _cost(data, header, scans)
     most = min(MAX_PIXELS, MAX_MEMORY // cost) // share
     if scans > _USUAL_SCANS:
         most = most * _USUAL_SCANS // scans
+    width, height = header.size
+    if max(width, height) > min(_MAX_SIDE, MAX_ASPECT * min(width, height)):
+        raise ImageError(
+            f"{name} has {width} x {height} pixels; the long side may be up to {MAX_ASPECT} times the short one, and "
+            f"{_MAX_SIDE:,}; cut it into pieces"
+        )
     if pixels > most or scans > MAX_SCANS:
-        width, height = header.size
         raise ImageError(
             f"{name} has {width} x {height} pixels in {len(data):,} bytes and {scans} scans, more than the "
             f"{most / 1e6:.0f} million that such a file may have; make it smaller first"
         )
+
+
+def _scans(data: bytes) -> int:
+    """How many scans a JPEG has up to its end; what cameras append, such as a film, is not looked at."""
+    scans, place = 0, 2
+    for _ in range(_MAX_SEGMENTS):
+        marker = _JPEG_MARKER.search(data, place)
+        if marker is None or marker.group() == b"\xff\xd9":
+            return max(scans, 1)
+        scans += marker.group() == b"\xff\xda"
+        place = marker.end() + max(2, int.from_bytes(data[marker.end() : marker.end() + 2], "big"))
+    return _MAX_SEGMENTS
+
+
+def _cost(data: bytes, header: PIL.Image.Image, scans: int) -> int:
+    if scans > 1:
+        return _PROGRESSIVE_CMYK_COST if header.mode == "CMYK" else _PROGRESSIVE_COST
+    usual = _COST.get(header.format or "", _USUAL_COST)
+    return _ANIMATED_COST if header.format in ("GIF", "WEBP", "PNG") and _is_animated(data) else usual
+
+
+def _is_animated(data: bytes) -> bool:
+    try:
+        return bool(getattr(_open(data), "is_animated", False))  # opened again, because it may look at the next frame
+    except Exception:  # decoders of broken files raise whatever comes to them
+        return True
 
 
 def _reads_heic() -> bool:

@@ -27,6 +27,8 @@ _BLOCK = 1 << 18
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _UNICAST = ipaddress.ip_network("2000::/3")
 _6TO4 = ipaddress.ip_network("2002::/16")
+_KEPT_BACK = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "3fff::/20")))
+"""Networks that are no stranger's server, whatever this Python's list says; one is the host of Azure's machines."""
 _LIKE_A_NUMBER = re.compile(r"(?:(?:0x[0-9a-f]*|\d+)\.?)+")
 """How a host looks that some programs read as an IPv4 address."""
 _SAFE = "%/:=&?~+!$,;'@()*[]"
@@ -163,6 +165,8 @@ def _content(response: http.client.HTTPResponse, most_bytes: int) -> bytes:
     if response.status != 200:
         raise _RefusedError(f"HTTP {response.status} {http.client.responses.get(response.status, '')}".strip())
     length = response.length
+    if length is None and not response.chunked and "Content-Length" in response.headers:
+        raise _RefusedError("its server announces a length that is none")
     too_large = f"it is larger than {most_bytes / 2**20:g} MiB"
     if length is not None and length > most_bytes:
         raise _RefusedError(too_large)
@@ -178,7 +182,8 @@ def _content(response: http.client.HTTPResponse, most_bytes: int) -> bytes:
 
 def _open(asked: _Request, clock: _Clock, allow_private: bool) -> tuple[socket.socket, _Request]:
     """A connection, and what to ask through it."""
-    proxy = None if urllib.request.proxy_bypass(asked.host) else urllib.request.getproxies().get(asked.scheme)
+    is_direct = any(map(urllib.request.proxy_bypass, (asked.host, f"{asked.host}:{asked.port}")))
+    proxy = None if is_direct else urllib.request.getproxies().get(asked.scheme)
     addresses = _look_up(asked.host, asked.port, clock)
     if not addresses and (proxy is None or _LIKE_A_NUMBER.fullmatch(asked.host)):
         raise _RefusedError("its host is not known")
@@ -226,10 +231,12 @@ def _look_up(host: str, port: int, clock: _Clock) -> list[_Address]:
 def _is_public(address: _Address) -> bool:
     """Whether an address is one that anybody's server may have; those with an IPv4 address inside go by that."""
     own = ipaddress.ip_address(address[1][0].split("%")[0])
+    if any(own in network for network in _KEPT_BACK):
+        return False
     if isinstance(own, ipaddress.IPv6Address):
         if own not in _NAT64 and own.ipv4_mapped is None:
             return own in _UNICAST and own not in _6TO4 and own.is_global
-        own = ipaddress.IPv4Address(int(own) & 0xFFFFFFFF)
+        return _is_public((socket.AF_INET, (str(ipaddress.IPv4Address(int(own) & 0xFFFFFFFF)),)))
     return own.is_global and not own.is_multicast and not own.is_reserved
 
 

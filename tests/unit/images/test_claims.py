@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import PIL.features
 import PIL.Image
 import pytest
 
@@ -114,6 +115,90 @@ def test_a_jpeg_of_very_many_scans_is_refused() -> None:
 def test_a_progressive_jpeg_takes_more_memory_and_may_be_smaller() -> None:
     with pytest.raises(ImageError, match="more than the 5"):
         load(saved("JPEG", (7_700, 7_700), "L", progressive=True, quality=5))
+
+
+def test_four_colours_in_many_scans_take_still_more() -> None:
+    with pytest.raises(ImageError, match="more than the 30"):
+        load(saved("JPEG", (6_800, 6_800), "CMYK", progressive=True, quality=1))
+
+
+def test_a_large_progressive_photo_is_within_the_bounds() -> None:
+    data = saved("JPEG", (7_000, 6_500), progressive=True, quality=1)
+    assert read_header(data[:-2] + bytes(2**20) + data[-2:], "x").size == (7_000, 6_500)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_what_is_appended_to_a_photo_does_not_matter(kind: str) -> None:
+    photo = saved(kind, (60, 50), **({"progressive": True} if kind == "JPEG" else {}))
+    film = b"\xff\xda" * 300 + bytes(range(256)) * 99
+    assert load(photo + film)[0].tobytes() == load(photo)[0].tobytes()
+
+
+def test_a_jpeg_of_very_many_segments_is_refused() -> None:
+    data = saved("JPEG", (60, 50))
+    with pytest.raises(ImageError, match="scans"):
+        load(data[:2] + b"\xff\xfe\0\2" * 20_000 + data[2:])
+
+
+def test_a_comment_may_follow_the_kind_of_a_pnm_at_once() -> None:
+    assert load(b"P6#comment\n2 2\n255\n" + bytes(range(12)))[0].ravel().tolist() == list(range(12))
+
+
+def test_a_plain_pnm_of_very_many_comments_is_refused() -> None:
+    with pytest.raises(ImageError, match="comments"):
+        load(b"P2\n2 2\n255\n" + b"#\n" * 1001 + b"0 0 0 0")
+
+
+def test_a_bmp_that_opencv_refuses_is_left_to_nobody_else() -> None:
+    palette, body = bytes(1024), bytes([0, 2, 0, 0, 0, 200])
+    header = struct.pack("<IiiHHIIiiII", 40, 7_000, 200, 1, 8, 1, len(body), 0, 0, 0, 0)
+    start = 14 + 40 + len(palette)
+    data = b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + header + palette + body
+    with pytest.raises(ImageError, match="OpenCV"):
+        load(data)
+
+
+@pytest.mark.parametrize("tile", [0, 1])
+def test_a_jpeg_2000_of_very_many_tiles_is_refused(tile: int) -> None:
+    data = bytearray(saved("JPEG2000", (200, 200), "L"))
+    start = data.index(b"\xff\x4f\xff\x51")
+    data[start + 24 : start + 32] = struct.pack(">II", tile, tile)
+    with pytest.raises(ImageError, match="tiles"):
+        load(bytes(data))
+
+
+@pytest.mark.parametrize("kind", ["JPEG2000", "AVIF"])
+def test_kinds_that_take_much_memory_may_be_smaller(kind: str) -> None:
+    if kind == "AVIF" and not PIL.features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    with pytest.raises(ImageError, match="more than the 13"):
+        load(saved(kind, (4_000, 3_500), "L"))
+
+
+def test_an_animation_takes_more_memory_and_may_be_smaller() -> None:
+    still = PIL.Image.new("L", (7_000, 6_500))
+    file = io.BytesIO()
+    still.save(file, "GIF", save_all=True, append_images=[PIL.Image.new("L", still.size, 9)])
+    assert read_header(saved("GIF", still.size, "L"), "x").size == still.size
+    with pytest.raises(ImageError, match="more than the 45"):
+        load(file.getvalue())
+
+
+def test_a_tiff_of_more_samples_than_colours_is_refused() -> None:
+    tags = {256: (4, 1, 8), 257: (4, 1, 8), 258: (3, 5, 8 + 2 + 9 * 12 + 4), 259: (3, 1, 1), 262: (3, 1, 2)}
+    tags |= {273: (4, 1, 8), 277: (3, 1, 5), 279: (4, 1, 8 * 8 * 5), 338: (3, 2, 0)}
+    body = b"".join(struct.pack("<HHII", tag, *tags[tag]) for tag in sorted(tags))
+    data = (
+        b"II*\0" + struct.pack("<IH", 8, len(tags)) + body + bytes(4) + struct.pack("<5H", *[8] * 5) + bytes(8 * 8 * 5)
+    )
+    with pytest.raises(ImageError, match="5 samples"):
+        load(data)
+
+
+@pytest.mark.parametrize("sides", [(49, 1), (1, 49), (2**20 + 1, 60)])
+def test_strips_are_refused_before_they_are_decoded(sides: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match="long side"):
+        read_header(png(*sides), "x")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")

@@ -87,6 +87,7 @@ PRIVATE = [
     "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1",
     "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]", "[fe80::1]", "[fc00::1]", "[fec0::1]",
     "[ff02::1]", "[64:ff9b::7f00:1]", "[64:ff9b:1::7f00:1]", "[2002:7f00:1::]", "[2001::1]", "localhost",
+    "192.0.0.192", "192.88.99.1", "168.63.129.16", "[3fff::1]", "[64:ff9b::a83f:8110]", "[::ffff:168.63.129.16]",
     "①②⑦.⓪.⓪.①", "127%2e0.0.1", "name:password@127.0.0.1",
 ]  # fmt: skip
 
@@ -178,6 +179,7 @@ def test_a_slow_look_up_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     ("answer", "reason"),
     [
         (b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n0123456789", "ends after 10 of 20 bytes"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n0123456789", "a length that is none"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", "larger than 1 MiB"),
         (b"HTTP/1.1 200 OK\r\n\r\n" + bytes(2**20 + 1), "larger than 1 MiB"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffff\r\nabc", "does not answer as one should"),
@@ -220,6 +222,10 @@ def test_a_password_goes_to_its_own_host_and_into_no_message() -> None:
         ("rtsp://name:s@cret@10.0.0.5:554/live", "rtsp://10.0.0.5:554/live"),
         ("http://name:sec#ret@host/a", "http://host/a"),
         ("http://secret@host", "http://host"),
+        ("http:/name:secret@host/a", "http:/host/a"),
+        ("http:\\\\name:secret@host/a", "http:\\\\host/a"),
+        ("http:///name:secret@host/a", "http:///host/a"),
+        ("C:\\photos\\a@b.jpg", "C:\\photos\\a@b.jpg"),
         ("https://host:8080/@name/a.jpg", "https://host:8080/@name/a.jpg"),
         ("https://host/@name/a.jpg?b@c", "https://host/@name/a.jpg?b@c"),
         ("http://[::1]:80/a@b", "http://[::1]:80/a@b"),
@@ -230,7 +236,22 @@ def test_passwords_are_taken_out_of_addresses(address: str, shown: str) -> None:
     assert without_password(address) == shown
 
 
+@pytest.mark.parametrize("start", ["http:/", "http:\\\\", "http:///", "HTTP:/"])
+@pytest.mark.parametrize("end", ["host/a.jpg", "h/" + "a" * 5000])
+def test_a_password_in_a_mistyped_address_is_in_no_message(start: str, end: str) -> None:
+    with pytest.raises((ImageError, OSError)) as caught:
+        load(f"{start}name:secret@{end}")
+    assert "secret" not in str(caught.value)
+
+
 class TestProxies:
+    def test_a_host_with_its_port_may_do_without_the_proxy(
+        self, server: FileServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+        monkeypatch.setenv("no_proxy", server.address.removeprefix("http://"))
+        assert get(f"{server.address}/photo.jpg") == PHOTO.read_bytes()
+
     def test_a_configured_proxy_is_used_wherever_it_is(
         self, server: FileServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
