@@ -28,7 +28,9 @@ _Size = list[int]
 
 def opcodes(path: Path) -> Iterator[Iterator[Opcode]]:
     """The opcodes of every pickle in a PyTorch file, read without unpickling."""
-    if zipfile.is_zipfile(path):
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"  # as torch decides; an archive may follow other things
+    if is_zip:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 if member.filename.lower().endswith("data.pkl"):  # as torch looks for it

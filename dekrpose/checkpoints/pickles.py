@@ -164,7 +164,7 @@ def _read_pickle(path: Path, head: bytes) -> Any:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path, head, str(error))) from error
-    except _UNREADABLE as error:
+    except (OSError, *_UNREADABLE) as error:
         # torch's own words quote names and texts in the file
         raise CheckpointError(
             f"not a readable PyTorch file, perhaps cut off ({type(error).__name__}); download it again"

@@ -137,7 +137,7 @@ HUNGRY = {
 }
 
 
-@pytest.mark.parametrize("place", ["zip", "legacy", "alone", "keys"])
+@pytest.mark.parametrize("place", ["zip", "legacy", "alone", "keys", "before a zip"])
 @pytest.mark.parametrize("kind", HUNGRY)
 def test_a_pickle_that_would_take_any_time_or_memory_is_refused(tmp_path: Path, kind: str, place: str) -> None:
     path = tmp_path / "x.pth"
@@ -153,10 +153,25 @@ def test_a_pickle_that_would_take_any_time_or_memory_is_refused(tmp_path: Path, 
     else:
         system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
         start = [pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, system, {})]
-        path.write_bytes(b"".join(start[: {"alone": 0, "legacy": 3, "keys": 4}[place]]) + pickled)
+        path.write_bytes(b"".join(start[: {"keys": 4, "alone": 0}.get(place, 3)]) + pickled)
+        if place == "before a zip":
+            with zipfile.ZipFile(path, "a") as archive:
+                archive.writestr("a/data.pkl", pickle.dumps({}, 2))
     with pytest.raises(CheckpointError, match=r"refused|damaged") as caught:
         read_checkpoint(path)
     assert len(str(caught.value)) < 500 + len(str(path))
+
+
+def test_an_archive_whose_places_lie_is_damaged(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
+        archive.writestr("a/data.pkl", pickle.dumps({}, 2))
+    data = bytearray((tmp_path / "x.pth").read_bytes())
+    end = data.rindex(b"PK\x05\x06")
+    place = int.from_bytes(data[end + 16 : end + 20], "little")
+    data[end + 16 : end + 20] = (place + 5000).to_bytes(4, "little")
+    (tmp_path / "y.pth").write_bytes(data)
+    with pytest.raises(CheckpointError):
+        read_checkpoint(tmp_path / "y.pth")
 
 
 @pytest.mark.parametrize("zipped", [True, False])
