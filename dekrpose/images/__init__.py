@@ -143,27 +143,33 @@ def _read_object(file: Any) -> tuple[str | None, bytes]:
 
 
 def _read(source: str) -> bytes:
-    shown = without_password(source)  # it may be a mistyped URL
     if "\0" in source:
-        raise ImageError(f"image must be a path without zero bytes, got {shown!r}")
+        raise ImageError(f"image must be a path without zero bytes, got {without_password(source)!r}")
     try:
         # a pipe would wait for ever, and a device may have no end
         with open(source, "rb", opener=_without_waiting) as file:
             facts = os.fstat(file.fileno())
             if not stat.S_ISREG(facts.st_mode):
-                raise ImageError(f"image must be a regular file, {shown!r} is a device or a pipe")
+                raise ImageError(f"image must be a regular file, {without_password(source)!r} is a device or a pipe")
             if facts.st_size > FILE_LIMIT:
-                raise ImageError(f"{shown} is larger than {FILE_LIMIT >> 20} MiB; make it smaller first")
+                raise ImageError(
+                    f"{without_password(source)} is larger than {FILE_LIMIT >> 20} MiB; make it smaller first"
+                )
             return file.read()
     except UnicodeError as error:
-        raise ImageError(f"image must be a path that can be written as bytes, got {shown!r}") from error
+        raise ImageError(
+            f"image must be a path that can be written as bytes, got {without_password(source)!r}"
+        ) from error
     except FileNotFoundError:
-        raise FileNotFoundError(f"no such image: {shown!r}; relative paths start at {Path.cwd()}") from None
+        raise FileNotFoundError(
+            f"no such image: {without_password(source)!r}; relative paths start at {Path.cwd()}"
+        ) from None
     except OSError as error:
-        error.filename = shown
+        error.filename = without_password(source)  # it may be a mistyped URL
         if os.path.isdir(source):  # noqa: PTH112 - Path.is_dir raises where a path is too long
             raise ImageError(
-                f"image must be a file, {shown!r} is a folder; estimate_many takes the images of a folder"
+                f"image must be a file, {without_password(source)!r} is a folder; estimate_many takes the images "
+                "of a folder"
             ) from None
         raise
 
