@@ -194,7 +194,7 @@ def test_configuration_and_scoring_net_travel_along(exported: Path, tmp_path: Pa
     assert other.rescoring_net is not None
     for name, tensor in other.rescoring_net.state_dict().items():
         assert torch.equal(tensor, estimator.rescoring_net.state_dict()[name])
-    assert PoseEstimator.from_pretrained(exported, rescoring_net=False).rescoring_net is None
+    assert PoseEstimator.from_pretrained(exported, rescoring_net=False, trust_code=True).rescoring_net is None
 
 
 def test_what_only_weights_can_do_is_refused(exported: Path, tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def test_tiny_finds_the_same_people_in_photos(name: str, tmp_path: Path) -> None
     estimator = PoseEstimator.from_pretrained()
     suffix = next(suffix for suffix, kind in FORMATS.items() if kind == name)
     path = estimator.export(name, tmp_path / f"tiny{suffix}").files[0]
-    other = PoseEstimator.from_pretrained(path)
+    other = PoseEstimator.from_pretrained(path, trust_code=True)
     photos: list[Any] = [ROOT / "examples" / "astronaut.jpg", ROOT / "examples" / "photographer.jpg"]
     photos += [photo(200, 300), np.full((240, 320, 3), 127, np.uint8), photo(480, 640, seed=1)]
     for item in photos:
