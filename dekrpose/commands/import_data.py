@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dekrpose.data.importers import IMPORTERS, Files, Wishes, coco_content, read_labels, skeleton_fields
 from dekrpose.data.importers.base import Labels, Pairs
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="PEOPLE.json", required=True, help="the file to write")
     parser.add_argument("--format", choices=sorted(IMPORTERS), help="default: found out")
     parser.add_argument("--split", metavar="NAME", help="only this part, such as train or val; default: all of them")
+    parser.add_argument("--class", dest="category", metavar="NAME", help="only people of this class, of YOLO's labels")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="of the keypoints, in their order")
     parser.add_argument("--edges", nargs="+", metavar="A:B", help="keypoints that are joined by a limb, by name")
     parser.add_argument(
@@ -47,7 +49,10 @@ def run(options: argparse.Namespace) -> int:
     """Write the file and say what is in it; 1 when something was left out."""
     if options.out.suffix != ".json":
         raise ValueError(f"--out must end in .json, got {options.out}")
-    files, wishes = Files(options.source), Wishes(tuple(options.names) if options.names else None)
+    twice = [name for name, count in Counter(options.names or ()).items() if count > 1]
+    if twice:
+        raise ValueError(f"--names must differ, got {', '.join(twice)} more than once")
+    files, wishes = Files(options.source), Wishes(tuple(options.names) if options.names else None, options.category)
     kind, labels = read_labels(files, wishes, options.format)
     names = wishes.names or labels.names or ()
     edges, flips = _pairs(options.edges, names, "--edges"), _pairs(options.flip_pairs, names, "--flip-pairs")
@@ -70,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _tell(
     options: argparse.Namespace, kind: str, labels: Labels, images: Sequence[object],
-    people: Sequence[dict[str, object]], names: Sequence[str],
+    people: Sequence[dict[str, Any]], names: Sequence[str],
 ) -> None:  # fmt: skip
     labelled = sum(bool(person["num_keypoints"]) for person in people)
     print(
@@ -78,7 +83,9 @@ def _tell(
         end="",
     )
     print(f", {len(people) - labelled:,} without (masked)" if labelled < len(people) else "")
-    print(f"{len(names)} keypoints: {', '.join(names)}")
+    times = [sum(person["keypoints"][3 * index + 2] > 0 for person in people) for index in range(len(names))]
+    told = ", ".join(f"{name} ({count:,})" for name, count in zip(names, times, strict=True))
+    print(f"{len(names)} keypoints, and how often each is labelled: {told}")  # a misspelt name is rare
     parts = Counter(photo.split for photo in labels.photos if photo.split)
     if len(parts) > 1 and options.split is None:
         print(f"parts: {', '.join(f'{name} ({count:,} photos)' for name, count in parts.items())}; --split takes one")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath
+from typing import Any, TypeVar
 
 _NAMES = "avif bmp dib gif heic heif jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
@@ -19,7 +19,8 @@ def find_images(patterns: str | os.PathLike[str] | Iterable[str | os.PathLike[st
 
     Args:
         patterns: one or several. A file is taken as it is; of a folder (not its subfolders) and a glob,
-            where ``**`` stands for any subfolders, the files with an image's suffix that are not hidden.
+            where ``**`` stands for any subfolders, the files with an image's suffix that are not hidden. Pictures
+            that ``dekrpose predict`` drew, such as a.poses.jpg, are left out where their photo is found too.
 
     Returns:
         In the order of the patterns, sorted within each, none twice.
@@ -38,8 +39,20 @@ def find_images(patterns: str | os.PathLike[str] | Iterable[str | os.PathLike[st
         images = [name for name in names if name.suffix.lower() in SUFFIXES and name.name[0] != "." and name.is_file()]
         if not images:
             raise FileNotFoundError(_nothing_found(os.fspath(pattern)))
-        found.update(dict.fromkeys(sorted(images)))
+        found.update(dict.fromkeys(without_drawn(sorted(images))))
     return list(found)
+
+
+AnyPath = TypeVar("AnyPath", bound=PurePath)
+
+
+def without_drawn(paths: Sequence[AnyPath]) -> list[AnyPath]:
+    """Leave out pictures that ``dekrpose predict`` drew, named as a.poses.jpg, beside the photo that they show."""
+    photos = {(path.parent, path.stem) for path in paths}
+    drawn = {path for path in paths if path.stem.endswith(".poses")}
+    return [
+        path for path in paths if path not in drawn or (path.parent, path.stem.removesuffix(".poses")) not in photos
+    ]
 
 
 def _nothing_found(pattern: str) -> str:

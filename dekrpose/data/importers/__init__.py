@@ -38,10 +38,19 @@ def read_labels(files: Files, wishes: Wishes, kind: str | None = None) -> tuple[
         held = Counter(Path(name).suffix.lower() or "no suffix" for name in files.names)
         found = ", ".join(f"{count} {suffix}" for suffix, count in held.most_common(5)) or "nothing"
         raise DekrPoseError(f"{files.place} holds {found}, and no labels in a known format; known are {known}")
+    if wishes.category is not None and name != "yolo":
+        raise DekrPoseError(f"--class is for {yolo.TITLE}, {files.place} is {IMPORTERS[name].TITLE}")
     labels = IMPORTERS[name].read(files, wishes)
     if not labels.photos:
         why = f"; the first problem: {labels.problems[0]}" if labels.problems else ""
         raise DekrPoseError(f"{files.place} looks like {IMPORTERS[name].TITLE}, but no labelled photo was found{why}")
+    if not any(point[2] for photo in labels.photos for human in photo.people for point in human.keypoints):
+        held = labels.shapes or Counter(box=sum(len(photo.people) for photo in labels.photos))
+        found = ", ".join(f"{count:,} {shape}" for shape, count in held.most_common() if count) or "nothing"
+        raise DekrPoseError(
+            f"{files.place} is {IMPORTERS[name].TITLE}, but no annotation has keypoints, so there is nothing to learn; "
+            f"it holds {found}"
+        )
     return name, labels
 
 
@@ -67,7 +76,9 @@ def skeleton_fields(labels: Labels, wishes: Wishes, edges: Pairs | None, flip_pa
         )
     edges = edges if edges is not None else labels.edges
     if edges is None:
-        edges = COCO_17.edges if names == COCO_17.keypoints else ()
+        joined = [(COCO_17.keypoints[a], COCO_17.keypoints[b]) for a, b in COCO_17.edges]
+        of_coco = set(names) <= set(COCO_17.keypoints)
+        edges = tuple((names.index(a), names.index(b)) for a, b in joined if of_coco and {a, b} <= set(names))
     flips = flip_pairs if flip_pairs is not None else labels.flip_pairs
     category: dict[str, Any] = {"id": 1, "name": labels.category, "keypoints": list(names)}
     category["skeleton"] = [[a + 1, b + 1] for a, b in edges]

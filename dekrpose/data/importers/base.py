@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -44,9 +45,10 @@ class Importer(Protocol):
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user says about the labels: names of the keypoints in their order, or None."""
+    """What the user says about the labels: names of the keypoints in their order, the class to take, or None."""
 
     names: tuple[str, ...] | None = None
+    category: str | None = None
 
 
 @dataclass
@@ -83,6 +85,7 @@ class Labels:
         category: what a person is called.
         problems: what could not be read and was left out, one line each.
         remarks: what else the user should know.
+        shapes: how many there are of each kind of shape, as the format calls them.
     """
 
     photos: list[Labelled]
@@ -93,6 +96,7 @@ class Labels:
     category: str = "person"
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    shapes: Counter[str] = field(default_factory=Counter)
 
 
 class Files:
@@ -140,8 +144,11 @@ class Files:
 
     @cached_property
     def photos(self) -> set[str]:
-        """Names of the photos."""
-        return {name for name in self.names if PurePosixPath(name).suffix.lower() in SUFFIXES}
+        """Names of the photos, without pictures that ``dekrpose predict`` drew beside them."""
+        from dekrpose.images.listing import without_drawn
+
+        paths = [PurePosixPath(name) for name in self.names]
+        return {str(path) for path in without_drawn([path for path in paths if path.suffix.lower() in SUFFIXES])}
 
     @cached_property
     def _by_last_name(self) -> dict[str, list[str]]:
@@ -231,7 +238,7 @@ def group(
     loose = [key for key, (_, box) in people.items() if box is not None]
     for key, point in points:
         if key is None:
-            around = [owner for owner in loose if _inside(people[owner][1], point)]
+            around = [owner for owner in loose if inside(people[owner][1], point)]
             if len(around) > 1:
                 raise DekrPoseError(
                     f"{point[0]} lies in {len(around)} boxes; give points and box of a person one group"
@@ -248,13 +255,14 @@ def group(
     return list(people.values())
 
 
-def _inside(box: Box | None, point: Point) -> bool:
+def inside(box: Box | None, point: Point) -> bool:
+    """Whether a point lies in a box."""
     assert box is not None
     return box[0] <= point[1] <= box[0] + box[2] and box[1] <= point[2] <= box[1] + box[3]
 
 
 def in_order(found: Sequence[str], wishes: Wishes) -> tuple[str, ...]:
-    """The order of keypoints that have names but no order: the user's, COCO's if they are COCO's, else as they came.
+    """The order of keypoints that have names but no order: the user's, COCO's for COCO's names, else as they came.
 
     Raises:
         DekrPoseError: the user's names leave some out.
@@ -267,7 +275,7 @@ def in_order(found: Sequence[str], wishes: Wishes) -> tuple[str, ...]:
         return wishes.names
     for known in (COCO_17, CROWDPOSE_14):
         if names and set(names) <= set(known.keypoints):
-            return known.keypoints
+            return tuple(name for name in known.keypoints if name in names)
     return tuple(names)
 
 

@@ -85,14 +85,28 @@ def _photos(files: Files, name: str, content: dict[str, Any], labels: Labels) ->
     """Add the photos of one file, with their people; those without any too, which show nobody."""
     split = _split(name)
     people: dict[str, list[Human]] = {}
-    with_names = [each.get("id") for each in _categories(content) if each.get("keypoints")]
+    counts = {each.get("id"): len(each["keypoints"]) for each in _categories(content) if each.get("keypoints")}
+    with_names = list(counts)
     for entry in content["annotations"]:
         if not isinstance(entry, dict) or (with_names and entry.get("category_id", with_names[0]) not in with_names):
             continue
+        place = f"{name}: annotation {shown(entry.get('id'))}"
         try:
-            people.setdefault(str(entry.get("image_id")), []).append(_human(entry, labels))
+            human = _human(entry)
         except DekrPoseError as error:
-            labels.problems.append(f"{name}: annotation {shown(entry.get('id'))}: {error}")
+            labels.problems.append(f"{place}: {error}")
+            continue
+        if human.keypoints:
+            expected = counts.setdefault(entry.get("category_id"), len(human.keypoints))
+            if len(human.keypoints) != expected:
+                raise DekrPoseError(f"{place} has {len(human.keypoints)} keypoints, expected {expected}")
+        people.setdefault(str(entry.get("image_id")), []).append(human)
+    labels.count = max([labels.count, *counts.values()])
+    listed = {str(record.get("id")) for record in content["images"] if isinstance(record, dict)}
+    strange = sum(len(people[image]) for image in people if image not in listed)
+    if strange:
+        first = next(image for image in people if image not in listed)
+        labels.problems.append(f"{name}: images has no entry for {strange} of the annotations, first image_id {first}")
     for record in content["images"]:
         wanted = record.get("file_name") if isinstance(record, dict) else None
         photo = files.find(wanted, name, split) if isinstance(wanted, str) else None
@@ -115,14 +129,13 @@ def _split(name: str) -> str:
     return ""
 
 
-def _human(entry: dict[str, Any], labels: Labels) -> Human:
+def _human(entry: dict[str, Any]) -> Human:
     values = as_triples(entry.get("keypoints") or [])
     box = as_numbers(entry.get("bbox") or [])
     if values is None or len(values) % 3:
         raise DekrPoseError(f"keypoints must be x, y, visibility, ..., got {shown(entry.get('keypoints'))}")
     if box is None or len(box) not in (0, 4):
         raise DekrPoseError(f"bbox must be x, y, width, height, got {shown(entry.get('bbox'))}")
-    labels.count = max(labels.count, len(values) // 3)
     points = [(float(x), float(y), int(seen)) for x, y, seen in zip(*[iter(values)] * 3, strict=True)]
     more = {key: entry[key] for key in ("area", "segmentation", "iscrowd") if entry.get(key)}
     return Human(points, (box[0], box[1], box[2], box[3]) if box else None, more)

@@ -1,11 +1,24 @@
-"""CVAT for images 1.1: annotations.xml with skeletons, also in the zip that CVAT makes."""
+"""CVAT for images 1.1: annotations.xml with skeletons, or loose points and boxes, also in the zip that CVAT makes."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 from xml.etree import ElementTree
 
-from dekrpose.data.importers.base import Files, Human, Labelled, Labels, Point, Wishes, arranged, in_order
+from dekrpose.data.importers.base import (
+    Box,
+    Files,
+    Human,
+    Labelled,
+    Labels,
+    Point,
+    Wishes,
+    arranged,
+    group,
+    in_order,
+    inside,
+)
 from dekrpose.errors import DekrPoseError
 
 TITLE = "CVAT for images (XML)"
@@ -19,9 +32,9 @@ def recognises(files: Files) -> bool:
 
 def read(files: Files, wishes: Wishes) -> Labels:
     """See ``Importer``."""
-    found: list[tuple[str, tuple[int, int] | None, list[list[Point]], str]] = []
+    found: list[tuple[str, tuple[int, int] | None, list[tuple[list[Point], Box | None]], str]] = []
     problems: list[str] = []
-    category = "person"
+    category, kinds = "person", Counter[str]()
     for name in files.ending(".xml"):
         if not _is_cvat(files, name):
             continue
@@ -36,19 +49,22 @@ def read(files: Files, wishes: Wishes) -> Labels:
                 problems.append(f"{name}: there is no photo {wanted}")
                 continue
             try:
-                people = [_points(skeleton) for skeleton in image.iter("skeleton")]
+                people = _people(image)
                 size = (int(image.get("width", 0)), int(image.get("height", 0)))
-            except ValueError as error:
+            except (DekrPoseError, TypeError, ValueError) as error:
                 problems.append(f"{name}: {wanted}: {error}")
                 continue
-            category = next((each.get("label", category) for each in image.iter("skeleton")), category)
+            kinds.update(each.tag for each in image)
+            category = next(
+                (each.get("label", category) for tag in ("skeleton", "box") for each in image.iter(tag)), category
+            )
             found.append((photo, size, people, "" if split == "default" else split))
-    names = in_order([point[0] for _, _, people, _ in found for points in people for point in points], wishes)
+    names = in_order([point[0] for _, _, people, _ in found for points, _ in people for point in points], wishes)
     photos = [
-        Labelled(photo, [Human(arranged(points, names)) for points in people], size, split)
+        Labelled(photo, [Human(arranged(points, names), box) for points, box in people], size, split)
         for photo, size, people, split in found
     ]
-    return Labels(photos, len(names), names, category=category, problems=problems)
+    return Labels(photos, len(names), names, category=category, problems=problems, shapes=kinds)
 
 
 def _is_cvat(files: Files, name: str) -> bool:
@@ -59,11 +75,31 @@ def _is_cvat(files: Files, name: str) -> bool:
     return "<annotations>" in start
 
 
-def _points(skeleton: Any) -> list[Point]:
-    """Of a skeleton: outside is not labelled, occluded is hidden."""
-    points: list[Point] = []
-    for each in skeleton.iter("points"):
-        x, y = (float(value) for value in each.get("points", "").split(";")[0].split(","))
-        if each.get("outside") != "1":
-            points.append((each.get("label", ""), x, y, 1 if each.get("occluded") == "1" else 2))
-    return points
+def _people(image: Any) -> list[tuple[list[Point], Box | None]]:
+    """Skeletons, and loose points and boxes by group or place; boxes without keypoints are people, too."""
+    boxes: list[tuple[Any, Box]] = []
+    for index, each in enumerate(image.findall("box")):
+        left, top, right, bottom = (float(each.get(side)) for side in ("xtl", "ytl", "xbr", "ybr"))
+        boxes.append((_group(each) or ("box", index), (left, top, right - left, bottom - top)))
+    free = dict(boxes)
+    points: list[tuple[Any, Point]] = []
+    for index, skeleton in enumerate(image.findall("skeleton")):
+        own = [point for each in skeleton.iter("points") for point in _points(each)]
+        around = [key for key, box in free.items() if all(inside(box, point) for point in own)]
+        key = _group(skeleton) or (around[0] if len(around) == 1 else ("skeleton", index))
+        free.pop(key, None)
+        points += [(key, point) for point in own]
+    points += [(_group(each), point) for each in image.findall("points") for point in _points(each)]
+    return group(points, boxes)
+
+
+def _group(shape: Any) -> str | None:
+    """CVAT counts groups from 1; 0 is none."""
+    return shape.get("group_id") if shape.get("group_id") != "0" else None
+
+
+def _points(shape: Any) -> list[Point]:
+    """Outside is not labelled, occluded is hidden."""
+    pairs = [] if shape.get("outside") == "1" else shape.get("points", "").split(";")
+    places = [[float(value) for value in pair.split(",")] for pair in pairs]
+    return [(shape.get("label", ""), x, y, 1 if shape.get("occluded") == "1" else 2) for x, y in places]

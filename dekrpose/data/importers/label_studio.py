@@ -5,9 +5,23 @@ from __future__ import annotations
 import json
 import re
 import urllib.parse
+from collections import Counter
+from pathlib import PurePosixPath
 from typing import Any
 
-from dekrpose.data.importers.base import Box, Files, Human, Labelled, Labels, Point, Wishes, arranged, group, in_order
+from dekrpose.data.importers.base import (
+    SUFFIXES,
+    Box,
+    Files,
+    Human,
+    Labelled,
+    Labels,
+    Point,
+    Wishes,
+    arranged,
+    group,
+    in_order,
+)
 from dekrpose.errors import DekrPoseError
 
 TITLE = "a Label Studio JSON export"
@@ -20,15 +34,22 @@ def recognises(files: Files) -> bool:
 
 def read(files: Files, wishes: Wishes) -> Labels:
     """See ``Importer``."""
-    found, problems = [], []
+    found, problems, kinds, undone = [], [], Counter[str](), 0
     for name in files.ending(".json"):
         for task in _tasks(files, name):
+            done = [each for each in task["annotations"] if isinstance(each, dict) and not each.get("was_cancelled")]
+            if not done:
+                undone += 1
+                continue
             wanted = _photo_name(task)
             try:
-                photo = files.find(wanted, name) or files.find(re.sub(r"^[0-9a-f]{8}-", "", wanted), name)
+                as_uploaded = re.sub(r"(^|/)[0-9a-f]{8}-(?=[^/]*$)", r"\1", wanted)
+                photo = files.find(wanted, name) or files.find(as_uploaded, name)
                 if photo is None:
                     raise DekrPoseError(f"there is no photo {wanted}")
-                found.append((photo, _people(task)))
+                results = [each for each in done[-1].get("result", []) if "value" in each]  # relations have none
+                kinds.update(str(each.get("type")) for each in results)
+                found.append((photo, _people(results)))
             except (DekrPoseError, KeyError, TypeError, ValueError, AttributeError) as error:
                 problems.append(f"{name}: task {task.get('id')}: {error}")
     names = in_order([point[0] for _, people in found for points, _ in people for point in points], wishes)
@@ -36,7 +57,8 @@ def read(files: Files, wishes: Wishes) -> Labels:
         Labelled(photo, [Human(arranged(points, names), box) for points, box in people], relative=True)
         for photo, people in found
     ]
-    return Labels(photos, len(names), names, problems=problems)
+    remarks = [f"left out: {undone:,} tasks that nobody annotated, or whose annotation was cancelled"] if undone else []
+    return Labels(photos, len(names), names, problems=problems, remarks=remarks, shapes=kinds)
 
 
 def _tasks(files: Files, name: str) -> list[dict[str, Any]]:
@@ -49,25 +71,30 @@ def _tasks(files: Files, name: str) -> list[dict[str, Any]]:
 
 
 def _photo_name(task: dict[str, Any]) -> str:
-    """The last part of the address that the task shows: of an upload, of local storage, of a server."""
+    """The file that the task shows: of an upload, of local storage, of a server."""
     data = task.get("data")
-    values = list(data.values()) if isinstance(data, dict) else []
-    address = str(next((value for value in values if isinstance(value, str)), task.get("file_upload") or ""))
-    query = urllib.parse.parse_qs(urllib.parse.urlsplit(address).query)
-    path = query["d"][0] if "d" in query else urllib.parse.unquote(urllib.parse.urlsplit(address).path)
-    return path.rsplit("/", 1)[-1]
+    values = [*data.values(), task.get("file_upload")] if isinstance(data, dict) else [task.get("file_upload")]
+    names = [_path(value) for value in values if isinstance(value, str)]
+    return next((name for name in names if PurePosixPath(name).suffix.lower() in SUFFIXES), names[0] if names else "")
 
 
-def _people(task: dict[str, Any]) -> list[tuple[list[Point], Box | None]]:
-    """Of the last annotation that was not cancelled; shares of the photo."""
-    done = [each for each in task["annotations"] if not each.get("was_cancelled")]
+def _path(address: str) -> str:
+    """Of an address; local storage has it in its query, as ?d=."""
+    parts = urllib.parse.urlsplit(address)
+    query = urllib.parse.parse_qs(parts.query)
+    return (query["d"][0] if "d" in query else urllib.parse.unquote(parts.path)).lstrip("/")
+
+
+def _people(results: list[dict[str, Any]]) -> list[tuple[list[Point], Box | None]]:
+    """Of one annotation; shares of the photo."""
     points: list[tuple[Any, Point]] = []
     boxes: list[tuple[Any, Box]] = []
-    results = done[-1].get("result", []) if done else []
     for result in results:
         value = result["value"]
         if result.get("type") == "keypointlabels":
             place = (float(value["x"]) / 100, float(value["y"]) / 100)
+            if not value["keypointlabels"]:
+                raise DekrPoseError(f"keypoint {result.get('id')} has no label")
             points.append((result.get("parentID"), (str(value["keypointlabels"][0]), *place, 2)))
         elif result.get("type") in ("rectanglelabels", "rectangle"):
             x, y, width, height = (float(value[key]) / 100 for key in ("x", "y", "width", "height"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from itertools import islice
 from typing import Any
 
@@ -27,7 +28,7 @@ def recognises(files: Files) -> bool:
 def read(files: Files, wishes: Wishes) -> Labels:
     """See ``Importer``. Photos without a JSON file are nobody's and left out: labelme writes none for them."""
     found: list[tuple[str, tuple[int, int] | None, list[tuple[list[Point], Box | None]]]] = []
-    problems, category = [], "person"
+    problems, category, kinds = [], "person", Counter[str]()
     for name in files.ending(".json"):
         try:
             content = json.loads(files.text(name))
@@ -39,6 +40,7 @@ def read(files: Files, wishes: Wishes) -> Labels:
             size = (content.get("imageWidth"), content.get("imageHeight"))
             whole = (size[0], size[1]) if isinstance(size[0], int) and isinstance(size[1], int) else None
             points, boxes, category = _shapes(content["shapes"], category)
+            kinds.update(str(shape.get("shape_type")) for shape in content["shapes"])
             found.append((photo, whole, group(points, boxes)))
         except (DekrPoseError, ValueError, RecursionError) as error:
             problems.append(f"{name}: {error}")
@@ -47,7 +49,7 @@ def read(files: Files, wishes: Wishes) -> Labels:
         Labelled(photo, [Human(arranged(points, names), box) for points, box in people], size)
         for photo, size, people in found
     ]
-    return Labels(photos, len(names), names, category=category, problems=problems)
+    return Labels(photos, len(names), names, category=category, problems=problems, shapes=kinds)
 
 
 def _is_labelme(content: object) -> bool:

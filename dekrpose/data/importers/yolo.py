@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -28,17 +29,36 @@ def read(files: Files, wishes: Wishes) -> Labels:
         )
     settings = _settings(files, name)
     count, values = _shape(settings, name)
-    labels = Labels([], count, _names(settings, count), None, _flips(settings, count), _category(settings))
+    labels = Labels([], count, _names(settings, count), None, _flips(settings, count))
+    classes = _classes(settings)
+    labels.category = next(iter(classes.values())) if len(classes) == 1 else "person"
+    if wishes.category is not None:
+        if wishes.category not in classes.values():
+            known = ", ".join(classes.values()) or "without names"
+            raise DekrPoseError(f"there is no class {wishes.category!r}; the classes of {name} are {known}")
+        labels.category = wishes.category
+    counts, shares = Counter[str](), 0
     for photo, split in _photos(files, settings, name, labels):
         people, label = [], _label_name(photo)
         if label in files.known:
             try:
-                people = [human for line in files.text(label).splitlines() if line.strip()
-                          for human in [_human(line, count, values)]]  # fmt: skip
+                for number, line in enumerate(files.text(label).splitlines(), 1):
+                    if line.strip():
+                        human, kind, fractions = _human(line, f"line {number}", count, values)
+                        kind = classes.get(kind, kind)
+                        if wishes.category in (None, kind):
+                            counts[kind] += 1
+                            shares += fractions
+                            people.append(human)
             except DekrPoseError as error:
                 labels.problems.append(f"{label}: {error}")
                 continue
         labels.photos.append(Labelled(photo, people, split=split, relative=True))
+    if shares:
+        labels.remarks.append(f"{shares:,} keypoints have a confidence as visibility; they are taken for visible")
+    if len(counts) > 1:
+        told = ", ".join(f"{kind} {number:,}" for kind, number in counts.most_common())
+        labels.remarks.append(f"of several classes, all taken: {told}; --class takes one")
     return labels
 
 
@@ -95,10 +115,11 @@ def _flips(settings: dict[str, Any], count: int) -> tuple[tuple[int, int], ...] 
     return tuple((index, other) for index, other in enumerate(flips) if index < other)
 
 
-def _category(settings: dict[str, Any]) -> str:
+def _classes(settings: dict[str, Any]) -> dict[str, str]:
+    """Name by the number that labels have, as text."""
     names = settings.get("names")
-    names = list(names.values()) if isinstance(names, dict) else names
-    return str(names[0]) if isinstance(names, list) and len(names) == 1 else "person"
+    names = dict(enumerate(names)) if isinstance(names, list) else names
+    return {str(key): str(name) for key, name in names.items()} if isinstance(names, dict) else {}
 
 
 def _photos(files: Files, settings: dict[str, Any], yaml_name: str, labels: Labels) -> list[tuple[str, str]]:
@@ -140,19 +161,28 @@ def _label_name(photo: str) -> str:
     return "/".join(parts)
 
 
-def _human(line: str, count: int, values: int) -> Human:
-    """One line: class, box by its center, keypoints, as shares of the photo; a box alone is somebody unlabelled."""
+def _human(line: str, place: str, count: int, values: int) -> tuple[Human, str, int]:
+    """One line: class, box by its center, keypoints, as shares of the photo; a box alone is somebody unlabelled.
+
+    Returns:
+        The person, the class's number as text, and how many keypoints have a confidence for a visibility.
+    """
     try:
         numbers = [float(word) for word in line.split()]
     except ValueError as error:
-        raise DekrPoseError(f"expected numbers, got {line[:60]!r}") from error
+        raise DekrPoseError(f"{place}: expected numbers, got {line[:60]!r}") from error
     wanted = 5 + count * values
     if len(numbers) not in (5, wanted) or not all(map(math.isfinite, numbers)):
-        raise DekrPoseError(f"a line has {len(numbers)} numbers; {count} keypoints of {values} values need {wanted}")
-    _, x, y, width, height, *rest = numbers
-    points = []
+        raise DekrPoseError(f"{place} has {len(numbers)} numbers; {count} keypoints of {values} values need {wanted}")
+    kind, x, y, width, height, *rest = numbers
+    points, fractions = [], 0
     for start in range(0, len(rest), values):
         px, py = rest[start : start + 2]
-        seen = int(rest[start + 2]) if values == 3 else 2 * ((px, py) != (0, 0))
-        points.append((px, py, seen) if seen else (0.0, 0.0, 0))
-    return Human(points or [(0.0, 0.0, 0)] * count, (x - width / 2, y - height / 2, width, height))
+        seen = rest[start + 2] if values == 3 else 2 * ((px, py) != (0, 0))
+        if 0 < seen < 1:
+            seen, fractions = 2, fractions + 1
+        if seen not in (0, 1, 2):
+            raise DekrPoseError(f"{place}: a visibility is 0 (no label), 1 (hidden) or 2 (visible), got {seen:g}")
+        points.append((px, py, int(seen)) if seen else (0.0, 0.0, 0))
+    box = (x - width / 2, y - height / 2, width, height)
+    return Human(points or [(0.0, 0.0, 0)] * count, box), f"{kind:g}", fractions

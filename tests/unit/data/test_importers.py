@@ -195,7 +195,7 @@ def test_a_broken_label_is_left_out_and_told_and_the_rest_goes_on(tmp_path: Path
     words = ["import", str(source), "--out", str(tmp_path / "p.json"), "--names", "a", "b"]
     assert main(words) == 1
     assert (
-        "left out: labels/train/a.txt: a line has 8 numbers; 2 keypoints of 3 values need 11" in capsys.readouterr().err
+        "left out: labels/train/a.txt: line 1 has 8 numbers; 2 keypoints of 3 values need 11" in capsys.readouterr().err
     )
     assert [image["file_name"] for image in json.loads((tmp_path / "p.json").read_text())["images"]] == [
         "images/train/b.jpg"
@@ -260,6 +260,128 @@ def test_points_that_nobody_grouped(tmp_path: Path, capsys: Capture) -> None:
     assert "a.json: beak, right_wing twice in one person" in capsys.readouterr().err
     (person,) = json.loads((tmp_path / "p.json").read_text())["annotations"]
     assert person["keypoints"] == TRUTH["annotations"][2]["keypoints"]
+
+
+def shape(kind: str, label: str, *points: list[float], group: int | None = None) -> dict[str, Any]:
+    return {"label": label, "points": list(points), "group_id": group, "shape_type": kind, "flags": {}}
+
+
+def write_labelme(folder: Path, *shapes: dict[str, Any]) -> Path:
+    photos(folder)
+    (folder / "a.json").write_text(json.dumps({"shapes": shapes, "imagePath": "a.jpg"}))
+    return folder
+
+
+def write_studio(folder: Path, *tasks: dict[str, Any]) -> Path:
+    photos(folder / "p")
+    (folder / "export.json").write_text(json.dumps(tasks))
+    return folder
+
+
+def studio_point(*labels: str) -> dict[str, Any]:
+    return {"id": "k", "type": "keypointlabels", "value": {"x": 20, "y": 20, "width": 1, "keypointlabels": labels}}
+
+
+def test_pictures_that_predict_drew_are_no_photos(tmp_path: Path) -> None:
+    source = write_yolo(tmp_path / "y", [1, 2], "0 0.5 0.5 0.5 0.5 0.4 0.4")
+    shutil.copy(source / "images" / "train" / "a.jpg", source / "images" / "train" / "a.poses.jpg")
+    content = imported(source, tmp_path / "p.json", "--names", "tip")
+    assert [image["file_name"][-5:] for image in content["images"]] == ["a.jpg", "b.jpg"]
+
+
+def test_loose_points_and_boxes_of_cvat(tmp_path: Path) -> None:
+    """By group, by the box around them; a box without keypoints is somebody whom nobody labelled."""
+    photos(tmp_path / "c")
+    (tmp_path / "c" / "annotations.xml").write_text(
+        '<?xml version="1.0"?><annotations><image id="0" name="a.jpg" width="64" height="48">'
+        '<points label="beak" points="30,30" group_id="1"/><points label="tail" points="40,30" group_id="1"/>'
+        '<box label="bird" xtl="20" ytl="20" xbr="60" ybr="40" group_id="1"/>'
+        '<skeleton label="bird"><points label="beak" points="5,6"/></skeleton>'
+        '<box label="bird" xtl="1" ytl="2" xbr="9" ybr="9"/>'
+        '<box label="bird" xtl="50" ytl="1" xbr="60" ybr="9"/></image></annotations>'.replace(
+            'width="64" height="48"', f'width="{TRUTH["images"][0]["width"]}" height="{TRUTH["images"][0]["height"]}"'
+        )
+    )
+    content = imported(tmp_path / "c", tmp_path / "p.json")
+    assert content["categories"][0]["keypoints"] == ["beak", "tail"]
+    assert [(person["bbox"], person["keypoints"]) for person in content["annotations"]] == [
+        ([20, 20, 40, 20], [30, 30, 2, 40, 30, 2]),
+        ([1, 2, 8, 7], [5, 6, 2, 0, 0, 0]),
+        ([50, 1, 10, 8], [0, 0, 0, 0, 0, 0]),
+    ]
+
+
+def test_confidences_for_visibilities_are_visible_and_others_refused(tmp_path: Path, capsys: Capture) -> None:
+    source = write_yolo(tmp_path / "y", [2, 3], "0 0.5 0.5 0.5 0.5 0.4 0.4 0.93 0.6 0.6 1")
+    (person,) = imported(source, tmp_path / "p.json", "--names", "a", "b")["annotations"]
+    assert person["keypoints"][2::3] == [2, 1]
+    assert "1 keypoints have a confidence as visibility" in capsys.readouterr().out
+    (source / "labels" / "train" / "b.txt").write_text("\n0 0.5 0.5 0.5 0.5 0.4 0.4 7 0.6 0.6 1")
+    assert main(["import", str(source), "--out", str(tmp_path / "p.json"), "--names", "a", "b"]) == 1
+    assert "labels/train/b.txt: line 2: a visibility is 0 (no label), 1 (hid" in capsys.readouterr().err
+
+
+def test_classes_of_yolo_are_counted_and_one_can_be_chosen(tmp_path: Path, capsys: Capture) -> None:
+    lines = "0 0.5 0.5 0.5 0.5 0.4 0.4\n1 0.5 0.5 0.5 0.5 0.3 0.3\n0 0.5 0.5 0.5 0.5"
+    source = write_yolo(tmp_path / "y", [1, 2], lines, "names: {0: person, 1: dog}\n")
+    assert len(imported(source, tmp_path / "p.json", "--names", "tip")["annotations"]) == 3
+    assert "of several classes, all taken: person 2, dog 1; --class takes one" in capsys.readouterr().out
+    content = imported(source, tmp_path / "p.json", "--names", "tip", "--class", "dog")
+    assert (len(content["annotations"]), content["categories"][0]["name"]) == (1, "dog")
+    assert main(["import", str(source), "--out", str(tmp_path / "p.json"), "--class", "cat"]) == 1
+    assert "there is no class 'cat'; the classes of data.yaml are person, dog" in capsys.readouterr().err
+
+
+def test_labels_without_any_keypoint_name_the_shapes(tmp_path: Path, capsys: Capture) -> None:
+    source = write_labelme(tmp_path / "l", shape("rectangle", "bird", [1, 1], [9, 9]), shape("line", "x", [1, 1]))
+    assert main(["import", str(source), "--out", str(tmp_path / "p.json")]) == 1
+    assert (
+        "no annotation has keypoints, so there is nothing to learn; it holds 1 rectangle, 1" in capsys.readouterr().err
+    )
+
+
+def test_some_of_cocos_names_stay_some_in_its_order_and_are_counted(tmp_path: Path, capsys: Capture) -> None:
+    points = [shape("point", name, [9, 9]) for name in ("right_knee", "left_hip", "left_knee")]
+    content = imported(write_labelme(tmp_path / "l", *points), tmp_path / "p.json")
+    assert content["categories"][0]["keypoints"] == ["left_hip", "left_knee", "right_knee"]
+    assert content["categories"][0]["skeleton"] == [[1, 2]]
+    told = capsys.readouterr().out
+    assert "how often each is labelled: left_hip (1), left_knee (1), right_knee (1)" in told
+
+
+def test_tasks_of_label_studio(tmp_path: Path, capsys: Capture) -> None:
+    relation = {"type": "relation", "from_id": "a", "to_id": "b"}
+    done = {"result": [studio_point("beak"), relation]}
+    source = write_studio(
+        tmp_path / "s",
+        {"id": 1, "data": {"title": "sparrow 7", "img": "/data/local-files/?d=p/a.jpg"}, "annotations": [done]},
+        {"id": 2, "data": {"img": "b.jpg"}, "annotations": []},
+        {"id": 3, "data": {"img": "b.jpg"}, "annotations": [{**done, "was_cancelled": True}]},
+    )
+    assert [image["file_name"] for image in imported(source, tmp_path / "p.json")["images"]] == ["p/a.jpg"]
+    assert "left out: 2 tasks that nobody annotated" in capsys.readouterr().out
+    bare = {"id": 4, "data": {"img": "b.jpg"}, "annotations": [{"result": [studio_point()]}]}
+    (source / "more.json").write_text(json.dumps([bare]))
+    assert main(["import", str(source), "--out", str(tmp_path / "p.json")]) == 1
+    assert "more.json: task 4: keypoint k has no label" in capsys.readouterr().err
+
+
+def test_annotations_of_coco_that_do_not_fit(tmp_path: Path, capsys: Capture) -> None:
+    write_roboflow(tmp_path / "r")
+    path = tmp_path / "r" / "train" / "_annotations.coco.json"
+    content = json.loads(path.read_text())
+    stray = {**content["annotations"][0], "id": 99, "image_id": 77}
+    path.write_text(json.dumps({**content, "annotations": [*content["annotations"], stray]}))
+    words = ["import", str(tmp_path / "r"), "--out", str(tmp_path / "p.json")]
+    assert main(words) == 1
+    assert "images has no entry for 1 of the annotations, first image_id 77" in capsys.readouterr().err
+    path.write_text(
+        json.dumps({**content, "annotations": [*content["annotations"], {**stray, "keypoints": [1, 2, 2]}]})
+    )
+    assert main(words) == 1
+    assert "_annotations.coco.json: annotation 99 has 1 keypoints, expected 3" in capsys.readouterr().err
+    assert main([*words, "--names", "a", "b", "a"]) == 1
+    assert "--names must differ, got a more than once" in capsys.readouterr().err
 
 
 def test_sources_that_hold_nothing_to_import(tmp_path: Path, capsys: Capture) -> None:

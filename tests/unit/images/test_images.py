@@ -596,6 +596,13 @@ class TestFindImages:
     def test_files_folders_and_globs(self, patterns: Any, expected: list[str]) -> None:
         assert find_images(patterns) == [Path(name) for name in expected]
 
+    def test_pictures_that_predict_drew_beside_their_photos_are_none(self) -> None:
+        for name in ("b.poses.jpg", "inner/c.poses.jpg", "inner/alone.poses.jpg"):
+            Path(name).write_bytes(b"")
+        assert find_images("*.jpg") == [Path("b.jpg"), Path("odd[1].jpg")]
+        assert find_images("inner") == [Path("inner/alone.poses.jpg"), Path("inner/c.webp")]
+        assert find_images("*.poses.jpg") == find_images("b.poses.jpg") == [Path("b.poses.jpg")]
+
     def test_absolute_globs(self, tmp_path: Path) -> None:
         assert find_images(os.fspath(tmp_path / "inner" / "*.webp")) == [tmp_path / "inner" / "c.webp"]
 
