@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +23,7 @@ from dekrpose.engines.base import Stages
 from dekrpose.errors import ImageError, without_password
 from dekrpose.hub.pretrained import Pretrained
 from dekrpose.images import Color, Geometry, Pixels, several_images
-from dekrpose.options import Options, resolve_options
+from dekrpose.options import Options, check_number, resolve_options
 from dekrpose.results import Poses
 from dekrpose.video.memory import Recall, StreamState
 
@@ -142,8 +144,7 @@ class PoseEstimator(Pretrained):
         Yields:
             ``Poses`` with ``index``; the images themselves are not kept.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        check_number("batch_size", batch_size, 1, math.inf, "of at least 1", Integral)
         if on_error not in ("raise", "skip"):
             raise ValueError(f'on_error must be "raise" or "skip", got {on_error!r}')
         checked = self._options(**options)

@@ -70,10 +70,10 @@ def resolve_options(
         ValueError: an option is out of range.
     """
     size = own_input_size if input_size is None else input_size
-    _check_number("score_threshold", score_threshold, -math.inf, 1, "of at most 1, as scores are")
-    _check_number("nms_threshold", nms_threshold, 0, 1, "from 0 to 1, a share of the box diagonal")
-    _check_number("max_people", max_people, 1, math.inf, "of at least 1", Integral)
-    _check_number("input_size", size, MIN_INPUT_SIZE, math.inf, f"of at least {MIN_INPUT_SIZE} pixels", Integral)
+    check_number("score_threshold", score_threshold, -math.inf, 1, "of at most 1, as scores are")
+    check_number("nms_threshold", nms_threshold, 0, 1, "from 0 to 1, a share of the box diagonal")
+    check_number("max_people", max_people, 1, math.inf, "of at least 1", Integral)
+    check_number("input_size", size, MIN_INPUT_SIZE, math.inf, f"of at least {MIN_INPUT_SIZE} pixels", Integral)
     scales = _checked_scales(scales, size)
     modes = get_args(MatchMode)
     if match_heatmap not in (None, False, True, *modes):
@@ -103,7 +103,7 @@ def resolve_options(
 
 
 def _checked_scales(scales: Sequence[float], size: int) -> tuple[float, ...]:
-    if isinstance(scales, (str, Real)):
+    if isinstance(scales, (str, Real)) or not all(isinstance(scale, Real) for scale in scales):
         raise ValueError(f"scales must be several numbers such as (0.5, 1, 2), got {scales!r}")
     scales = tuple(float(scale) for scale in scales)
     if 1.0 not in scales or len(set(scales)) != len(scales) or min(scales) <= 0:
@@ -113,7 +113,7 @@ def _checked_scales(scales: Sequence[float], size: int) -> tuple[float, ...]:
     return scales
 
 
-def _check_number(name: str, value: Any, low: float, high: float, words: str, kind: type = Real) -> None:
+def check_number(name: str, value: Any, low: float, high: float, words: str, kind: type = Real) -> None:
     """ValueError unless it is a number of the kind within limits; thresholds may be None."""
     if value is None and kind is Real:
         return

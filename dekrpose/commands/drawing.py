@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dekrpose.draw import DrawOptions
@@ -17,7 +17,9 @@ def add_draw_arguments(parser: argparse.ArgumentParser, *, stream: bool) -> None
         "--color-by", choices=ways, help="what colours tell apart; default: sides, or people with --track"
     )
     group.add_argument(
-        "--colors", metavar="C,...", help="your own, such as orange,#3080ff: of people, or from score 0 to 1"
+        "--colors",
+        metavar="C,...",
+        help="your own, such as orange,#3080ff: of people, from score 0 to 1, or of left,right",
     )
     group.add_argument("--boxes", action="store_true", help="draw boxes")
     group.add_argument("--scores", action="store_true", help="write scores beside people")
@@ -37,12 +39,14 @@ def draw_options(options: argparse.Namespace) -> DrawOptions:
     from dekrpose.draw import check_options
     from dekrpose.draw.colors import rgb
 
-    colors = [rgb(name.strip()) for name in options.colors.split(",")] if options.colors else None
+    colors: Any = [rgb(name.strip()) for name in options.colors.split(",")] if options.colors is not None else None
     tracked = getattr(options, "track", False) or getattr(options, "smooth", False)
     if options.color_by == "identity" and not tracked:
         raise ValueError("--color-by identity needs identities; add --track")
     if colors and options.color_by == "side":
-        raise ValueError("--colors are of people or scores; with --color-by side the two colours are fixed")
+        if len(colors) != 2:
+            raise ValueError(f"--colors with --color-by side takes two, of left and right, got {len(colors)}")
+        colors = dict(zip(("left", "right"), colors, strict=True))
     look: DrawOptions = {
         "color_by": options.color_by,
         "colors": colors,

@@ -128,7 +128,7 @@ def _predict(
     for photo in Bar(photos, unit="photo", show=len(photos) > 1 and not options.quiet):
         name = without_password(photo)
         try:
-            poses = estimator.estimate(sys.stdin.buffer.read() if photo == _STREAM else photo, **chosen)
+            poses = estimator.estimate(_standard_input() if photo == _STREAM else photo, **chosen)
             poses = replace(poses, source=name)  # standard input has a name, too
             for path in outputs[photo]:
                 poses.save(path, **(look if path.suffix.lower() in _PICTURES else {}))
@@ -147,6 +147,14 @@ def _predict(
             header = False
         if not options.quiet and not streams:
             _say(_summary(f"{name:{width}}", poses, outputs[photo], options.verbose))
+
+
+def _standard_input() -> bytes:
+    content = b"" if sys.stdin is None else sys.stdin.buffer.read()  # None where it is closed
+    if not content:
+        state = "closed" if sys.stdin is None else "empty"
+        raise DekrPoseError(f"standard input is {state}; it must hold a photo: dekrpose predict - < photo.jpg")
+    return content
 
 
 def _say(line: str) -> None:

@@ -186,7 +186,8 @@ def check_options(options: DrawOptions) -> None:
         raise TypeError(f"no such option: {', '.join(unknown)}; there are {', '.join(DrawOptions.__annotations__)}")
     labels: Any = options.get("labels")
     listed = (labels,) if isinstance(labels, str) else labels
-    if not (labels is None or callable(labels)) and not set(listed) <= set(get_args(Label)):
+    known = isinstance(listed, (list, tuple, set)) and set(listed) <= set(get_args(Label))
+    if not (labels is None or callable(labels) or known):
         raise ValueError(f"labels must be among {get_args(Label)}, or a function of a Person, got {labels!r}")
     for name, low, high in (("keypoint_threshold", None, 1), ("thickness", 0, None)):
         value: Any = options.get(name)
@@ -206,7 +207,9 @@ def _check_image(image: Any, poses: _Poses, color: str, options: DrawOptions) ->
         return
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         found = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"image must be a (H, W, 3) uint8 array, got {found}; drop alpha with image[..., :3]")
+        grey = np.ndim(image) == 2
+        way = "make it coloured with np.dstack([image] * 3)" if grey else "drop alpha with image[..., :3]"
+        raise ValueError(f"image must be a (H, W, 3) uint8 array, got {found}; {way}")
     if image.shape[:2] != tuple(poses.image_size):
         raise ValueError(
             f"these poses are in pixels of an image of {tuple(poses.image_size)} (height, width), "

@@ -129,7 +129,10 @@ def _read_object(file: Any) -> tuple[str | None, bytes]:
     """The name, if it has one, and the rest of a file object."""
     names = (getattr(file, attribute, None) for attribute in ("filename", "name"))
     name = next((name for name in names if name and isinstance(name, str)), None)
-    data = file.read()
+    try:
+        data = file.read()
+    except UnicodeDecodeError as error:
+        raise ImageError(f"image must be a file of bytes, {name or 'it'} is open as text; open it with 'rb'") from error
     if inspect.iscoroutine(data):
         data.close()
         raise ImageError(

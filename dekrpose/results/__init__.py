@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import reprlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import IO, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -101,6 +102,8 @@ class Poses(Exports, Pictures):
     @classmethod
     def nobody(cls, skeleton: Skeleton, image_size: tuple[int, int], **fields: Any) -> Poses:
         """Nobody: arrays with N = 0. ``fields`` are the constructor's others, such as ``error`` or ``source``."""
+        if not isinstance(skeleton, Skeleton):
+            raise TypeError(f"skeleton must be a Skeleton, such as dekrpose.skeletons.COCO_17, got {skeleton!r}")
         count = len(skeleton)
         return cls(
             keypoints=np.zeros((0, count, 2), np.float32),
@@ -121,11 +124,11 @@ class Poses(Exports, Pictures):
         return cls(**own_json.fields_of_poses(values))
 
     @classmethod
-    def from_json(cls, text: str | bytes | os.PathLike[str]) -> Poses:
+    def from_json(cls, text: str | bytes | os.PathLike[str] | IO[str] | IO[bytes]) -> Poses:
         """The inverse of ``to_json``, and of ``save`` as JSON.
 
         Args:
-            text: JSON, or the path of a file with it: a ``Path``, or a text that ends in ".json".
+            text: JSON, an open file with it, or the path of one: a ``Path``, or a text that ends in ".json".
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -137,7 +140,15 @@ class Poses(Exports, Pictures):
                 return cls.from_dict(formats.parse_json(content))
             except ValueError as error:
                 raise ValueError(f"{os.fspath(text)}: {error}") from error
-        return cls.from_dict(formats.parse_json(text))
+        if hasattr(text, "read"):
+            text = text.read()
+        try:
+            values = formats.parse_json(text)
+        except ValueError as error:
+            if not isinstance(text, str) or text.lstrip()[:1] in ("{", "["):
+                raise
+            raise ValueError(f"neither JSON nor a path that ends in .json: {reprlib.repr(text)}: {error}") from error
+        return cls.from_dict(values)
 
     @classmethod
     def from_pandas(cls, table: Any, *, skeleton: Skeleton, image_size: tuple[int, int], **fields: Any) -> Poses:

@@ -56,7 +56,7 @@ def angles_at(
 
     Raises:
         KeyError: there is no such keypoint.
-        ValueError: it is no joint and ``between`` is None.
+        ValueError: it is no joint and ``between`` is None, or that is not two keypoints.
     """
     place = skeleton.index(joint)
     if between is None:
@@ -65,6 +65,8 @@ def angles_at(
             known = ", ".join(joints) or "none"
             raise ValueError(f"{joint!r} is no joint ({known}); say between which: between=('left_hip', 'left_knee')")
         between = joints[joint]
+    if isinstance(between, str) or len(between) != 2:
+        raise ValueError(f"between must be two keypoints such as ('left_hip', 'left_knee'), got {between!r}")
     first, second = (keypoints[..., skeleton.index(end), :].astype(np.float64) for end in between)
     middle = keypoints[..., place, :].astype(np.float64)
     one, other = first - middle, second - middle

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 from dekrpose.draw.figure import counting
+from dekrpose.formats import finite_number
 from dekrpose.formats.own_json import person_to_dict
 from dekrpose.results import geometry
 from dekrpose.skeletons import Skeleton
@@ -68,22 +70,32 @@ class Person:
         """Plain JSON types: score, box, track_id and keypoints by name, as in the ``people`` of ``Poses.to_dict``."""
         return person_to_dict(self)
 
-    def crop(self, image: NDArray[np.uint8] | None = None, *, margin: float = 0.1) -> NDArray[np.uint8]:
+    def crop(
+        self, image: NDArray[np.uint8] | PIL.Image.Image | None = None, *, margin: float = 0.1
+    ) -> NDArray[np.uint8]:
         """Cut the person out of the image.
 
         Args:
-            image: (H, W) or (H, W, C), the image that was estimated; None takes the one that the result keeps.
-            margin: around ``box``, as a share of its longer side.
+            image: (H, W) or (H, W, C) or a Pillow image, the one that was estimated; None takes the one that the result
+                keeps.
+            margin: around ``box``, as a share of its longer side; at least 0.
 
         Returns:
             A copy of that part of the image, cut at its border.
 
         Raises:
-            ValueError: no image was given or kept, it has another size, or the person lies outside of it.
+            TypeError: the image is something else.
+            ValueError: no image was given or kept, it has another size, the person lies outside of it, or the margin
+                is negative.
         """
-        image = self.image if image is None else image
+        if finite_number(margin, "margin") < 0:
+            raise ValueError(f"margin must be at least 0, a share of the box's longer side, got {margin!r}")
+        image = self.image if image is None else np.asarray(image) if isinstance(image, PIL.Image.Image) else image
         if image is None:
             raise ValueError("this result holds no image (only estimate keeps it); hand it over: person.crop(image)")
+        if not isinstance(image, np.ndarray) or image.ndim not in (2, 3):
+            found = f"the shape {image.shape}" if isinstance(image, np.ndarray) else repr(image)
+            raise TypeError(f"image must be an array (H, W) or (H, W, C) or a Pillow image, got {found}")
         if self.image_size is not None and image.shape[:2] != self.image_size:
             raise ValueError(f"this person is in an image of {self.image_size} (height, width), got {image.shape[:2]}")
         sides = self.box[2:] - self.box[:2]

@@ -16,6 +16,7 @@ from PIL import Image
 
 from dekrpose.draw import DrawOptions, draw_poses
 from dekrpose.formats import write_whole
+from dekrpose.images import load
 
 if TYPE_CHECKING:
     from dekrpose.results import Poses
@@ -35,7 +36,7 @@ class Pictures:
 
     def draw(
         self,
-        image: NDArray[np.uint8] | None = None,
+        image: NDArray[np.uint8] | Image.Image | str | os.PathLike[str] | None = None,
         *,
         color: Literal["rgb", "bgr"] = "rgb",
         **options: Unpack[DrawOptions],
@@ -43,8 +44,9 @@ class Pictures:
         """Draw the poses onto a copy of the image.
 
         Args:
-            image: (H, W, 3) uint8 in the order that ``color`` names; None takes the kept RGB image.
-            color: channel order of ``image`` and of the result.
+            image: (H, W, 3) uint8 in the order that ``color`` names, a Pillow image or a path; None takes the kept RGB
+                image.
+            color: channel order of an array, and of the result.
             options: keypoint_threshold, thickness, color_by, colors, boxes, labels, names, blur_faces, background
                 (which needs no image); see ``draw_poses``.
 
@@ -53,8 +55,12 @@ class Pictures:
 
         Raises:
             ValueError: no image was given or kept, or its shape is not that of the estimated one.
+            FileNotFoundError: there is no such file.
         """
-        if image is None and options.get("background") is None:
+        if isinstance(image, (Image.Image, str, os.PathLike)):
+            image, _ = load(image)
+            image = image[..., ::-1] if color == "bgr" else image
+        elif image is None and options.get("background") is None:
             image = _kept_image(self)
             image = image[..., ::-1] if color == "bgr" else image
         return draw_poses(image, _poses(self), color=color, **options)
@@ -81,7 +87,14 @@ class Pictures:
         """Open the drawn image in the system's viewer; ``options`` as in ``draw``."""
         Image.fromarray(self.draw(**options)).show(title=_poses(self).source or "poses")
 
-    def save(self, path: str | os.PathLike[str], **options: Unpack[DrawOptions]) -> None:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        image: NDArray[np.uint8] | Image.Image | str | os.PathLike[str] | None = None,
+        *,
+        color: Literal["rgb", "bgr"] = "rgb",
+        **options: Unpack[DrawOptions],
+    ) -> None:
         """Write the drawn photo (.jpg, .jpeg, .png, .webp) or the numbers (.json, .csv).
 
         The file appears in whole or not at all: it is written under a temporary name beside ``path``. Folders that are
@@ -89,6 +102,7 @@ class Pictures:
 
         Args:
             path: where to, and by its suffix what.
+            image, color: to draw on, as in ``draw``; for results that keep no image.
             options: of a photo, as in ``draw``.
 
         Raises:
@@ -97,13 +111,15 @@ class Pictures:
         path = Path(path)
         suffix = path.suffix.lower()
         if suffix in (".json", ".csv"):
-            if options:
-                raise ValueError(f"{path} holds numbers; {', '.join(options)} are options of pictures")
+            given = [*options, *(["image"] if image is not None else [])]
+            if given:
+                raise ValueError(f"{path} holds numbers; options of pictures have no effect: {', '.join(given)}")
             poses = _poses(self)
             text = poses.to_json(indent=2) if suffix == ".json" else poses.to_csv()
             content = text.encode("utf-8", "backslashreplace")  # names may be no text
         elif suffix in _PHOTO_OPTIONS:
-            content = _encoded(self.draw(**options), _PHOTO_OPTIONS[suffix])
+            drawn = self.draw(image, color=color, **options)
+            content = _encoded(drawn if color == "rgb" else drawn[..., ::-1], _PHOTO_OPTIONS[suffix])
         else:
             raise ValueError(f"poses are saved as {', '.join((*_PHOTO_OPTIONS, '.json'))} or .csv, got {str(path)!r}")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,8 +153,9 @@ def _kept_image(pictures: Pictures) -> NDArray[np.uint8]:
     image = _poses(pictures).image
     if image is None:
         raise ValueError(
-            "this result holds no image (only estimate keeps it); hand it over: poses.draw(image) takes (H, W, 3) "
-            "uint8 RGB; poses.draw(background='white') and poses.save('x.json') need none"
+            "this result holds no image (only estimate keeps it); hand it over: poses.draw(image) and "
+            "poses.save(path, image) take (H, W, 3) uint8 RGB; poses.draw(background='white') and poses.save('x.json') "
+            "need none"
         )
     return image
 

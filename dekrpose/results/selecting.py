@@ -38,6 +38,8 @@ def kept(
     area: float | None,
 ) -> NDArray[np.bool_]:
     """(N,) to whom everything applies that ``Poses.filter`` asks."""
+    if where is not None and not callable(where):
+        raise TypeError(f"where must be a function of a Person, got {where!r}; for a least score: filter(score=0.2)")
     keep = np.ones(len(poses), bool)
     if score is not None:
         keep &= poses.scores >= finite_number(score, "score")
@@ -63,7 +65,7 @@ def kept(
 
 def _in_box(boxes: NDArray[np.float32], box: Sequence[float]) -> NDArray[np.bool_]:
     """Whose middle lies in a box."""
-    if isinstance(box, str) or len(box) != 4:
+    if isinstance(box, str) or np.shape(box) != (4,):
         raise ValueError(f"box must be x0, y0, x1, y1 in image pixels, got {box!r}")
     x0, y0, x1, y1 = (finite_number(value, "box") for value in box)
     if x1 < x0 or y1 < y0:

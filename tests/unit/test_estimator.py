@@ -248,8 +248,10 @@ def test_images_before_a_broken_one_are_not_lost(estimator: PoseEstimator) -> No
 def test_options_of_a_stream_are_checked_before_the_first_image(estimator: PoseEstimator) -> None:
     with pytest.raises(ValueError, match="scales"):
         estimator.estimate_many([], scales=(2,))
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, got 0"):
         estimator.estimate_many([], batch_size=0)
+    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, got '4'"):
+        estimator.estimate_many([], batch_size="4")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match='on_error must be "raise" or "skip", got \'ignore\''):
         estimator.estimate_many([], on_error="ignore")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="scale"):

@@ -429,6 +429,15 @@ def test_a_photo_from_standard_input(photos: Path, monkeypatch: pytest.MonkeyPat
     assert Path("stdin.poses.jpg").is_file()
 
 
+@pytest.mark.parametrize(("stdin", "state"), [(None, "closed"), (io.TextIOWrapper(io.BytesIO()), "empty")])
+def test_standard_input_without_a_photo(
+    stdin: Any, state: str, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert main(["predict", "-"]) == 1
+    assert f"standard input is {state}; it must hold a photo" in capsys.readouterr().err
+
+
 def test_quiet_and_verbose(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "photos", "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")

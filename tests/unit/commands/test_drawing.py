@@ -49,8 +49,12 @@ def test_what_cannot_be_drawn_is_said_before_anything_runs() -> None:
     assert draw_options(parsed("--color-by", "identity", "--track", stream=True))["color_by"] == "identity"
     with pytest.raises(SystemExit):
         parsed("--color-by", "identity")
-    with pytest.raises(ValueError, match="two colours are fixed"):
+    with pytest.raises(ValueError, match="takes two, of left and right, got 1"):
         draw_options(parsed("--color-by", "side", "--colors", "red"))
+    sides = draw_options(parsed("--color-by", "side", "--colors", "red,#00ff00"))["colors"]
+    assert sides == {"left": (255, 0, 0), "right": (0, 255, 0)}
+    with pytest.raises(ValueError, match="a colour is a name"):
+        draw_options(parsed("--colors", ""))
 
 
 def test_predict_draws_as_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

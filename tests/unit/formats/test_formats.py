@@ -57,7 +57,7 @@ def test_csv_of_several_results_is_one_table_and_what_is_unknown_is_empty() -> N
 def test_csv_is_saved(tmp_path: Path) -> None:
     people().save(tmp_path / "new" / "out.csv")
     assert (tmp_path / "new" / "out.csv").read_text(encoding="utf-8") == people().to_csv()
-    with pytest.raises(ValueError, match="holds numbers; boxes are options of pictures"):
+    with pytest.raises(ValueError, match="options of pictures have no effect: boxes"):
         people().save(tmp_path / "out.csv", boxes=True)
 
 

@@ -63,6 +63,7 @@ def test_file_objects_are_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("image", "words"),
     [
+        (io.TextIOWrapper(io.BytesIO(b"\xff\xd8"), "utf-8"), "it is open as text; open it with 'rb'"),
         (io.StringIO("text"), "must be a file of bytes, it gave str; open it with 'rb'"),
         (io.BytesIO(), "the file is empty or was read to its end; image.seek(0)"),
         (Upload(b""), "me.png is empty"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import pickle
 import warnings
 from dataclasses import replace
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dekrpose.results import Poses
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14
@@ -55,6 +57,7 @@ def test_people_are_filtered_by_the_keypoints_that_are_seen() -> None:
     [
         ({"score": "high"}, "score must be a number"),
         ({"box": (50, 0, 10, 100)}, "not x, y, width, height"),
+        ({"box": 1}, "box must be x0, y0, x1, y1"),
         ({"box": "5000"}, "box must be x0, y0, x1, y1"),
         ({"keypoint_score": 0.5}, "name the keypoints"),
     ],
@@ -148,3 +151,51 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"/out\.gif'"):
         people().save(tmp_path / "out.gif")
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+
+
+def test_json_is_read_from_an_open_file_and_other_text_is_named() -> None:
+    text = people().to_json()
+    assert Poses.from_json(io.StringIO(text)).allclose(people())
+    assert Poses.from_json(io.BytesIO(text.encode())).allclose(people())
+    with pytest.raises(ValueError, match=r"neither JSON nor a path that ends in \.json: 'missing\.txt'"):
+        Poses.from_json("missing.txt")
+
+
+def test_pictures_are_saved_on_a_photo_that_is_handed_over(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 200, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    expected = people().draw(pixels)
+    for image in (pixels, Image.fromarray(pixels), tmp_path / "photo.png"):
+        np.testing.assert_array_equal(people().draw(image), expected)
+        people().save(tmp_path / "out.png", image)
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.png")), expected)
+    people().save(tmp_path / "out.png", np.ascontiguousarray(pixels[..., ::-1]), color="bgr")
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.png")), expected)
+    np.testing.assert_array_equal(people().draw(Image.fromarray(pixels), color="bgr"), expected[..., ::-1])
+    with pytest.raises(ValueError, match="options of pictures have no effect: image"):
+        people().save(tmp_path / "out.json", pixels)
+    with pytest.raises(ValueError, match=r"np\.dstack"):
+        people().draw(pixels[..., 0])
+
+
+def test_a_person_is_cut_out_of_a_pillow_image_and_other_things_are_refused() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 200, 3)).astype(np.uint8)
+    person = people()[0]
+    np.testing.assert_array_equal(person.crop(Image.fromarray(pixels)), person.crop(pixels))
+    for other in (5, "photo.jpg"):
+        with pytest.raises(TypeError, match="or a Pillow image, got"):
+            person.crop(other)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="margin must be at least 0"):
+        person.crop(pixels, margin=-0.1)
+
+
+def test_arguments_of_the_wrong_kind_say_what_is_expected() -> None:
+    with pytest.raises(TypeError, match=r"filter\(score=0\.2\)"):
+        people().filter(0.2)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="skeleton must be a Skeleton"):
+        Poses.nobody("coco", (10, 10))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="between must be two keypoints"):
+        people()[0].angle("left_knee", between="nose")  # type: ignore[arg-type]
+    for labels in (True, False):
+        with pytest.raises(ValueError, match="labels must be among"):
+            people().draw(background="white", labels=labels)  # type: ignore[arg-type]
