@@ -10,6 +10,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -268,9 +269,10 @@ class PoseEstimator(Pretrained):
             yield replace(done[index], index=index)
 
     def warmup(self, *, input_size: int | None = None) -> None:
-        """Run once on a grey image, so that the first real one is not slower than the rest."""
+        """Run once on a grey image, decoded from a file's bytes, so that the first real one is not slower."""
         size = input_size or self.config.input_size
-        self.estimate(np.full((size, size, 3), 128, np.uint8), input_size=size)
+        _, encoded = cv2.imencode(".jpg", np.full((size, size, 3), 128, np.uint8))
+        self.estimate(encoded.tobytes(), input_size=size)
 
     def _load(self, image: Any, options: Options) -> _Loaded:
         stages = Stages()

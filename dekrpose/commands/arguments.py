@@ -14,6 +14,10 @@ from dekrpose.config import MatchMode
 from dekrpose.errors import DekrPoseError
 
 _WEIGHTS = {".safetensors", ".pth", ".pt", ".onnx", ".xml", ".pt2"}
+MODELS = (
+    "tiny", "tiny-mobilenet", "dekr-w32-coco", "dekr-w48-coco", "dekr-w32-crowdpose", "dekr-w48-crowdpose"
+)  # fmt: skip
+"""The names that ``dekrpose.hub`` knows, which is slow to load; a test compares them."""
 URL = re.compile(r"https?://", re.IGNORECASE)
 
 
@@ -72,7 +76,7 @@ class HelpFormat(argparse.HelpFormatter):
 
 def near(word: str, known: Sequence[str]) -> str:
     """What somebody may have meant by a word, for the end of a message; empty if nothing is like it."""
-    found = difflib.get_close_matches(word, known, n=1)
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.75)
     return f"; did you mean {found[0]}?" if found else ""
 
 
@@ -120,13 +124,20 @@ def check_files(paths: Iterable[Path | None]) -> None:
             raise FileNotFoundError(f"{path} does not exist; relative paths start at {Path.cwd()}")
 
 
-def check_model(model: str) -> None:
-    """The same for a model that must be a file or folder: by its suffix, or a first dot, slash or ~.
+def check_model(model: str, others: Sequence[str] = ()) -> None:
+    """The same for a model: a file or folder by its suffix, or a first dot, slash or ~; or a name without a slash.
+
+    ``others`` are names that the command knows besides ``MODELS``.
 
     Raises:
-        DekrPoseError: it is not there.
+        DekrPoseError: it is not there, or nothing has this name.
     """
     path = Path(model).expanduser()
     is_place = path.suffix.lower() in _WEIGHTS or model[:1] in (".", "/", "~")
     if is_place and not URL.match(model) and not path.exists():
         raise DekrPoseError(f"there is no weights file or model folder {model!r}; relative paths start at {Path.cwd()}")
+    names = list(dict.fromkeys([*MODELS, *others]))
+    if "/" not in model and model not in names and not path.exists():
+        similar = difflib.get_close_matches(model.lower(), names, n=2, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(similar)}?" if similar else ""
+        raise DekrPoseError(f"no model, file or folder is called {model!r}.{hint} Known names: {', '.join(names)}")

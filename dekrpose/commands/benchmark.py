@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from dekrpose.commands.arguments import add_trust_code, check_model
+from dekrpose.config import ARCHITECTURES
 
 EXAMPLES = (
     "dekrpose benchmark tiny --photo photo.jpg",
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse options that do not go together, and models that are not there."""
-    check_model(options.model)
+    check_model(options.model, tuple(ARCHITECTURES))
     if options.runs is not None and options.runs < 1:
         raise ValueError(f"--runs must be at least 1, got {options.runs}")
     if options.people is not None and options.people < 0:

@@ -21,6 +21,7 @@ from dekrpose import Poses, __version__, progress
 from dekrpose.architectures import complexity as costs
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.cli import COMMANDS, _parser, main
+from dekrpose.commands.arguments import MODELS
 from dekrpose.config import ARCHITECTURES
 from dekrpose.hub import models
 from tests import checkpoint_fixtures as fixtures
@@ -436,6 +437,35 @@ def test_standard_input_without_a_photo(
     monkeypatch.setattr(sys, "stdin", stdin)
     assert main(["predict", "-"]) == 1
     assert f"standard input is {state}; it must hold a photo" in capsys.readouterr().err
+
+
+def test_models_that_are_known_by_name_are_those_of_the_hub() -> None:
+    assert list(MODELS) == models._MODEL_NAMES
+
+
+@pytest.mark.parametrize(
+    "words", [["predict", "a.jpg", "--model"], ["eval"], ["export"], ["benchmark"]], ids=lambda words: words[0]
+)
+def test_a_misspelt_model_is_told_before_torch_is_loaded(words: list[str], tmp_path: Path) -> None:
+    more = ["tiny.onnx"] if words == ["export"] else []
+    program = (
+        f"import sys; from dekrpose.cli import main; main({[*words, 'tiny-mobilnet', *more]}); print(*sys.modules)"
+    )
+    own = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=own, cwd=tmp_path, check=True
+    )
+    assert "no model, file or folder is called 'tiny-mobilnet'. Did you mean tiny-mobilenet" in done.stderr
+    assert "torch" not in done.stdout.split()
+
+
+def test_help_is_a_word_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help"]) == 0
+    assert "turn labels of other tools" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        main(["help", "predict"])
+    assert ended.value.code == 0
+    assert "usage: dekrpose predict" in capsys.readouterr().out
 
 
 def test_quiet_and_verbose(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
