@@ -29,6 +29,11 @@ def error_words(error: Exception) -> str:
     return str(error)
 
 
+def counted(number: int, one: str, more: str = "") -> str:
+    """A number of things for messages: 1 photo, 2 photos; ``more`` are several of what gets no s."""
+    return f"{number:,} {one if number == 1 else more or one + 's'}"
+
+
 def unquoted(error: BaseException) -> str:
     """Another library's error without what it quotes, which may be the content of a file that is none of ours."""
     line = (str(error) or type(error).__name__).strip().split("\n", 1)[0]

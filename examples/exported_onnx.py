@@ -27,7 +27,9 @@ def main(model: str, path: str) -> None:
         if score > config["decode"]["score_threshold"]:
             for name, (x, y) in zip(config["skeleton"]["keypoints"], person, strict=True):
                 print(f"{score:.2f} {name} {x:.0f} {y:.0f}")
+    if not (scores[0] > config["decode"]["score_threshold"]).any():
+        print(f"nobody above {config['decode']['score_threshold']}")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:] or sys.exit(__doc__))

@@ -31,4 +31,4 @@ def main(people: str, photos: str, folder: str, epochs: str = "20") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:] or sys.exit(__doc__))

@@ -15,10 +15,15 @@ def main(photo: str, output: str) -> None:
 
     table = read.to_pandas()
     print(table.groupby("keypoint", sort=False).score.mean().round(2).to_string())
-    table["x"] = read.image_size[1] - 1 - table["x"]  # mirrored
+    names = read.skeleton.keypoints
+    other = {names[a]: names[b] for pair in read.skeleton.flip_pairs for a, b in (pair, pair[::-1])}
+    table["x"] = read.image_size[1] - 1 - table["x"]  # mirrored: what was left is right
+    table["keypoint"] = table["keypoint"].replace(other)
     mirrored = Poses.from_pandas(table, skeleton=read.skeleton, image_size=read.image_size)
-    print(f"mirrored: {len(mirrored)}; {mirrored.scores.round(2)}")
+    print(
+        f"mirrored: {len(mirrored)}; {mirrored.scores.round(2)}, left_eye now at {mirrored['left_eye'][:, :2].round()}"
+    )
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:] or sys.exit(__doc__))

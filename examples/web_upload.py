@@ -33,4 +33,4 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
 
 
 if __name__ == "__main__":
-    make_server("127.0.0.1", int(sys.argv[1]), application).serve_forever()
+    make_server("127.0.0.1", int(sys.argv[1] if sys.argv[1:] else sys.exit(__doc__)), application).serve_forever()

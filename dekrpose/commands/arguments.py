@@ -81,7 +81,7 @@ def near(word: str, known: Sequence[str]) -> str:
 
 
 def add_match_argument(parser: argparse.ArgumentParser) -> None:
-    """``--match-heatmap``, which all commands that look for people have; ``matching`` reads it."""
+    """``--match-heatmap`` of predict, video, webcam and eval; ``matching`` reads it."""
     parser.add_argument(
         "--match-heatmap", action=Word, const="official", words=(*get_args(MatchMode), "off"), metavar="MODE",
         help="move keypoints to heatmap peaks: as the released code does (official, also without a MODE), without its "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dekrpose.commands.arguments import add_match_argument, add_trust_code, check_files, check_model
 from dekrpose.commands.eval_video import add_arguments as add_video_arguments
 from dekrpose.commands.eval_video import run as run_on_clips
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, counted
 from dekrpose.formats import json_text, write_whole
 
 if TYPE_CHECKING:
@@ -133,7 +133,9 @@ def run(options: argparse.Namespace) -> int:
         settings["compared"] = compared
     _write(options, predictions, measures, settings)
     if target is not None:
-        data = f"{options.data.name} ({measures.photos:,} photos, {measures.people:,} people)"
+        data = (
+            f"{options.data.name} ({counted(measures.photos, 'photo')}, {counted(measures.people, 'person', 'people')})"
+        )
         record(target, measures, command_line(options), data)
         print(f"\nrecorded in {options.model}")
     return 0

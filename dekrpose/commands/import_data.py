@@ -13,7 +13,7 @@ from typing import Any
 
 from dekrpose.data.importers import IMPORTERS, Files, Wishes, coco_content, read_labels, skeleton_fields
 from dekrpose.data.importers.base import Labels, Pairs
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, counted
 from dekrpose.formats import write_whole
 
 EXAMPLES = (
@@ -78,17 +78,16 @@ def _tell(
     people: Sequence[dict[str, Any]], names: Sequence[str],
 ) -> None:  # fmt: skip
     labelled = sum(bool(person["num_keypoints"]) for person in people)
-    print(
-        f"{options.source} is {IMPORTERS[kind].TITLE}: {len(images):,} photos, {labelled:,} people with keypoints",
-        end="",
-    )
+    pictures, learnt = counted(len(images), "photo"), counted(labelled, "person", "people")
+    print(f"{options.source} is {IMPORTERS[kind].TITLE}: {pictures}, {learnt} with keypoints", end="")
     print(f", {len(people) - labelled:,} without (masked)" if labelled < len(people) else "")
     times = [sum(person["keypoints"][3 * index + 2] > 0 for person in people) for index in range(len(names))]
     told = ", ".join(f"{name} ({count:,})" for name, count in zip(names, times, strict=True))
-    print(f"{len(names)} keypoints, and how often each is labelled: {told}")  # a misspelt name is rare
+    print(f"{counted(len(names), 'keypoint')}, and how often each is labelled: {told}")  # a misspelt name is rare
     parts = Counter(photo.split for photo in labels.photos if photo.split)
     if len(parts) > 1 and options.split is None:
-        print(f"parts: {', '.join(f'{name} ({count:,} photos)' for name, count in parts.items())}; --split takes one")
+        listed = ", ".join(f"{name} ({counted(count, 'photo')})" for name, count in parts.items())
+        print(f"parts: {listed}; --split takes one")
     for remark in labels.remarks:
         print(remark)
     for problem in labels.problems[:_SHOWN]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dekrpose.commands.drawing import add_draw_arguments, draw_options
 from dekrpose.commands.predict import add_model_arguments, estimate_options
-from dekrpose.errors import DekrPoseError, without_password
+from dekrpose.errors import DekrPoseError, counted, without_password
 
 if TYPE_CHECKING:
     from dekrpose.results import Poses
@@ -191,11 +191,11 @@ def _report(outputs: Outputs, stream: PoseStream, whole: bool) -> int:
         if not whole:
             raise KeyboardInterrupt
         raise DekrPoseError(f"{name} gave no frames; nothing was written")
-    parts = [f"{outputs.frames} frames", f"{outputs.people} poses"]
+    parts = [counted(outputs.frames, "frame"), counted(outputs.people, "pose")]
     if outputs.lines != outputs.frames:
         parts.insert(1, f"{outputs.lines} of them looked at")
     if outputs.broken:
-        parts.append(f"{outputs.broken} frames broken, see their lines")
+        parts.append(f"{counted(outputs.broken, 'frame')} broken, see their lines")
     if stream.dropped:
         parts.append(f"{stream.dropped} dropped")
     if not whole:

@@ -140,7 +140,9 @@ class Trainer:
         config, number = self.config, len(photos.photos)
         self.order = EpochOrder(number, config.batch_size, config.seed, self.processes.rank, self.processes.count)
         if len(self.order) == 0:
-            raise DekrPoseError(f"{number} photos do not fill one batch of {self.order.whole_batch}")
+            raise DekrPoseError(
+                f"{number} photos do not fill one batch of {self.order.whole_batch}; take a smaller --batch-size"
+            )
         if config.on_device:
             return DeviceBatches(photos, self.order, config.augment, config.targets, config.seed, self.device)
         samples = Samples(photos, config.augment, config.targets, config.seed)

@@ -94,7 +94,9 @@ class TemporalTrainer(Trainer):
         self.optimizer = make_optimizer(self.model, config)
         self.order = EpochOrder(recipe.clips, config.batch_size, config.seed)
         if len(self.order) == 0:
-            raise DekrPoseError(f"{recipe.clips} clips do not fill one batch of {config.batch_size}")
+            raise DekrPoseError(
+                f"{recipe.clips} clips do not fill one batch of {config.batch_size}; take a smaller --batch-size"
+            )
         samples = ClipSamples(source, recipe, config.targets, config.seed, repeat=self.is_frozen)
         self.loader: Any = make_loader(samples, self.order, config.workers, collate_clips)
         if self.is_frozen:

@@ -50,6 +50,14 @@ def test_every_program_is_short_and_says_how_it_is_called(program: Path) -> None
     assert program.name in (EXAMPLES / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("program", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_a_program_without_arguments_says_how_it_is_called(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if program.name == "exported_onnx.py":
+        pytest.importorskip("onnxruntime")
+    with pytest.raises(SystemExit, match=f"python {program.name}"):
+        run(program.name, monkeypatch=monkeypatch)
+
+
 def answer(application: Any, content: bytes) -> tuple[str, str]:
     status: list[str] = []
     environ = {"CONTENT_LENGTH": str(len(content)), "wsgi.input": io.BytesIO(content)}
@@ -118,10 +126,13 @@ def test_people_are_cut_out(here: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert len(list((here / "people").glob("*.png"))) == len(capsys.readouterr().out.splitlines())
 
 
-def test_json_and_pandas_give_poses_back(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_and_pandas_give_poses_back(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     pytest.importorskip("pandas")
     run("json_and_pandas.py", "photos/astronaut.jpg", "poses.json", monkeypatch=monkeypatch)
-    assert Poses.from_json("poses.json").image_size == (512, 512)
+    poses = Poses.from_json("poses.json")
+    assert poses.image_size == (512, 512)
+    if len(poses) == 1:  # what was the right eye is the left one of the mirrored photo
+        assert f"left_eye now at [[{511 - poses['right_eye'][0, 0]:.0f}." in capsys.readouterr().out
 
 
 def test_labels_are_imported_and_fine_tuned_on(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

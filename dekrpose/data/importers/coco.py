@@ -8,7 +8,7 @@ from typing import Any
 
 from dekrpose.data.coco_fields import as_name, as_numbers, as_triples, keypoint_names, shown
 from dekrpose.data.importers.base import Files, Human, Labelled, Labels, Pairs, Wishes
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, counted
 
 TITLE = "a COCO keypoints export (Roboflow, CVAT, Label Studio)"
 
@@ -106,7 +106,9 @@ def _photos(files: Files, name: str, content: dict[str, Any], labels: Labels) ->
     strange = sum(len(people[image]) for image in people if image not in listed)
     if strange:
         first = next(image for image in people if image not in listed)
-        labels.problems.append(f"{name}: images has no entry for {strange} of the annotations, first image_id {first}")
+        labels.problems.append(
+            f"{name}: images has no entry for {counted(strange, 'annotation')}, first image_id {first}"
+        )
     for record in content["images"]:
         wanted = record.get("file_name") if isinstance(record, dict) else None
         photo = files.find(wanted, name, split) if isinstance(wanted, str) else None

@@ -22,7 +22,7 @@ from dekrpose.data.importers.base import (
     group,
     in_order,
 )
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, counted
 
 TITLE = "a Label Studio JSON export"
 
@@ -57,7 +57,11 @@ def read(files: Files, wishes: Wishes) -> Labels:
         Labelled(photo, [Human(arranged(points, names), box) for points, box in people], relative=True)
         for photo, people in found
     ]
-    remarks = [f"left out: {undone:,} tasks that nobody annotated, or whose annotation was cancelled"] if undone else []
+    remarks = (
+        [f"left out: {counted(undone, 'task')} that nobody annotated, or with a cancelled annotation alone"]
+        if undone
+        else []
+    )
     return Labels(photos, len(names), names, problems=problems, remarks=remarks, shapes=kinds)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dekrpose.data.importers.base import Files, Human, Labelled, Labels, Wishes
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, counted
 
 TITLE = "YOLO-pose (Ultralytics)"
 _SPLITS = ("train", "val", "valid", "test")
@@ -55,7 +55,7 @@ def read(files: Files, wishes: Wishes) -> Labels:
                 continue
         labels.photos.append(Labelled(photo, people, split=split, relative=True))
     if shares:
-        labels.remarks.append(f"{shares:,} keypoints have a confidence as visibility; they are taken for visible")
+        labels.remarks.append(f"{counted(shares, 'visibility', 'visibilities')} between 0 and 1, taken for visible")
     if len(counts) > 1:
         told = ", ".join(f"{kind} {number:,}" for kind, number in counts.most_common())
         labels.remarks.append(f"of several classes, all taken: {told}; --class takes one")

@@ -315,7 +315,7 @@ def test_confidences_for_visibilities_are_visible_and_others_refused(tmp_path: P
     source = write_yolo(tmp_path / "y", [2, 3], "0 0.5 0.5 0.5 0.5 0.4 0.4 0.93 0.6 0.6 1")
     (person,) = imported(source, tmp_path / "p.json", "--names", "a", "b")["annotations"]
     assert person["keypoints"][2::3] == [2, 1]
-    assert "1 keypoints have a confidence as visibility" in capsys.readouterr().out
+    assert "1 visibility between 0 and 1, taken for visible" in capsys.readouterr().out
     (source / "labels" / "train" / "b.txt").write_text("\n0 0.5 0.5 0.5 0.5 0.4 0.4 7 0.6 0.6 1")
     assert main(["import", str(source), "--out", str(tmp_path / "p.json"), "--names", "a", "b"]) == 1
     assert "labels/train/b.txt: line 2: a visibility is 0 (no label), 1 (hid" in capsys.readouterr().err
@@ -346,6 +346,7 @@ def test_some_of_cocos_names_stay_some_in_its_order_and_are_counted(tmp_path: Pa
     assert content["categories"][0]["keypoints"] == ["left_hip", "left_knee", "right_knee"]
     assert content["categories"][0]["skeleton"] == [[1, 2]]
     told = capsys.readouterr().out
+    assert "1 photo, 1 person with keypoints" in told
     assert "how often each is labelled: left_hip (1), left_knee (1), right_knee (1)" in told
 
 
@@ -374,7 +375,7 @@ def test_annotations_of_coco_that_do_not_fit(tmp_path: Path, capsys: Capture) ->
     path.write_text(json.dumps({**content, "annotations": [*content["annotations"], stray]}))
     words = ["import", str(tmp_path / "r"), "--out", str(tmp_path / "p.json")]
     assert main(words) == 1
-    assert "images has no entry for 1 of the annotations, first image_id 77" in capsys.readouterr().err
+    assert "images has no entry for 1 annotation, first image_id 77" in capsys.readouterr().err
     path.write_text(
         json.dumps({**content, "annotations": [*content["annotations"], {**stray, "keypoints": [1, 2, 2]}]})
     )
