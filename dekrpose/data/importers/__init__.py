@@ -41,15 +41,15 @@ def read_labels(files: Files, wishes: Wishes, kind: str | None = None) -> tuple[
     if wishes.category is not None and name != "yolo":
         raise DekrPoseError(f"--class is for {yolo.TITLE}, {files.place} is {IMPORTERS[name].TITLE}")
     labels = IMPORTERS[name].read(files, wishes)
+    why = f"; the first problem: {labels.problems[0]}" if labels.problems else ""
     if not labels.photos:
-        why = f"; the first problem: {labels.problems[0]}" if labels.problems else ""
         raise DekrPoseError(f"{files.place} looks like {IMPORTERS[name].TITLE}, but no labelled photo was found{why}")
     if not any(point[2] for photo in labels.photos for human in photo.people for point in human.keypoints):
         held = labels.shapes or Counter(box=sum(len(photo.people) for photo in labels.photos))
         found = ", ".join(f"{count:,} {shape}" for shape, count in held.most_common() if count) or "nothing"
         raise DekrPoseError(
             f"{files.place} is {IMPORTERS[name].TITLE}, but no annotation has keypoints, so there is nothing to learn; "
-            f"it holds {found}"
+            f"it holds {found}{why}"
         )
     return name, labels
 

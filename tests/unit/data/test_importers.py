@@ -338,6 +338,9 @@ def test_labels_without_any_keypoint_name_the_shapes(tmp_path: Path, capsys: Cap
     assert (
         "no annotation has keypoints, so there is nothing to learn; it holds 1 rectangle, 1" in capsys.readouterr().err
     )
+    (source / "b.json").write_text("{")
+    assert main(["import", str(source), "--out", str(tmp_path / "p.json")]) == 1
+    assert "1 line; the first problem: b.json: " in capsys.readouterr().err
 
 
 def test_some_of_cocos_names_stay_some_in_its_order_and_are_counted(tmp_path: Path, capsys: Capture) -> None:
