@@ -23,12 +23,13 @@ def main(model: str, path: str) -> None:
     images = np.zeros((1, 3, height, width), np.uint8)  # black at the right and bottom, up to multiples of 32
     images[0, :, : small.shape[0], : small.shape[1]] = small.transpose(2, 0, 1)
     keypoints, scores = session.run(["keypoints", "scores"], {"images": images})
+    threshold = config["decode"]["rescored_threshold"] or config["decode"]["score_threshold"]  # the first: scoring net
     for person, score in zip(keypoints[0] / scale, scores[0], strict=True):
-        if score > config["decode"]["score_threshold"]:
+        if score > threshold:
             for name, (x, y) in zip(config["skeleton"]["keypoints"], person, strict=True):
                 print(f"{score:.2f} {name} {x:.0f} {y:.0f}")
-    if not (scores[0] > config["decode"]["score_threshold"]).any():
-        print(f"nobody above {config['decode']['score_threshold']}")
+    if not (scores[0] > threshold).any():
+        print(f"nobody above {threshold}")
 
 
 if __name__ == "__main__":
