@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 
 _LOGIN = re.compile(
-    r"([a-z][a-z0-9+.-]+:[/\\]+|://)(?:[^/?#]*@|[^/@\[]*:(?!\d*(?:[/?#]|$)).*@)", re.DOTALL | re.IGNORECASE
+    r"([a-z][a-z0-9+.-]{1,30}:[/\\]++|://)(?:[^/?#]*@|[^/@\[]*:(?!\d*(?:[/?#]|$)).*@)", re.DOTALL | re.IGNORECASE
 )
 """A name and a password in an address, also where a character in them hides the host, or a slash is wrong."""
+
+
+_LONGEST = 2**15
+"""Characters of an address or a path that a message shows."""
 
 
 class DekrPoseError(Exception):
@@ -42,4 +46,7 @@ def unquoted(error: BaseException) -> str:
 
 def without_password(address: str) -> str:
     """An address for messages: ``http://name:password@host`` as ``http://host``; other texts as they are."""
-    return _LOGIN.sub(r"\1", address, count=1)
+    if len(address) > _LONGEST:
+        return f"a text of {len(address):,} characters"
+    before, at, rest = address.rpartition("@")  # what is cut out ends at one, and most texts have none
+    return _LOGIN.sub(r"\1", before + at, count=1) + rest

@@ -47,7 +47,7 @@ def _stages(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
     """By stage, one or two settings in turn."""
     settings = [setting] if options.compare is None else [setting, compared(setting, options.compare)]
     data = None if options.photo is None else made_up.photo_file(options.photo)
-    people = _people(options, settings[0])
+    people = _people(options)
     estimators = [load(each) for each in settings]
     jobs: dict[str, Callable[[], Times]] = {}
     sizes = []
@@ -81,7 +81,7 @@ def _limit(estimator: PoseEstimator) -> str:
     return f"{estimator.device}, {estimator.dtype}"
 
 
-def _people(options: argparse.Namespace, setting: Setting) -> int | None:
+def _people(options: argparse.Namespace) -> int | None:
     """How many people are planted: none in a photo that is a file, unless the user says so."""
     if options.people is not None or options.photo is None or Path(options.photo).is_file():
         people: int | None = options.people
@@ -101,7 +101,7 @@ def _curve(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
     curve = measure_curve(
         options.curve, setting, load,
         photo=options.photo, data=made_up.photo_file(options.photo), values=options.at,
-        people=_people(options, setting), runs=options.runs or RUNS,
+        people=_people(options), runs=options.runs or RUNS,
     )  # fmt: skip
     machine = Machine.here(pick_device(setting.device))
     print(f"{machine}\n\n{curve}")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dekrpose.architectures.contract import architecture_of
 from dekrpose.architectures.dekr.temporal import TemporalDEKR, TemporalState, with_memory
 from dekrpose.benchmark.report import number, plural, table
 from dekrpose.benchmark.settings import Setting
@@ -59,6 +60,9 @@ def measure_streaming(setting: Setting, load: Callable[[Setting], PoseEstimator]
     if setting.backend != "torch" or setting.flip:
         raise ValueError("--stream measures the network's own frames; leave out --backend and --flip")
     estimator = load(setting)
+    architecture = architecture_of(estimator.config)
+    if not architecture.remembers:
+        raise ValueError(f"--stream measures networks with a memory; {architecture.title} has none")
     model = estimator.model
     fresh = not isinstance(model, TemporalDEKR)
     if not isinstance(model, TemporalDEKR):

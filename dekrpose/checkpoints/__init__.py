@@ -27,10 +27,10 @@ from dekrpose.skeletons import Skeleton
 _METADATA_KEY = "dekrpose"
 _RESCORING_PREFIX = "rescoring_net."
 _COUNTER = "num_batches_tracked"
+"""Of batch norm; inference does not need it, and some files leave it out."""
 _LARGEST = 1e18
 """Products of larger numbers leave single precision."""
 _NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""Of batch norm; inference does not need it, and some files leave it out."""
 _WHAT_TO_DO = "pass DEKR weights from dekrpose, the official code or mmpose; `dekrpose models` lists published ones"
 
 
@@ -273,7 +273,7 @@ def write_checkpoint(
         rescoring: the scoring net's tensors l1.weight ... l3.bias.
         half: store float16, half the size.
         int8: store weights as integers with a step for each output channel, and the rest as float16: a quarter of the
-            size. They are rounded by up to 1/126 of their channel's largest; ``read_checkpoint`` gives float32.
+            size. They are rounded by up to 1/254 of their channel's largest; ``read_checkpoint`` gives float32.
 
     Raises:
         CheckpointError: the tensors do not fit the configuration, or do not fit into float16 or integers.

@@ -64,8 +64,9 @@ def without_decoder_noise() -> Iterator[None]:
 def _pass_on(reading: int, terminal: int) -> None:
     with open(reading, "rb") as lines:
         for line in lines:
-            if line.endswith(_END):
-                break
-            if not _NOISE.search(line):
+            text = line.removesuffix(_END)  # behind what was not ended by a new line
+            if text and not _NOISE.search(text):
                 with suppress(OSError):
-                    os.write(terminal, line)
+                    os.write(terminal, text)
+            if text != line:
+                break

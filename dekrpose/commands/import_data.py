@@ -67,8 +67,7 @@ def run(options: argparse.Namespace) -> int:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(options.out, json.dumps(content, allow_nan=False))
     _tell(options, kind, labels, content["images"], content["annotations"], category["keypoints"])
-    place = options.source if files.place != options.source.parent else files.place
-    check = ["dekrpose", "train", "--check", str(options.out), "--images", str(place)]
+    check = ["dekrpose", "train", "--check", str(options.out), "--images", str(files.place)]
     print(f"{options.out} is written; look at it with: {shlex.join(check)}")
     return 1 if labels.problems else 0
 

@@ -59,9 +59,8 @@ def add_stream_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
 
 
-def stream_of(source: Any, options: argparse.Namespace, **more: Any) -> PoseStream:
-    """Load the model and open the stream, as the shared arguments say."""
-    chosen = estimate_options(options)
+def stream_of(source: Any, options: argparse.Namespace, chosen: dict[str, Any], **more: Any) -> PoseStream:
+    """Load the model and open the stream, as the shared arguments say; ``chosen`` are its ``estimate_options``."""
     from dekrpose.estimator import PoseEstimator
     from dekrpose.video.stream import open_stream
 
@@ -74,7 +73,7 @@ def stream_of(source: Any, options: argparse.Namespace, **more: Any) -> PoseStre
 def run(options: argparse.Namespace) -> int:
     """``dekrpose video``: 0 done, 1 frames were broken or missing, 130 stopped by Ctrl-C."""
     _check_source(options.source)
-    estimate_options(options)
+    chosen = estimate_options(options)
     look = draw_options(options)
     if options.blur_faces and options.stride > 1:
         raise ValueError(
@@ -86,7 +85,9 @@ def run(options: argparse.Namespace) -> int:
     if options.sound and find_pyav() is None:
         raise ImportError("PyAV, which copies sound, is missing; run: pip install 'dekrpose[video]'")
     section = {"start": options.start, "end": options.end, "fps": options.fps, "batch_size": options.batch_size}
-    stream = stream_of(options.source, options, stride=options.stride, every_frame=not options.no_video, **section)
+    stream = stream_of(
+        options.source, options, chosen, stride=options.stride, every_frame=not options.no_video, **section
+    )
     folder, stem = _place(options.source)
     outputs = Outputs(
         (options.out or folder) / f"{stem}.poses",

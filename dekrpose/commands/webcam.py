@@ -33,12 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """``dekrpose webcam``: 0 when its user ended it."""
-    estimate_options(options)
+    chosen = estimate_options(options)
     check_screen()
     look = draw_options(options)
     source = int(options.camera) if re.fullmatch(r"\d+", options.camera) else options.camera
     shown, since = 0, time.monotonic()
-    with stream_of(source, options) as stream:
+    with stream_of(source, options, chosen) as stream:
         cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         try:
             for frame, poses in stream.pairs():

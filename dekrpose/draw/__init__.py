@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dekrpose.draw.colors import ColorBy, ColorLike, Colors, Look, looks, rgb, set_apart
 from dekrpose.draw.faces import blur_faces
-from dekrpose.draw.figure import THIN, Brush, ground_of, inside, keypoint_alphas, limb_width, shapes, size_of
+from dekrpose.draw.figure import THIN, Brush, ground_of, inside, keypoint_alphas, limb_width, shapes, side_of, size_of
 from dekrpose.draw.marks import Place, draw_box, text_height, write_beside, write_name
 from dekrpose.draw.painting import paint
 from dekrpose.skeletons import Skeleton
@@ -160,8 +160,7 @@ def _write_all(
             sides = people[person].sides
             for channel in np.flatnonzero(seen[person]).tolist():
                 name, (x, y) = poses.skeleton.keypoints[channel], poses.keypoints[person, channel].tolist()
-                side = next((side for side in ("left", "right") if side in name), "middle")
-                write_name(canvas, name, (x, y), sides[side], taken)
+                write_name(canvas, name, (x, y), sides[side_of(name)], taken)
 
 
 def _label(poses: _Poses, person: int, labels: Any) -> str:

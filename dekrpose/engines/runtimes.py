@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -51,8 +50,8 @@ def outputs_of(texts: Mapping[str, str], people: bool = True) -> tuple[str, ...]
 def config_of(texts: Mapping[str, str]) -> ModelConfig:
     """What a file says of its network; one that says nothing, or nonsense, is refused later."""
     try:
-        return ModelConfig.from_dict(json.loads(texts.get(CONFIG_KEY) or "{}"))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return ModelConfig.from_json(texts.get(CONFIG_KEY) or "{}")
+    except ValueError:
         return ModelConfig()
 
 

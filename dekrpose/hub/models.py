@@ -181,9 +181,10 @@ def _in_folder(folder: Path) -> Path:
 
 def _check_agreement(weights: Path, config_file: Path) -> None:
     try:
+        text = config_text(config_file)
         if not is_ours(config_file):
             raise ValueError("it describes no network of dekrpose")
-        beside = ModelConfig.from_json(config_text(config_file))
+        beside = ModelConfig.from_json(text)
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{config_file} cannot be read: {error_words(error)}") from error
     inside = read_stored_config(weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from io import BytesIO
@@ -41,7 +42,7 @@ _USUAL_SCANS = 12
 _KINDS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "HEIF")
 """What is decoded at all, by Pillow's names: decoders that nobody needs are what hostile files look for."""
 _STARTS = (
-    rb"\xff\xd8\xff", rb"\x89PNG\r\n\x1a\n", rb"RIFF.{4}WEBP", rb"GIF8[79]a", rb"BM", rb"II[*+]\0", rb"MM\0[*+]",
+    rb"\xff\xd8\xff", rb"\x89PNG\r\n\x1a\n", rb"RIFF.{4}WEBP", rb"GIF8[79]a", rb"BM", rb"II[*+]\0", rb"MM\0\*",
     rb"\0\0\0\x0cjP  \r\n\x87\n", rb"\xff\x4f\xff\x51", rb"P[1-6][\s#]", rb".{4}ftyp.{0,44}avi[fs]",
 )  # fmt: skip
 _KNOWN_START = re.compile(b"|".join(_STARTS), re.DOTALL)
@@ -118,7 +119,7 @@ def _check_tags(data: bytes, name: str) -> None:
 def _largest(value: Any) -> int:
     """The largest number of a tag; 0 where there is none."""
     numbers = value if isinstance(value, tuple) else (value,)
-    return max((int(number) for number in numbers if isinstance(number, int | float)), default=0)
+    return max((int(each) for each in numbers if isinstance(each, int | float) and math.isfinite(each)), default=0)
 
 
 def _check_kind(start: bytes, name: str) -> None:
@@ -152,7 +153,8 @@ def _check_chunks(data: bytes, name: str) -> None:
 def _open(data: bytes) -> PIL.Image.Image | None:
     """What Pillow makes of a header. Not by ``Image.open``, which has a limit of its own and warns before it."""
     PIL.Image.init()
-    data = re.sub(rb"\A(P[1-6])#", rb"\1\n#", data)  # Pillow wants a space before a comment
+    if data[:1] == b"P" and data[2:3] == b"#":  # Pillow wants a space before a comment
+        data = data[:2] + b"\n" + data[2:]
     for kind in _KINDS:
         factory, accept = PIL.Image.OPEN.get(kind, (None, None))
         answer = factory is not None and (accept is None or accept(data[:16]))
@@ -201,12 +203,12 @@ def _cost(data: bytes, header: PIL.Image.Image, scans: int) -> int:
     if scans > 1:
         return _PROGRESSIVE_CMYK_COST if header.mode == "CMYK" else _PROGRESSIVE_COST
     usual = _COST.get(header.format or "", _USUAL_COST)
-    return _ANIMATED_COST if header.format in ("GIF", "WEBP", "PNG") and _is_animated(data) else usual
+    return _ANIMATED_COST if header.format in ("GIF", "WEBP", "PNG") and _is_animated(data, header) else usual
 
 
-def _is_animated(data: bytes) -> bool:
-    try:
-        return bool(getattr(_open(data), "is_animated", False))  # opened again, because it may look at the next frame
+def _is_animated(data: bytes, header: PIL.Image.Image) -> bool:
+    try:  # a GIF is opened again, because it looks at the next frame
+        return bool(getattr(_open(data) if header.format == "GIF" else header, "is_animated", False))
     except Exception:  # decoders of broken files raise whatever comes to them
         return True
 

@@ -29,8 +29,8 @@ _UNICAST = ipaddress.ip_network("2000::/3")
 _6TO4 = ipaddress.ip_network("2002::/16")
 _KEPT_BACK = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "3fff::/20")))
 """Networks that are no stranger's server, whatever this Python's list says; one is the host of Azure's machines."""
-_LIKE_A_NUMBER = re.compile(r"(?:(?:0x[0-9a-f]*|\d+)\.?)+")
-"""How a host looks that some programs read as an IPv4 address."""
+_LIKE_A_NUMBER = re.compile(r"(?:.*\.)?\d[0-9a-fx]*\.?")
+"""How a host looks that some programs read as an IPv4 address: no name of a domain ends in such a part."""
 _SAFE = "%/:=&?~+!$,;'@()*[]"
 _STREAM = socket.SOCK_STREAM
 _Address = tuple[int, Any]

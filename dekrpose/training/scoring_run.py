@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from dekrpose.data.dataset import KeypointDataset
 from dekrpose.errors import DekrPoseError
 from dekrpose.estimator import PoseEstimator
 from dekrpose.evaluation.coco_ap import load_evaluator
-from dekrpose.evaluation.evaluate import Report, own_threshold, percent, report
+from dekrpose.evaluation.evaluate import Report, decimal, measure, own_threshold, percent, report
 from dekrpose.evaluation.predictions import Prediction, Predictions
 from dekrpose.evaluation.reliability import Reliability, reliability
 from dekrpose.formats import json_text, write_whole
@@ -161,9 +160,9 @@ class Comparison:
             for title, name in (("PCK@0.2", "pck"), ("recall", "recall"), ("precision", "precision"))
         ]
         rows += [
-            ("false people", [_number(side.report.false_people) for side in sides], "per photo without people"),
-            ("rank correlation", [_number(side.reliability.spearman) for side in sides], "of score and OKS"),
-            ("calibration error", [_number(side.reliability.calibration_error) for side in sides], "from it on"),
+            ("false people", [decimal(side.report.false_people, 3) for side in sides], "per photo without people"),
+            ("rank correlation", [decimal(side.reliability.spearman, 3) for side in sides], "of score and OKS"),
+            ("calibration error", [decimal(side.reliability.calibration_error, 3) for side in sides], "from it on"),
         ]
         lines = [f"{'':18}{'before':>9}{'after':>9}"]
         lines += [f"{title:18}{values[0]:>9}{values[1]:>9}   {note}" for title, values, note in rows]
@@ -218,8 +217,10 @@ def best_threshold(validation: Sequence[Predictions]) -> float:
     """The score threshold, of ``THRESHOLDS``, with the highest F1 (of people found and people that are there)."""
 
     def f1(threshold: float) -> float:
-        reports = [report(found, threshold) for found in validation]
-        precision, recall = (np.mean(np.nan_to_num([getattr(r, n) for r in reports])) for n in ("precision", "recall"))
+        shares = [measure(found, threshold) for found in validation]
+        precision, recall = (
+            np.mean(np.nan_to_num([getattr(own, n) for own in shares])) for n in ("precision", "recall")
+        )
         return float(2 * precision * recall / max(precision + recall, 1e-9))
 
     return max(THRESHOLDS, key=f1)
@@ -248,7 +249,3 @@ def _training_summary(targets: Any, photos: int, history: Sequence[Epoch]) -> st
         f"{text}; epoch {best + 1} of {len(history)} is best on photos held out: error {errors[best]:.4f}, "
         f"{errors[0]:.4f} after the first"
     )
-
-
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"

@@ -174,12 +174,13 @@ def _start(options: argparse.Namespace, skeleton: Skeleton) -> tuple[ModelConfig
     """The network, and what its weights start from: None for fresh ones."""
     model_config = for_skeleton(_architecture(options), skeleton)
     data, initial = ", ".join(path.name for path, _ in options.annotations), None
+    source = options.init
     if _backbone_alone(options):
-        options.init = f"{BACKBONE}={options.init.removeprefix(f'{BACKBONE}=')}"
-    if options.init is not None:
-        model_config, initial = read_initial(options.init, model_config, skeleton)
+        source = f"{BACKBONE}={source.removeprefix(f'{BACKBONE}=')}"
+    if source is not None:
+        model_config, initial = read_initial(source, model_config, skeleton)
         before = model_config.training_data or "data that is not stated"
-        data = f"{data}, from {Path(options.init).name}, which was trained on {before}"
+        data = f"{data}, from {Path(source).name}, which was trained on {before}"
     return replace(model_config, name=options.out.resolve().name, training_data=data), initial
 
 

@@ -64,7 +64,6 @@ class Validation:
         if len(set(self.names)) < len(datasets):
             raise ValueError(f"--val names a set twice: {', '.join(self.names)}")
         self.records: list[dict[str, Any]] = []
-        self.losses: Mapping[str, str] = {}
         self.folder = Path()
 
     def begin(self, folder: Path, step: int) -> None:
@@ -94,17 +93,12 @@ class Validation:
             write_checkpoint(self.folder / BEST, config, weights)
         record = {"step": step, "mean_ap": mean, "sets": {name: own.to_dict() for name, own in measured.items()}}
         self.records.append(record)
-        self.losses = learning_of(config).LOSSES
         with (self.folder / VALIDATION).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        self.draw()
+        picture = curves_svg(read_lines(self.folder / LOG), self.records, learning_of(config).LOSSES)
+        write_whole(self.folder / CURVES, picture)
         words = "; ".join(f"{name}: {_words(own)}" for name, own in measured.items())
         return f"step {step:,}: {words}{f'; the best so far, in {BEST}' if best else ''}"
-
-    def draw(self) -> None:
-        """Write the picture of the curves."""
-        picture = curves_svg(read_lines(self.folder / LOG), self.records, self.losses)
-        write_whole(self.folder / CURVES, picture)
 
     @property
     def is_hopeless(self) -> bool:

@@ -61,14 +61,12 @@ def boxes_of(poses: Tensor, size: Tensor) -> Tensor:
     return torch.cat([low.clamp(min=0).minimum(size - 1), high.clamp(min=0).minimum(size - 1)], dim=-1)
 
 
-def overlaps(boxes: Tensor) -> Tensor:
-    """(..., N, N) intersection over union of (..., N, 4) boxes; boxes without an area overlap with nothing."""
-    low = torch.maximum(boxes[..., :, None, :2], boxes[..., None, :, :2])
-    high = torch.minimum(boxes[..., :, None, 2:], boxes[..., None, :, 2:])
-    common = (high - low).clamp(min=0).prod(-1)
-    areas = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
-    union = areas[..., :, None] + areas[..., None, :] - common
-    return common / union.clamp(min=1e-6)
+def overlaps(first: Tensor, second: Tensor) -> Tensor:
+    """(...) intersection over union of (..., 4) boxes, broadcast; boxes without an area overlap with nothing."""
+    common = torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])
+    common = common.clamp(min=0).prod(-1)
+    area, other = ((boxes[..., 2:] - boxes[..., :2]).prod(-1) for boxes in (first, second))
+    return common / (area + other - common).clamp(min=1e-6)
 
 
 def decode(
@@ -107,13 +105,6 @@ def _suppress(boxes: Tensor, threshold: float, most: int) -> list[int]:
     while len(kept) < most and bool(free.any()):
         best = int(free.to(torch.uint8).argmax())
         kept.append(best)
-        near = _overlaps_with(boxes[best], boxes) > threshold
-        free &= ~near
+        free &= ~(overlaps(boxes[best], boxes) > threshold)
         free[best] = False
     return kept
-
-
-def _overlaps_with(box: Tensor, boxes: Tensor) -> Tensor:
-    common = (torch.minimum(box[2:], boxes[:, 2:]) - torch.maximum(box[:2], boxes[:, :2])).clamp(min=0).prod(-1)
-    area, areas = (box[2:] - box[:2]).prod(), (boxes[:, 2:] - boxes[:, :2]).prod(-1)
-    return common / (area + areas - common).clamp(min=1e-6)

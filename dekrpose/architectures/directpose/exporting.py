@@ -79,7 +79,9 @@ class ExportedDirectPose(nn.Module):
         classes, scores, poses, size = candidates(maps, most=None)
         scores, order = (scores * (classes > CLASS_THRESHOLD)).topk(_CANDIDATES, dim=1)
         poses = poses.gather(1, order[..., None, None].expand(-1, -1, *poses.shape[2:]))
-        near = (overlaps(boxes_of(poses, size[:, None])) > self.config.decode.nms_threshold).float().tril(-1)
+        boxes = boxes_of(poses, size[:, None])
+        near = overlaps(boxes[:, :, None], boxes[:, None]) > self.config.decode.nms_threshold
+        near = near.float().tril(-1)
         kept = torch.ones_like(scores)
         for _ in range(_ROUNDS):  # who has no better neighbour that is kept
             kept = 1 - torch.matmul(near, kept.unsqueeze(2)).squeeze(2).clamp(max=1)

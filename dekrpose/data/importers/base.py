@@ -8,6 +8,8 @@ are stored otherwise.
 from __future__ import annotations
 
 import io
+import json
+import math
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -168,10 +170,10 @@ class Files:
             name = _without_dots(name)
             if name in self.photos:
                 return name
-        parts = [part for part in wanted.split("/") if part not in ("", ".", "..")]
+        parts = parts_of(wanted)
         same = self._by_last_name.get(parts[-1], []) if parts else []
         for fits in (
-            [name for name in same if name.endswith("/".join(parts))],
+            [name for name in same if f"/{name}".endswith("/" + "/".join(parts))],
             [name for name in same if hint and hint in name.split("/")],
             same,
         ):
@@ -197,6 +199,13 @@ class Files:
         except UnicodeDecodeError as error:
             raise DekrPoseError(f"{name} is no text in UTF-8: {error}") from error
 
+    def json(self, name: str) -> Any:
+        """What a JSON file holds; None if it cannot be read."""
+        try:
+            return json.loads(self.text(name))
+        except (DekrPoseError, ValueError, RecursionError):
+            return None
+
     def photo(self, name: str) -> tuple[int, int, int]:
         """Width and height of a photo as it is stored, and its EXIF orientation; DekrPoseError if it is none."""
         try:
@@ -205,6 +214,11 @@ class Files:
                 return *image.size, int(image.getexif().get(0x0112, 1))
         except Exception as error:  # decoders of broken files raise whatever comes to them
             raise DekrPoseError(f"{name} is broken or no photo: {error}") from error
+
+
+def parts_of(path: str) -> list[str]:
+    """Folders and name of a path, without dots."""
+    return [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
 
 
 def _without_dots(name: str) -> str:
@@ -220,18 +234,22 @@ def _without_dots(name: str) -> str:
 Point = tuple[str, float, float, int]
 """Keypoint's name, x, y, visibility."""
 Box = tuple[float, float, float, float]
+People = list[tuple[list[Point], Box | None]]
+"""Of a photo, each with keypoints that have names but no order, and a box if there is one."""
 
 
-def group(
-    points: Sequence[tuple[Any, Point]], boxes: Sequence[tuple[Any, Box]]
-) -> list[tuple[list[Point], Box | None]]:
+def group(points: Sequence[tuple[Any, Point]], boxes: Sequence[tuple[Any, Box]]) -> People:
     """People from loose points and boxes, as tools have them where nobody said which belong together.
 
     By their group (a number, an id; None for none), else by the one box that a point lies in, else all are one person.
 
     Raises:
-        DekrPoseError: a person would have two keypoints of a name.
+        DekrPoseError: a person would have two keypoints of a name, or a coordinate is not finite.
     """
+    placed = [(point[0], point[1:3]) for _, point in points]
+    for what, coordinates in [*placed, *(("a box", box) for _, box in boxes)]:
+        if not all(map(math.isfinite, coordinates)):
+            raise DekrPoseError(f"{what} has a coordinate that is no finite number")
     people: dict[Any, tuple[list[Point], Box | None]] = {}
     for index, (key, box) in enumerate(boxes):
         people[("box", index) if key is None else key] = ([], box)
@@ -279,7 +297,15 @@ def in_order(found: Sequence[str], wishes: Wishes) -> tuple[str, ...]:
     return tuple(names)
 
 
-def arranged(points: Sequence[Point], names: Sequence[str]) -> list[tuple[float, float, int]]:
+def by_names(found: Sequence[tuple[Labelled, People]], wishes: Wishes, **fields: Any) -> Labels:
+    """Labels of photos whose keypoints have names but no order; ``fields`` are further ones of ``Labels``."""
+    names = in_order([point[0] for _, people in found for points, _ in people for point in points], wishes)
+    for photo, people in found:
+        photo.people = [Human(_arranged(points, names), box) for points, box in people]
+    return Labels([photo for photo, _ in found], len(names), names, **fields)
+
+
+def _arranged(points: Sequence[Point], names: Sequence[str]) -> list[tuple[float, float, int]]:
     """A person's points in the order of ``names``."""
     by_name = {name: (x, y, visibility) for name, x, y, visibility in points}
     return [by_name.get(name, (0.0, 0.0, 0)) for name in names]

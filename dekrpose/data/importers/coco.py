@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from dekrpose.data.coco_fields import as_name, as_numbers, as_triples, keypoint_names, shown
+from dekrpose.data.coco_fields import as_id, as_name, as_numbers, as_triples, keypoint_names, shown
 from dekrpose.data.importers.base import Files, Human, Labelled, Labels, Pairs, Wishes
 from dekrpose.errors import DekrPoseError, counted
 
@@ -45,14 +45,10 @@ def read(files: Files, wishes: Wishes) -> Labels:
     return labels
 
 
-def _contents(files: Files) -> list[tuple[str, dict[str, Any]]]:
+def _contents(files: Files) -> Iterator[tuple[str, dict[str, Any]]]:
     """The JSON files that say where keypoints are."""
-    found = []
     for name in files.ending(".json"):
-        try:
-            content = json.loads(files.text(name))
-        except (DekrPoseError, ValueError, RecursionError):
-            continue
+        content = files.json(name)
         if not isinstance(content, dict) or not isinstance(content.get("images"), list):
             continue
         entries = content.get("annotations")
@@ -60,8 +56,7 @@ def _contents(files: Files) -> list[tuple[str, dict[str, Any]]]:
             any(isinstance(entry, dict) and entry.get("keypoints") for entry in entries)
             or any(each.get("keypoints") for each in _categories(content))
         ):
-            found.append((name, content))
-    return found
+            yield name, content
 
 
 def _categories(content: dict[str, Any]) -> list[dict[str, Any]]:
@@ -75,7 +70,9 @@ def _skeletons(content: dict[str, Any], name: str) -> list[tuple[tuple[str, ...]
         names = keypoint_names(category.get("keypoints"), f"categories of {name}")
         if names is not None:
             numbers = range(1, len(names) + 1)
-            pairs = [pair for pair in category.get("skeleton") or [] if isinstance(pair, list) and len(pair) == 2]
+            listed = category.get("skeleton")
+            lines = listed if isinstance(listed, list) else []
+            pairs = [pair for pair in lines if isinstance(pair, list) and len(pair) == 2]
             edges = tuple((a - 1, b - 1) for a, b in pairs if a in numbers and b in numbers)
             found.append((names, edges, as_name(category.get("name") or "person")))
     return found
@@ -85,10 +82,13 @@ def _photos(files: Files, name: str, content: dict[str, Any], labels: Labels) ->
     """Add the photos of one file, with their people; those without any too, which show nobody."""
     split = _split(name)
     people: dict[str, list[Human]] = {}
-    counts = {each.get("id"): len(each["keypoints"]) for each in _categories(content) if each.get("keypoints")}
+    counts = {as_id(each.get("id")): len(each["keypoints"]) for each in _categories(content) if each.get("keypoints")}
     with_names = list(counts)
     for entry in content["annotations"]:
-        if not isinstance(entry, dict) or (with_names and entry.get("category_id", with_names[0]) not in with_names):
+        if not isinstance(entry, dict):
+            continue
+        category = as_id(entry.get("category_id", with_names[0] if with_names else None))
+        if with_names and category not in with_names:
             continue
         place = f"{name}: annotation {shown(entry.get('id'))}"
         try:
@@ -97,18 +97,16 @@ def _photos(files: Files, name: str, content: dict[str, Any], labels: Labels) ->
             labels.problems.append(f"{place}: {error}")
             continue
         if human.keypoints:
-            expected = counts.setdefault(entry.get("category_id"), len(human.keypoints))
+            expected = counts.setdefault(category, len(human.keypoints))
             if len(human.keypoints) != expected:
                 raise DekrPoseError(f"{place} has {len(human.keypoints)} keypoints, expected {expected}")
         people.setdefault(str(entry.get("image_id")), []).append(human)
     labels.count = max([labels.count, *counts.values()])
     listed = {str(record.get("id")) for record in content["images"] if isinstance(record, dict)}
-    strange = sum(len(people[image]) for image in people if image not in listed)
-    if strange:
-        first = next(image for image in people if image not in listed)
-        labels.problems.append(
-            f"{name}: images has no entry for {counted(strange, 'annotation')}, first image_id {first}"
-        )
+    lost = [image for image in people if image not in listed]
+    if lost:
+        strange = counted(sum(len(people[image]) for image in lost), "annotation")
+        labels.problems.append(f"{name}: images has no entry for {strange}, first image_id {lost[0]}")
     for record in content["images"]:
         wanted = record.get("file_name") if isinstance(record, dict) else None
         photo = files.find(wanted, name, split) if isinstance(wanted, str) else None

@@ -6,19 +6,7 @@ from collections import Counter
 from typing import Any
 from xml.etree import ElementTree
 
-from dekrpose.data.importers.base import (
-    Box,
-    Files,
-    Human,
-    Labelled,
-    Labels,
-    Point,
-    Wishes,
-    arranged,
-    group,
-    in_order,
-    inside,
-)
+from dekrpose.data.importers.base import Box, Files, Labelled, Labels, People, Point, Wishes, by_names, group, inside
 from dekrpose.errors import DekrPoseError
 
 TITLE = "CVAT for images (XML)"
@@ -27,19 +15,20 @@ _START = 1000
 
 def recognises(files: Files) -> bool:
     """By an XML file of ``annotations``."""
-    return any(_is_cvat(files, name) for name in files.ending(".xml"))
+    return any(_text(files, name) for name in files.ending(".xml"))
 
 
 def read(files: Files, wishes: Wishes) -> Labels:
     """See ``Importer``."""
-    found: list[tuple[str, tuple[int, int] | None, list[tuple[list[Point], Box | None]], str]] = []
+    found: list[tuple[Labelled, People]] = []
     problems: list[str] = []
     category, kinds = "person", Counter[str]()
     for name in files.ending(".xml"):
-        if not _is_cvat(files, name):
+        text = _text(files, name)
+        if not text:
             continue
         try:
-            root = ElementTree.fromstring(files.text(name))
+            root = ElementTree.fromstring(text)
         except ElementTree.ParseError as error:
             raise DekrPoseError(f"{name} is no XML: {error}") from error
         for image in root.iter("image"):
@@ -58,24 +47,20 @@ def read(files: Files, wishes: Wishes) -> Labels:
             category = next(
                 (each.get("label", category) for tag in ("skeleton", "box") for each in image.iter(tag)), category
             )
-            found.append((photo, size, people, "" if split == "default" else split))
-    names = in_order([point[0] for _, _, people, _ in found for points, _ in people for point in points], wishes)
-    photos = [
-        Labelled(photo, [Human(arranged(points, names), box) for points, box in people], size, split)
-        for photo, size, people, split in found
-    ]
-    return Labels(photos, len(names), names, category=category, problems=problems, shapes=kinds)
+            found.append((Labelled(photo, [], size, "" if split == "default" else split), people))
+    return by_names(found, wishes, category=category, problems=problems, shapes=kinds)
 
 
-def _is_cvat(files: Files, name: str) -> bool:
+def _text(files: Files, name: str) -> str:
+    """An XML file of CVAT; empty if it is another's."""
     try:
-        start = files.text(name)[:_START]
+        text = files.text(name)
     except DekrPoseError:
-        return False
-    return "<annotations>" in start
+        return ""
+    return text if "<annotations>" in text[:_START] else ""
 
 
-def _people(image: Any) -> list[tuple[list[Point], Box | None]]:
+def _people(image: Any) -> People:
     """Skeletons, and loose points and boxes by group or place; boxes without keypoints are people, too."""
     boxes: list[tuple[Any, Box]] = []
     for index, each in enumerate(image.findall("box")):

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import urllib.parse
 from collections import Counter
 from pathlib import PurePosixPath
 from typing import Any
 
-from dekrpose.data.importers.base import (
-    SUFFIXES,
-    Box,
-    Files,
-    Human,
-    Labelled,
-    Labels,
-    Point,
-    Wishes,
-    arranged,
-    group,
-    in_order,
-)
+from dekrpose.data.importers.base import SUFFIXES, Box, Files, Labelled, Labels, Point, Wishes, by_names, group
 from dekrpose.errors import DekrPoseError, counted
 
 TITLE = "a Label Studio JSON export"
@@ -49,27 +36,19 @@ def read(files: Files, wishes: Wishes) -> Labels:
                     raise DekrPoseError(f"there is no photo {wanted}")
                 results = [each for each in done[-1].get("result", []) if "value" in each]  # relations have none
                 kinds.update(str(each.get("type")) for each in results)
-                found.append((photo, _people(results)))
+                found.append((Labelled(photo, [], relative=True), _people(results)))
             except (DekrPoseError, KeyError, TypeError, ValueError, AttributeError) as error:
                 problems.append(f"{name}: task {task.get('id')}: {error}")
-    names = in_order([point[0] for _, people in found for points, _ in people for point in points], wishes)
-    photos = [
-        Labelled(photo, [Human(arranged(points, names), box) for points, box in people], relative=True)
-        for photo, people in found
-    ]
     remarks = (
         [f"left out: {counted(undone, 'task')} that nobody annotated, or with a cancelled annotation alone"]
         if undone
         else []
     )
-    return Labels(photos, len(names), names, problems=problems, remarks=remarks, shapes=kinds)
+    return by_names(found, wishes, problems=problems, remarks=remarks, shapes=kinds)
 
 
 def _tasks(files: Files, name: str) -> list[dict[str, Any]]:
-    try:
-        content = json.loads(files.text(name))
-    except (DekrPoseError, ValueError, RecursionError):
-        return []
+    content = files.json(name)
     tasks = content if isinstance(content, list) else []
     return [task for task in tasks if isinstance(task, dict) and isinstance(task.get("annotations"), list)]
 

@@ -7,7 +7,7 @@ from collections import Counter
 from itertools import islice
 from typing import Any
 
-from dekrpose.data.importers.base import Box, Files, Human, Labelled, Labels, Point, Wishes, arranged, group, in_order
+from dekrpose.data.importers.base import Box, Files, Labelled, Labels, People, Point, Wishes, by_names, group
 from dekrpose.errors import DekrPoseError
 
 TITLE = "labelme"
@@ -16,18 +16,12 @@ _LOOKED_AT = 20
 
 def recognises(files: Files) -> bool:
     """By one of the first JSON files, with ``shapes`` and ``imagePath``."""
-    for name in islice(files.ending(".json"), _LOOKED_AT):
-        try:
-            if _is_labelme(json.loads(files.text(name))):
-                return True
-        except (DekrPoseError, ValueError, RecursionError):
-            continue
-    return False
+    return any(_is_labelme(files.json(name)) for name in islice(files.ending(".json"), _LOOKED_AT))
 
 
 def read(files: Files, wishes: Wishes) -> Labels:
     """See ``Importer``. Photos without a JSON file are nobody's and left out: labelme writes none for them."""
-    found: list[tuple[str, tuple[int, int] | None, list[tuple[list[Point], Box | None]]]] = []
+    found: list[tuple[Labelled, People]] = []
     problems, category, kinds = [], "person", Counter[str]()
     for name in files.ending(".json"):
         try:
@@ -41,15 +35,10 @@ def read(files: Files, wishes: Wishes) -> Labels:
             whole = (size[0], size[1]) if isinstance(size[0], int) and isinstance(size[1], int) else None
             points, boxes, category = _shapes(content["shapes"], category)
             kinds.update(str(shape.get("shape_type")) for shape in content["shapes"])
-            found.append((photo, whole, group(points, boxes)))
+            found.append((Labelled(photo, [], whole), group(points, boxes)))
         except (DekrPoseError, ValueError, RecursionError) as error:
             problems.append(f"{name}: {error}")
-    names = in_order([point[0] for _, _, people in found for points, _ in people for point in points], wishes)
-    photos = [
-        Labelled(photo, [Human(arranged(points, names), box) for points, box in people], size)
-        for photo, size, people in found
-    ]
-    return Labels(photos, len(names), names, category=category, problems=problems, shapes=kinds)
+    return by_names(found, wishes, category=category, problems=problems, shapes=kinds)
 
 
 def _is_labelme(content: object) -> bool:

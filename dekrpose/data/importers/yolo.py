@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dekrpose.data.importers.base import Files, Human, Labelled, Labels, Wishes
+from dekrpose.data.importers.base import Files, Human, Labelled, Labels, Wishes, parts_of
 from dekrpose.errors import DekrPoseError, counted
 
 TITLE = "YOLO-pose (Ultralytics)"
@@ -39,21 +39,17 @@ def read(files: Files, wishes: Wishes) -> Labels:
         labels.category = wishes.category
     counts, shares = Counter[str](), 0
     for photo, split in _photos(files, settings, name, labels):
-        people, label = [], _label_name(photo)
-        if label in files.known:
-            try:
-                for number, line in enumerate(files.text(label).splitlines(), 1):
-                    if line.strip():
-                        human, kind, fractions = _human(line, f"line {number}", count, values)
-                        kind = classes.get(kind, kind)
-                        if wishes.category in (None, kind):
-                            counts[kind] += 1
-                            shares += fractions
-                            people.append(human)
-            except DekrPoseError as error:
-                labels.problems.append(f"{label}: {error}")
-                continue
-        labels.photos.append(Labelled(photo, people, split=split, relative=True))
+        label = _label_name(photo)
+        try:
+            lines = enumerate(files.text(label).splitlines() if label in files.known else [], 1)
+            found = [_human(line, f"line {number}", count, values) for number, line in lines if line.strip()]
+        except DekrPoseError as error:
+            labels.problems.append(f"{label}: {error}")
+            continue
+        taken = [each for each in found if wishes.category in (None, classes.get(each[1], each[1]))]
+        counts.update(classes.get(kind, kind) for _, kind, _ in taken)
+        shares += sum(fractions for *_, fractions in taken)
+        labels.photos.append(Labelled(photo, [human for human, *_ in taken], split=split, relative=True))
     if shares:
         labels.remarks.append(f"{counted(shares, 'visibility', 'visibilities')} between 0 and 1, taken for visible")
     if len(counts) > 1:
@@ -137,13 +133,12 @@ def _photos(files: Files, settings: dict[str, Any], yaml_name: str, labels: Labe
 
 def _of_entry(files: Files, entry: str, root: str, yaml_name: str, labels: Labels) -> list[str]:
     if entry.endswith(".txt"):
-        name = next((name for name in files.names if name.endswith(PurePosixPath(entry).name)), None)
+        name = next((each for each in files.names if f"/{each}".endswith(f"/{PurePosixPath(entry).name}")), None)
         lines = files.text(name).split("\n") if name else []
         listed = {line.strip(): files.find(line.strip(), name or "") for line in lines if line.strip()}
         labels.problems += [f"{name}: there is no photo {line}" for line, photo in listed.items() if photo is None]
         return [photo for photo in listed.values() if photo]
-    wanted = [part for part in entry.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    before = [part for part in root.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    wanted, before = parts_of(entry), parts_of(root)
     beside = list(PurePosixPath(yaml_name).parent.parts)
     for folder in ([*beside, *wanted], [*before, *wanted], wanted, wanted[-2:], wanted[-1:]):
         start = "".join(f"{part}/" for part in folder)

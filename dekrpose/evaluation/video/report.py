@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from dekrpose.evaluation.charts import series_chart
+from dekrpose.evaluation.evaluate import decimal
 from dekrpose.evaluation.page_frame import html_page, html_table, section
 from dekrpose.evaluation.video.compare import (
     METHODS,
@@ -56,7 +57,7 @@ def table(results: Results) -> str:
     for condition in conditions_of(results):
         for method in methods_of(results):
             values = summary(results, condition, method).values()
-            cells = [_number(value, digits) for value, digits in zip(values, _DIGITS, strict=True)]
+            cells = [decimal(value, digits) for value, digits in zip(values, _DIGITS, strict=True)]
             lines.append(f"| {condition} | {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -124,10 +125,6 @@ def numbers(results: Results, findings: Sequence[Finding]) -> dict[str, Any]:
 def words(interval: Interval) -> str:
     """Such as "+1.24 (0.31 to 2.20)"."""
     return f"{interval.value:+.2f} ({interval.low:.2f} to {interval.high:.2f})"
-
-
-def _number(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from dekrpose.architectures.contract import build
 from dekrpose.architectures.dekr.temporal import TemporalDEKR
 from dekrpose.checkpoints import write_checkpoint
 from dekrpose.cli import main
-from dekrpose.config import TemporalConfig
+from dekrpose.config import ARCHITECTURES, TemporalConfig
 from tests.small_model import SMALL, write_small_model
 
 
@@ -40,6 +41,13 @@ def test_a_network_with_memory_is_measured_as_it_is(tmp_path: Path, capsys: pyte
     assert "fresh" not in capsys.readouterr().out
     assert benchmark(str(tmp_path / "gru_offset_flat.safetensors")) != 0
     assert "convolutional GRUs" in capsys.readouterr().err
+
+
+def test_an_architecture_without_memory_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = ARCHITECTURES["directpose-tiny"]
+    write_checkpoint(tmp_path / "direct.safetensors", config, build(config).state_dict())
+    assert benchmark(str(tmp_path / "direct.safetensors")) != 0
+    assert "measures networks with a memory; DirectPose has none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more", [["--flip"], ["--backend", "compile"], ["--compare", "loop"]])

@@ -388,6 +388,26 @@ def test_annotations_of_coco_that_do_not_fit(tmp_path: Path, capsys: Capture) ->
     assert "--names must differ, got a more than once" in capsys.readouterr().err
 
 
+def test_coordinates_that_are_no_finite_number_name_their_photo(tmp_path: Path, capsys: Capture) -> None:
+    photos(tmp_path)
+    names = [image["file_name"] for image in TRUTH["images"]]
+    for name, x in zip(names, (1.0, float("nan")), strict=False):
+        shapes = [{"label": "nose", "points": [[x, 2.0]], "shape_type": "point", "group_id": 1}]
+        labels = {"shapes": shapes, "imagePath": Path(name).name}
+        (tmp_path / name).with_suffix(".json").write_text(json.dumps(labels))
+    assert main(["import", str(tmp_path), "--out", str(tmp_path / "p.json")]) == 1
+    assert "nose has a coordinate that is no finite number" in capsys.readouterr().err
+    assert len(json.loads((tmp_path / "p.json").read_text())["annotations"]) == 1
+
+
+def test_a_photo_of_which_a_line_is_broken_counts_nowhere(tmp_path: Path, capsys: Capture) -> None:
+    lines = "0 0.5 0.5 0.5 0.5 0.4 0.4 0.5 0.6 0.6 1\n0 0.5"
+    source = write_yolo(tmp_path / "y", [2, 3], lines)
+    (source / "labels" / "train" / "b.txt").write_text("0 0.5 0.5 0.5 0.5 0.4 0.4 2 0.6 0.6 1")
+    assert main(["import", str(source), "--out", str(tmp_path / "p.json"), "--names", "a", "b"]) == 1
+    assert "taken for visible" not in "".join(capsys.readouterr())
+
+
 def test_sources_that_hold_nothing_to_import(tmp_path: Path, capsys: Capture) -> None:
     photos(tmp_path / "only")
     assert main(["import", str(tmp_path / "only"), "--out", str(tmp_path / "p.json")]) == 1

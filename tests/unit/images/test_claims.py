@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,23 @@ def test_a_tiff_with_an_enormous_tile_is_refused() -> None:
     data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + body + bytes(4)
     with pytest.raises(ImageError, match="more than"):
         load(data)
+
+
+@pytest.mark.parametrize("side", [float("nan"), float("inf")])
+def test_a_tiff_whose_tiles_have_no_finite_size_is_an_image_error_or_read(side: float) -> None:
+    data = bytearray(saved("TIFF", (40, 30), compression="tiff_deflate"))
+    start = int.from_bytes(data[4:8], "little")
+    count = int.from_bytes(data[start : start + 2], "little")
+    data[4:8] = len(data).to_bytes(4, "little")
+    tile = struct.pack("<HHIf", 322, 11, 1, side)
+    directory = struct.pack("<H", count + 1) + bytes(data[start + 2 : start + 2 + 12 * count]) + tile + bytes(4)
+    with suppress(ImageError):
+        load(bytes(data) + directory)
+
+
+def test_a_big_tiff_that_pillow_reads_as_a_small_one_is_refused() -> None:
+    with pytest.raises(ImageError, match="not an image of a kind"):
+        load(b"MM\0+" + saved("TIFF", (40, 30))[4:])
 
 
 def test_a_tiff_that_says_its_size_twice_is_refused() -> None:

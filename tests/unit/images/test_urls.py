@@ -236,6 +236,13 @@ def test_passwords_are_taken_out_of_addresses(address: str, shown: str) -> None:
     assert without_password(address) == shown
 
 
+@pytest.mark.parametrize(
+    "text", ["http://" + ":a" * 20_000, "a" * 10**6, "http://" + ":a" * 15_000 + "@host/", "ab:\\[" * 200_000]
+)
+def test_long_texts_are_looked_at_once(text: str) -> None:
+    assert len(without_password(text)) <= 2**15
+
+
 @pytest.mark.parametrize("start", ["http:/", "http:\\\\", "http:///", "HTTP:/"])
 @pytest.mark.parametrize("end", ["host/a.jpg", "h/" + "a" * 5000])
 def test_a_password_in_a_mistyped_address_is_in_no_message(start: str, end: str) -> None:
@@ -251,6 +258,12 @@ class TestProxies:
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
         monkeypatch.setenv("no_proxy", server.address.removeprefix("http://"))
         assert get(f"{server.address}/photo.jpg") == PHOTO.read_bytes()
+
+    def test_a_host_of_many_digits_is_no_work(self, server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("http_proxy", server.address)
+        assert get(f"http://{'1' * 60}x.invalid/photo.jpg", allow_private=False) == PHOTO.read_bytes()
+        with pytest.raises(ImageError, match="its host is not known"):
+            get(f"http://{'1' * 60}x/photo.jpg", allow_private=False)
 
     def test_a_configured_proxy_is_used_wherever_it_is(
         self, server: FileServer, monkeypatch: pytest.MonkeyPatch
