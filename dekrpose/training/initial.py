@@ -43,7 +43,7 @@ _LITE_MEAN, _LITE_STD = 127.0, 128.0
 
 
 def read_backbone(source: str | Path, config: ModelConfig) -> dict[str, Tensor]:
-    """A fresh network with a backbone trained on ImageNet; its classifier is left out.
+    """A network's backbone, trained on ImageNet; its classifier is left out.
 
     The source is a name in ``BACKBONES``, or a file with the names of HRNet's authors (mmpose's prefix "backbone." is
     taken off) or of efficientnet_lite_pytorch.
@@ -67,7 +67,7 @@ def read_backbone(source: str | Path, config: ModelConfig) -> dict[str, Tensor]:
             f"{path} holds no {config.backbone.title} backbone: {len(wrong)} of its {len(expected)} tensors are "
             f"missing or of another shape (first: {wrong[0].removeprefix('backbone.')})"
         )
-    return {**state, **{name: found[name] for name in expected}}
+    return {name: found[name] for name in expected}
 
 
 def _file(source: str) -> Path:
@@ -113,7 +113,7 @@ def for_skeleton(config: ModelConfig, skeleton: Skeleton) -> ModelConfig:
 
 
 def read_initial(source: str, config: ModelConfig, skeleton: Skeleton) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Configuration and weights that a run starts from, for the skeleton of the data.
+    """Configuration and weights that a run starts from, for the skeleton of the data; what is left out starts fresh.
 
     Args:
         source: a model's name, folder or file, whose scoring net is left out; an ImageNet backbone's name; or KIND=PATH
@@ -153,7 +153,7 @@ def _tell_fresh(source: str, old: Skeleton, new: Skeleton) -> None:
 
 
 def _backbone_of(source: str, config: ModelConfig) -> dict[str, Tensor]:
-    """A fresh network with the backbone of a model, which is of the same kind; or of a file, see ``read_backbone``."""
+    """The backbone of a model, which is of the same kind; or of a file, see ``read_backbone``."""
     path = models.resolve(source)
     if path.suffix != ".safetensors" or read_stored_config(path) is None:
         return read_backbone(path, config)
@@ -163,8 +163,7 @@ def _backbone_of(source: str, config: ModelConfig) -> dict[str, Tensor]:
             f"{source} has the backbone {checkpoint.config.backbone.title}, the new network {config.backbone.title} "
             f"({checkpoint.config.backbone}, not {config.backbone}); take another --arch"
         )
-    own = {name: value for name, value in checkpoint.single().items() if name.startswith("backbone.")}
-    return {**build(config).state_dict(), **own}
+    return {name: value for name, value in checkpoint.single().items() if name.startswith("backbone.")}
 
 
 def brought(source: str | None, config: ModelConfig) -> ModelConfig:

@@ -51,7 +51,7 @@ class Trainer:
         folder: gets ``last.pt`` (state to resume from), ``log.jsonl``, and a model folder's files:
             ``model.safetensors`` (averaged weights), ``config.json``, ``README.md`` (the model card).
         device: where to train.
-        initial: weights to start from, our names; fresh ones if None. The same in every process.
+        initial: weights to start from, our names; what is not among them starts fresh. The same in every process.
         processes: those that train together, each with a trainer; the first one writes the files.
         tensorboard: write event files into the folder's ``tensorboard`` too.
         teacher: a trained network that teaches beside the labels.
@@ -77,10 +77,13 @@ class Trainer:
         self.validation = validation
         self._prepare(model_config, config, folder, device, tensorboard, processes or Processes())
         self.model = build(model_config)
-        if initial is not None:
-            self.model.load_state_dict(initial)
+        self.model.load_state_dict(initial or {}, strict=False)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        pretrained = self.model.pretrained() if config.pretrained_rate != 1 else []
+        brought = {id(value) for name, value in self.model.named_parameters() if name in (initial or {})}
+        pretrained = [
+            layer for layer in (self.model.pretrained() if config.pretrained_rate != 1 else [])
+            if brought.issuperset(map(id, layer.parameters()))
+        ]  # fmt: skip
         self._kept = self.model.backbone.early_layers() if config.keep_early_layers else []
         self._kept += pretrained if config.pretrained_rate == 0 else []
         self._kept += [self.model.backbone] if config.keep_backbone else []

@@ -279,5 +279,5 @@ def _initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=0.001)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, (AdaptiveConv, Backbone, SeparableConv)):
+    elif isinstance(module, (AdaptiveConv, Backbone, SeparableConv, SeparableHeatmapHead)):
         module.reset_parameters()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dekrpose.architectures.dekr.adaptive_conv import neighbourhoods
+
+_PRIOR = 0.01
+"""What fresh heads say everywhere: from a half on, hundreds of steps would do nothing but empty the background."""
 
 
 class SeparableConv(nn.Module):
@@ -46,6 +51,12 @@ class SeparableHeatmapHead(nn.Module):
         self.centers = SeparableConv(in_channels, channels)
         self.final = nn.Conv2d(channels, keypoints, 1)
         self.final_center = nn.Conv2d(channels, 1, 1)
+
+    def reset_parameters(self) -> None:
+        """Next to nothing everywhere."""
+        for last in (self.final, self.final_center):
+            assert last.bias is not None
+            nn.init.constant_(last.bias, math.log(_PRIOR / (1 - _PRIOR)))
 
     def forward(self, features: Tensor) -> Tensor:
         return self.from_transition(self.transition(features))

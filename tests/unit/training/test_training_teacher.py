@@ -128,6 +128,18 @@ def test_pretrained_layers_stay_or_move_less(photos: CachedPhotos, tmp_path: Pat
     assert min(moved[rate]["backbone.merges.0.project.0.weight"] for rate in moved) > 0
 
 
+def test_fresh_heads_on_a_pretrained_backbone_learn_at_the_full_rate(photos: CachedPhotos, tmp_path: Path) -> None:
+    brought = {name: value for name, value in DEKR(OWN).state_dict().items() if name.startswith("backbone.")}
+    config = replace(CONFIG, pretrained_rate=0.0)
+    trainer = Trainer(OWN, config, photos, tmp_path, initial=brought)
+    fresh = {name: value.clone() for name, value in trainer.model.heatmap_head.state_dict().items()}
+    assert (torch.sigmoid(fresh["final.bias"]) < 0.02).all()
+    trainer.run()
+    after = trainer.model.state_dict()
+    assert torch.equal(after["backbone.stem.weight"], brought["backbone.stem.weight"])
+    assert all(not torch.equal(after[f"heatmap_head.{name}"], value) for name, value in fresh.items())
+
+
 def test_several_data_sets_make_one_and_may_be_shown_more_often(tmp_path: Path) -> None:
     one, other = made_up_dataset(tmp_path / "one", 2), made_up_dataset(tmp_path / "other", 3)
     joined = CachedPhotos([one, other], progress=False, times=[1, 3])
