@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="write the model even if AP is lower")
     parser.add_argument("--flip", action="store_true", help="average with the mirrored photo, as published nets do")
     parser.add_argument("--input-size", metavar="N", type=int, help="short side in pixels; default: the model's")
-    parser.add_argument("--limit", metavar="N", type=int, help="only the first N photos of DATA")
+    parser.add_argument("--limit", metavar="N", type=int, help="only N photos of each DATA, evenly spread")
     parser.add_argument("--cache", metavar="FOLDER", type=Path, help="keep what the model finds, to train again")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, ...")
     add_trust_code(parser)

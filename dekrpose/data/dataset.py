@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -69,6 +70,18 @@ class KeypointDataset:
     def missing(self) -> list[str]:
         """Names of the photos that none of the given places has."""
         return [photo.file_name for photo in self.photos if photo.file_name not in self._files]
+
+    def thinned(self, limit: int | None) -> KeypointDataset:
+        """Up to ``limit`` of the photos, evenly spread: files often hold one source after another.
+
+        ValueError if it is below 1.
+        """
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit must be at least 1 photo, got {limit}")
+        fewer, count = copy(self), len(self.photos)
+        kept = min(limit or count, count)
+        fewer.photos = [self.photos[count * place // kept] for place in range(kept)]
+        return fewer
 
     def ignored_mask(self, index: int) -> NDArray[np.bool_]:
         """(H, W) True inside crowds and unlabelled people: no heatmap loss there."""

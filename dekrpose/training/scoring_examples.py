@@ -55,11 +55,10 @@ def collect_predictions(
     dataset: KeypointDataset,
     *,
     cache: str | Path | None = None,
-    limit: int | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Predictions:
-    """Everybody that a model finds in the first ``limit`` photos, whatever the score, without a scoring net.
+    """Everybody that a model finds in the photos, whatever the score, without a scoring net.
 
     The cache, an ``.npz`` file, is read if it is there, and written otherwise; ``options`` are those of
     ``PoseEstimator.estimate_raw``, such as ``flip_test``.
@@ -75,10 +74,10 @@ def collect_predictions(
         )
     check_skeleton(dataset.skeleton)
     path = None if cache is None else Path(cache)
-    made_from = _fingerprint(estimator, dataset, limit, options) if path is not None else ""
+    made_from = _fingerprint(estimator, dataset, options) if path is not None else ""
     if path is not None and path.exists():
-        return _read_cache(path, made_from, dataset, limit)
-    predictions = collect(predictor(estimator, rescore=False, **options), dataset, progress=progress, limit=limit)
+        return _read_cache(path, made_from, dataset)
+    predictions = collect(predictor(estimator, rescore=False, **options), dataset, progress=progress)
     if path is not None:
         _write_cache(path, made_from, predictions)
     return predictions
@@ -142,14 +141,12 @@ def check_skeleton(skeleton: Skeleton) -> None:
         )
 
 
-def _fingerprint(
-    estimator: PoseEstimator, dataset: KeypointDataset, limit: int | None, options: Mapping[str, Any]
-) -> str:
+def _fingerprint(estimator: PoseEstimator, dataset: KeypointDataset, options: Mapping[str, Any]) -> str:
     """Changes with anything that the predictions depend on, but not with the annotations."""
     digest = hashlib.sha256()
     config = estimator.config.to_dict()
     settings = {name: config[name] for name in ("skeleton", "decode", "input_size", "head")}
-    names = [[photo.id, photo.file_name] for photo in dataset.photos[:limit]]
+    names = [[photo.id, photo.file_name] for photo in dataset.photos]
     digest.update(json.dumps([settings, str(estimator.dtype), dict(options), names], default=str).encode())
     for name, tensor in sorted(estimator.model.state_dict().items()):
         digest.update(name.encode())
@@ -170,7 +167,7 @@ def _write_cache(path: Path, made_from: str, predictions: Predictions) -> None:
     write_whole(path, stored.getvalue())
 
 
-def _read_cache(path: Path, made_from: str, dataset: KeypointDataset, limit: int | None) -> Predictions:
+def _read_cache(path: Path, made_from: str, dataset: KeypointDataset) -> Predictions:
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in ("made_from", "seconds", "counts", *_ROWS)}
@@ -186,4 +183,4 @@ def _read_cache(path: Path, made_from: str, dataset: KeypointDataset, limit: int
     people = [
         Prediction.of(*rows, len(dataset.skeleton)) for rows in zip(keypoints, keypoint_scores, scores, strict=True)
     ]
-    return Predictions(dataset, dataset.photos[:limit], people, float(arrays["seconds"]))
+    return Predictions(dataset, dataset.photos, people, float(arrays["seconds"]))

@@ -97,17 +97,17 @@ def _predictions(estimator: PoseEstimator, options: argparse.Namespace) -> tuple
     """What the model finds in the photos to learn from, and in those to validate on, file by file."""
     skeleton = estimator.config.skeleton
     settings = {"flip_test": options.flip, "input_size": options.input_size}
-    data = [KeypointDataset(path, options.images, skeleton) for path in options.data]
+    data = [KeypointDataset(path, options.images, skeleton).thinned(options.limit) for path in options.data]
     places = [*options.val_images, *[None] * len(options.val)]
     val = [KeypointDataset(path, place, skeleton) for path, place in zip(options.val, places, strict=False)]
     learnt, validated = (
         [
             collect_predictions(
-                estimator, part, cache=options.cache and options.cache / f"{name}-{number}.npz", limit=limit, **settings
+                estimator, part, cache=options.cache and options.cache / f"{name}-{number}.npz", **settings
             )
             for number, part in enumerate(parts)
         ]
-        for name, parts, limit in (("train", data, options.limit), ("val", val, None))
+        for name, parts in (("train", data), ("val", val))
     )
     if val:
         return learnt, validated

@@ -220,3 +220,11 @@ def test_a_tar_that_ends_within_a_photo_says_so(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:530])
     with pytest.raises(DekrPoseError, match="ends within it"):
         files.read("a.png")
+
+
+def test_fewer_photos_are_taken_from_all_over_the_file(tmp_path: Path) -> None:
+    data = KeypointDataset(written(tmp_path, content(annotation(), names=tuple("abcdefghij"))))
+    assert [photo.file_name for photo in data.thinned(4).photos] == ["a", "c", "f", "h"]
+    assert data.thinned(99).photos == data.thinned(None).photos == data.photos
+    with pytest.raises(ValueError, match="at least 1 photo"):
+        data.thinned(0)

@@ -241,23 +241,23 @@ def photos(tmp_path: Path) -> tuple[Path, Path]:
 def test_predictions_are_kept_and_read_again(
     model: Path, photos: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, cache = KeypointDataset(photos[0], [photos[1]]), tmp_path / "cache" / "kept.npz"
+    data, cache = KeypointDataset(photos[0], [photos[1]]).thinned(3), tmp_path / "cache" / "kept.npz"
     estimator = PoseEstimator.from_pretrained(model, device="cpu")
-    first = examples_of(collect_predictions(estimator, data, cache=cache, limit=3, progress=False))
+    first = examples_of(collect_predictions(estimator, data, cache=cache, progress=False))
     assert len(first) > 3
     monkeypatch.setattr(PoseEstimator, "estimate_raw", lambda *_, **__: pytest.fail("predicted again"))
-    again = examples_of(collect_predictions(estimator, data, cache=cache, limit=3, progress=False))
+    again = examples_of(collect_predictions(estimator, data, cache=cache, progress=False))
     for name in ("features", "targets", "photos"):
         assert np.array_equal(getattr(first, name), getattr(again, name))
-    for settings in ({"limit": 2}, {"limit": 3, "flip_test": True}):
+    for photos_of, flip in ((data.thinned(2), False), (data, True)):
         with pytest.raises(DekrPoseError, match="another model, of other photos or with other options"):
-            collect_predictions(estimator, data, cache=cache, progress=False, **settings)  # type: ignore[arg-type]
+            collect_predictions(estimator, photos_of, cache=cache, progress=False, flip_test=flip)
     estimator.model.heatmap_head.final.bias.data += 1  # type: ignore[union-attr]
     with pytest.raises(DekrPoseError, match="another model"):
-        collect_predictions(estimator, data, cache=cache, limit=3, progress=False)
+        collect_predictions(estimator, data, cache=cache, progress=False)
     cache.write_bytes(b"PK")
     with pytest.raises(DekrPoseError, match="delete it"):
-        collect_predictions(estimator, data, cache=cache, limit=3, progress=False)
+        collect_predictions(estimator, data, cache=cache, progress=False)
 
 
 def run(model: Path, annotations: Path, *more: str | Path) -> int:
