@@ -473,14 +473,14 @@ ARCHITECTURES: dict[str, ModelConfig] = {
     "dekr-w48-coco": ModelConfig(name="dekr-w48-coco", **_W48),  # type: ignore[arg-type]
     "dekr-w32-crowdpose": ModelConfig(name="dekr-w32-crowdpose", **_CROWDPOSE),  # type: ignore[arg-type]
     "dekr-w48-crowdpose": ModelConfig(name="dekr-w48-crowdpose", **_W48, **_CROWDPOSE),  # type: ignore[arg-type]
-    "tiny": ModelConfig(
-        name="tiny",
+    "tiny-lite": ModelConfig(
+        name="tiny-lite",
         input_size=192,
         backbone=EfficientNetLiteConfig(),
         head=HeadConfig(heatmap_channels=32, keypoint_channels=16, blocks=1),
     ),
-    "tiny-mobilenet": ModelConfig(
-        name="tiny-mobilenet",
+    "tiny": ModelConfig(
+        name="tiny",
         input_size=256,
         backbone=MobileNetConfig(),
         head=HeadConfig(heatmaps="separable", heatmap_channels=96, shared_offsets=96, keypoint_channels=16, blocks=1),
@@ -505,6 +505,8 @@ ARCHITECTURES: dict[str, ModelConfig] = {
     ),
 }
 """Network shapes by registry name."""
+FORMER_NAMES = {"tiny-mobilenet": "tiny"}
+"""Names that networks and models had while they were tried out."""
 
 
 def with_head(config: ModelConfig, name: str, **changes: Any) -> ModelConfig:

@@ -20,7 +20,7 @@ def main(people: str, photos: str, folder: str, epochs: str = "20") -> None:
     skeleton = skeleton_of(Path(people))
     config, weights = read_initial("tiny", ARCHITECTURES["tiny"], skeleton)
     dataset = KeypointDataset(people, [photos], skeleton)
-    recipe = learning_of(config).recipe("tiny", config, on_device=False) or TrainConfig()
+    recipe = learning_of(config).recipe(config, on_device=False) or TrainConfig()
     recipe = replace(recipe, epochs=int(epochs), batch_size=min(16, len(dataset)), keep_early_layers=True, workers=0)
     named = replace(config, name=Path(folder).name, training_data=f"{people}, from tiny, {config.training_data}")
     trainer = Trainer(named, recipe, CachedPhotos([dataset]), folder, initial=weights)

@@ -227,12 +227,11 @@ class Learning(Protocol):
     STARTS: Mapping[str, ModelConfig]
     """Kinds of others' files that ``start`` reads, and about what networks they make."""
 
-    def recipe(self, name: str, config: ModelConfig, on_device: bool) -> TrainConfig | None:
+    def recipe(self, config: ModelConfig, on_device: bool) -> TrainConfig | None:
         """How this library trains a network; None: with ``TrainConfig``'s defaults and crops of its full size.
 
         Args:
-            name: in ``config.ARCHITECTURES``.
-            config: the network, which may differ from the one of that name.
+            config: the network.
             on_device: on a GPU that makes the batches.
         """
 

@@ -10,13 +10,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from dekrpose.config import MatchMode
+from dekrpose.config import FORMER_NAMES, MatchMode
 from dekrpose.errors import DekrPoseError
 
 _WEIGHTS = {".safetensors", ".pth", ".pt", ".onnx", ".xml", ".pt2"}
-MODELS = (
-    "tiny", "tiny-mobilenet", "dekr-w32-coco", "dekr-w48-coco", "dekr-w32-crowdpose", "dekr-w48-crowdpose"
-)  # fmt: skip
+MODELS = ("tiny", "dekr-w32-coco", "dekr-w48-coco", "dekr-w32-crowdpose", "dekr-w48-crowdpose")
 """The names that ``dekrpose.hub`` knows, which is slow to load; a test compares them."""
 URL = re.compile(r"https?://", re.IGNORECASE)
 
@@ -137,7 +135,7 @@ def check_model(model: str, others: Sequence[str] = ()) -> None:
     if is_place and not URL.match(model) and not path.exists():
         raise DekrPoseError(f"there is no weights file or model folder {model!r}; relative paths start at {Path.cwd()}")
     names = list(dict.fromkeys([*MODELS, *others]))
-    if "/" not in model and model not in names and not path.exists():
+    if "/" not in model and model not in (*names, *FORMER_NAMES) and not path.exists():
         similar = difflib.get_close_matches(model.lower(), names, n=2, cutoff=0.5)
         hint = f" Did you mean {' or '.join(similar)}?" if similar else ""
         raise DekrPoseError(f"no model, file or folder is called {model!r}.{hint} Known names: {', '.join(names)}")

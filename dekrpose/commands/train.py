@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from dekrpose.commands.arguments import check_files, share
-from dekrpose.config import ARCHITECTURES, Branches
+from dekrpose.config import ARCHITECTURES, FORMER_NAMES, Branches
 
 EXAMPLES = (
     "dekrpose train --check people.json --images photos",
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "DATA.samples.jpg (in --out, or here)",
     )  # fmt: skip
     parser.add_argument(
-        "--arch", metavar="NAME", choices=sorted(ARCHITECTURES),
+        "--arch", metavar="NAME", choices=sorted(ARCHITECTURES), type=lambda name: FORMER_NAMES.get(name, name),
         help=f"network: {', '.join(sorted(ARCHITECTURES))} (default: the one of --init, or tiny); where --init is a "
         "model of another architecture, its backbone alone is taken",
     )  # fmt: skip

@@ -16,7 +16,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dekrpose.checkpoints import expected_shapes, read_stored_config, write_checkpoint, write_config
-from dekrpose.config import ModelConfig
+from dekrpose.config import FORMER_NAMES, ModelConfig
 from dekrpose.errors import CheckpointError, DekrPoseError, error_words
 from dekrpose.hub import repositories
 from dekrpose.hub.cache import cache_folder, problem
@@ -26,10 +26,9 @@ from dekrpose.hub.published import PUBLISHED, PublishedWeights, fetch
 from dekrpose.hub.repository import CARD, CONFIG, WEIGHTS, config_text, is_ours
 
 _TINY = Path(__file__).parents[1] / "weights" / "tiny.safetensors"
-_BUNDLED = ("tiny", "tiny-mobilenet")
 _SUFFIXES = {".safetensors", ".pth", ".pt", ".tar", ".ckpt", ".bin", ".onnx", ".xml", ".pt2"}
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
-_MODEL_NAMES = [*_BUNDLED, *(entry.name for entry in PUBLISHED.values() if entry.kind == "model")]
+_MODEL_NAMES = ["tiny", *(entry.name for entry in PUBLISHED.values() if entry.kind == "model")]
 _KNOWN = f"Known names: {', '.join(_MODEL_NAMES)}"
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
@@ -63,20 +62,14 @@ class ModelInfo:
     path: str | None = None
 
 
-def _bundled(name: str) -> Path:
-    return _TINY if name == "tiny" else _TINY.with_name(f"{name}.safetensors")
-
-
 def list_models(cache_dir: str | Path | None = None) -> list[ModelInfo]:
     """The models that ``PoseEstimator.from_pretrained`` knows by name: bundled, published, Hugging Face's in the cache.
 
     ``cache_dir`` is where downloads were kept; None is the usual place. Nothing is fetched.
     """
     models = []
-    for name in _BUNDLED:
-        weights = _bundled(name)
-        if weights.is_file():
-            models.append(_own_info(name, "bundled", read_stored_config(weights) or ModelConfig(), weights))
+    if _TINY.is_file():
+        models.append(_own_info("tiny", "bundled", read_stored_config(_TINY) or ModelConfig(), _TINY))
     folder = cache_folder(cache_dir)
     models += [_published_info(entry, folder) for entry in PUBLISHED.values() if entry.kind == "model"]
     for repository in repositories.cached_repositories(cache_dir):
@@ -124,7 +117,7 @@ def resolve(
     """The weights file that a name or a path stands for; downloaded if need be.
 
     Args:
-        name_or_path: "tiny" or "tiny-mobilenet" (inside the package), a weights file, a folder with model.safetensors,
+        name_or_path: "tiny" (inside the package), a weights file, a folder with model.safetensors,
             whose config.json, if there, must agree with it, a published name (``PUBLISHED``), or
             "organisation/repository" on Hugging Face. Files and folders that exist come before names.
         revision: branch, tag or commit of a repository.
@@ -141,10 +134,10 @@ def resolve(
         DekrPoseError: nothing has this name (the message lists known and similar names), or it cannot be fetched.
     """
     name = str(name_or_path)
-    if name in _BUNDLED:
-        if not _bundled(name).is_file():
-            raise DekrPoseError(f"the bundled weights {_bundled(name)} are missing; install dekrpose again")
-        return _bundled(name)
+    if FORMER_NAMES.get(name, name) == "tiny":
+        if not _TINY.is_file():
+            raise DekrPoseError(f"the bundled weights {_TINY} are missing; install dekrpose again")
+        return _TINY
     path = Path(name).expanduser()
     if path.is_file():
         return path

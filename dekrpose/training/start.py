@@ -55,7 +55,7 @@ def recipe(options: argparse.Namespace) -> TrainConfig:
     if options.paper:
         base = learning.paper_recipe(asked if asked.architecture == network.architecture else network)
     else:
-        own = learning.recipe(asked.name, network, options.on_device)
+        own = learning.recipe(network, options.on_device)
         base = own or TrainConfig(augment=AugmentConfig(size=asked.input_size))
     changes = {name: getattr(options, name) for name in _SETTINGS if getattr(options, name) is not None}
     switches = {"on_device": options.on_device, "compiled": options.compile}

@@ -16,7 +16,7 @@ from dekrpose.architectures.dekr.initial import fit_to_skeleton, start
 from dekrpose.architectures.dekr.losses import OFFSET_FACTORS, heatmap_loss, offset_loss, probability_loss
 from dekrpose.architectures.dekr.movenet import MOVENETS
 from dekrpose.architectures.dekr.network import DEKR
-from dekrpose.architectures.dekr.recipes import RECIPES, movenet_recipe
+from dekrpose.architectures.dekr.recipes import RECIPES
 from dekrpose.architectures.dekr.recipes import paper_recipe as paper
 from dekrpose.architectures.learning import TrainConfig, normalised
 from dekrpose.config import MobileNetConfig, ModelConfig
@@ -30,11 +30,10 @@ LOSSES = {"heat": "heatmap loss", "offset": "offset loss"}
 STARTS = {name: ModelConfig(backbone=MobileNetConfig(width=width)) for name, width in MOVENETS.items()}
 
 
-def recipe(name: str, config: ModelConfig, on_device: bool) -> TrainConfig | None:
-    """Of this library's own networks; what starts from MoveNet goes by its backbone."""
-    if isinstance(config.backbone, MobileNetConfig):
-        return movenet_recipe(on_device)
-    return RECIPES[name](on_device) if name in RECIPES else None
+def recipe(config: ModelConfig, on_device: bool) -> TrainConfig | None:
+    """Of networks with this library's own backbones."""
+    own = RECIPES.get(type(config.backbone))
+    return None if own is None else own(on_device)
 
 
 def paper_recipe(config: ModelConfig) -> TrainConfig:

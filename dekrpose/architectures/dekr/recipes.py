@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from dekrpose.architectures.dekr.batches import TargetConfig
 from dekrpose.architectures.learning import AugmentConfig, TrainConfig
+from dekrpose.config import EfficientNetLiteConfig, MobileNetConfig
 
 
 def tiny_recipe(on_device: bool = False) -> TrainConfig:
-    """How ``tiny`` is trained: small crops, few offset pixels, mosaics.
+    """How a small network is trained: small crops, few offset pixels, mosaics.
 
     ``on_device``, for a GPU that makes the batches: more epochs and a larger batch of larger crops.
     """
@@ -61,8 +63,10 @@ def movenet_recipe(on_device: bool = False) -> TrainConfig:
     )
 
 
-RECIPES = {"tiny": tiny_recipe, "tiny-mobilenet": movenet_recipe}
-"""Of this library's own networks, by name; the others have ``TrainConfig()``."""
+RECIPES: dict[type, Callable[[bool], TrainConfig]] = {
+    MobileNetConfig: movenet_recipe, EfficientNetLiteConfig: tiny_recipe
+}  # fmt: skip
+"""By the type of the backbone's configuration; the others have ``TrainConfig()``."""
 
 
 def paper_recipe(size: int = 512, crowdpose: bool = False) -> TrainConfig:

@@ -26,7 +26,7 @@ STARTS: dict[str, ModelConfig] = {}
 Answer = tuple[Levels, Levels | None, Tensor | None]
 
 
-def recipe(name: str, config: ModelConfig, on_device: bool) -> TrainConfig | None:
+def recipe(config: ModelConfig, on_device: bool) -> TrainConfig | None:
     """See ``recipes``: the paper's goes with its ResNets."""
     own = recipes.paper_recipe if isinstance(config.backbone, ResNetConfig) else recipes.tiny_recipe
     return own(_head(config).levels)

@@ -235,7 +235,7 @@ def test_every_parameter_learns_and_the_locator_has_no_loss_of_its_own(changes: 
     model = build(config).train()
     scene = people((20, 20, 70, 100), (80, 30, 140, 120)).numpy().astype(np.float32)
     crop = Crop(np.full((128, 160, 3), 90, np.uint8), scene, np.zeros((128, 160), bool))
-    run = recipe("directpose-tiny", config, False)
+    run = recipe(config, False)
     assert run is not None
     sample = run.targets.sample(crop, None, COCO_17, 1, np.random.default_rng(0))
     batch = type(sample).joined([sample, sample], torch.stack)

@@ -128,11 +128,11 @@ def test_the_whole_path_of_a_user(tmp_path: Path) -> None:
         "--size",
         "64",
     ]
-    assert main([*start, "--arch", "directpose-tiny", "--init", "tiny-mobilenet", "--keep-backbone",
+    assert main([*start, "--arch", "directpose-tiny", "--init", "tiny", "--keep-backbone",
                  "--out", str(tmp_path / "run")]) == 0  # fmt: skip
     config = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))
     assert config["architecture"] == "directpose"
-    bundled = PoseEstimator.from_pretrained("tiny-mobilenet").model.state_dict()
+    bundled = PoseEstimator.from_pretrained("tiny").model.state_dict()
     own = PoseEstimator.from_pretrained(tmp_path / "run").model.state_dict()
     for name, value in own.items():
         if name.startswith("backbone."):
@@ -152,7 +152,7 @@ def test_the_memory_and_other_backbones_are_refused(tmp_path: Path, capsys: pyte
     assert "has no memory" in capsys.readouterr().err
     data, places = write_dataset(tmp_path)
     start = ["train", str(data), "--images", str(places), "--out", str(tmp_path / "other")]
-    assert main([*start, "--arch", "directpose-r50", "--init", "backbone=tiny-mobilenet"]) != 0
+    assert main([*start, "--arch", "directpose-r50", "--init", "backbone=tiny"]) != 0
     assert "has the backbone MobileNetV2 1.5, the new network ResNet-50" in capsys.readouterr().err
 
 

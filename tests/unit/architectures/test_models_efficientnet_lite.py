@@ -1,4 +1,4 @@
-"""The backbone of ``tiny``, and the ImageNet weights that it starts from."""
+"""The backbone of ``tiny-lite``, and the ImageNet weights that it starts from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dekrpose.training import initial
 from dekrpose.training.initial import LITE_BACKBONE, read_backbone, read_initial
 from tests.lite_backbone import write_lite_backbone, write_lite_package
 
-TINY = ARCHITECTURES["tiny"]
+TINY = ARCHITECTURES["tiny-lite"]
 
 
 def test_maps_have_stride_4_whatever_the_size() -> None:

@@ -290,7 +290,7 @@ def test_the_configuration_says_what_is_built() -> None:
     ("name", "kind", "parameters"),
     [
         ("dekr-w32-coco", "convgru", 267_556),
-        ("tiny", "convgru", 296_592),
+        ("tiny-lite", "convgru", 296_592),
         ("dekr-w32-coco", "gru_offset_flat", 140_556_288),
     ],
 )

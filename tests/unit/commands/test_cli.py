@@ -274,7 +274,7 @@ def test_complexity_as_json(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     (cost,) = json.loads(capsys.readouterr().out)
     assert {"name", "parameters", "gmacs"} <= cost.keys()
     assert cost["name"] == "tiny"
-    assert 2e6 < cost["parameters"] < 4e6
+    assert 4e6 < cost["parameters"] < 6e6
     assert main(["models", "--complexity"]) == 0
     assert f"{cost['parameters']:,}" in capsys.readouterr().out
 
@@ -448,14 +448,12 @@ def test_models_that_are_known_by_name_are_those_of_the_hub() -> None:
 )
 def test_a_misspelt_model_is_told_before_torch_is_loaded(words: list[str], tmp_path: Path) -> None:
     more = ["tiny.onnx"] if words == ["export"] else []
-    program = (
-        f"import sys; from dekrpose.cli import main; main({[*words, 'tiny-mobilnet', *more]}); print(*sys.modules)"
-    )
+    program = f"import sys; from dekrpose.cli import main; main({[*words, 'tinny', *more]}); print(*sys.modules)"
     own = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=own, cwd=tmp_path, check=True
     )
-    assert "no model, file or folder is called 'tiny-mobilnet'. Did you mean tiny-mobilenet" in done.stderr
+    assert "no model, file or folder is called 'tinny'. Did you mean tiny" in done.stderr
     assert "torch" not in done.stdout.split()
 
 

@@ -25,7 +25,7 @@ def test_tiny_is_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(DekrPoseError, match="install dekrpose again"):
         resolve("tiny")
     bundled.write_bytes(b"weights")
-    assert resolve("tiny") == bundled
+    assert resolve("tiny") == resolve("tiny-mobilenet") == bundled
 
 
 def test_an_existing_file_is_itself(tmp_path: Path) -> None:
@@ -87,9 +87,7 @@ def test_a_folder_without_our_weights_names_the_others(tmp_path: Path, checkpoin
 
 
 def test_unknown_names_list_known_and_similar_ones() -> None:
-    with pytest.raises(
-        DekrPoseError, match=r"Did you mean dekr-w32-coco.*Known names: tiny, tiny-mobilenet, dekr-w32-coco"
-    ):
+    with pytest.raises(DekrPoseError, match=r"Did you mean dekr-w32-coco.*Known names: tiny, dekr-w32-coco"):
         resolve("dekr_w32_coco")
 
 
