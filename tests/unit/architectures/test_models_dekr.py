@@ -142,7 +142,7 @@ def test_training_reaches_every_parameter(branches: Branches) -> None:
 
 
 def test_a_fresh_network_starts_as_the_official_one() -> None:
-    model = DEKR(replace(ARCHITECTURES["tiny"]))
+    model = DEKR(ARCHITECTURES["tiny-lite"])
     for name, module in model.named_modules():
         if isinstance(module, AdaptiveConv):
             assert module.transform.bias is not None
