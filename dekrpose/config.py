@@ -35,6 +35,7 @@ SIZE_MULTIPLE = 64
 
 MOST_CHANNELS = 4096
 """Of any layer that a configuration names."""
+_MOST_SCALES = 8
 LONGEST_JSON = 2**22
 """Characters; configurations have a few thousand."""
 
@@ -71,6 +72,12 @@ def _mapping(owner: type, values: Any) -> Mapping[str, Any]:
     if not isinstance(values, Mapping):
         raise ValueError(f"{owner.__name__} must be an object of names and values, got {reprlib.repr(values)}")
     return values
+
+
+def _with_tuple(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The same with a tuple where JSON has a list."""
+    own = values.get(key) if isinstance(values, Mapping) else None
+    return {**values, key: tuple(own)} if isinstance(own, list) else values
 
 
 @cache
@@ -159,8 +166,7 @@ class BackboneConfig(_Backbone):
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from JSON values; see ``HeadConfig.from_dict``."""
-        modules = values.get("modules")
-        return super().from_dict({**values, "modules": tuple(modules)} if isinstance(modules, list) else values)
+        return super().from_dict(_with_tuple(values, "modules"))
 
 
 @dataclass(frozen=True)
@@ -345,6 +351,7 @@ class DecodeConfig(_Stored):
         match_heatmap: move keypoints to heatmap peaks, the nearest ones, with or without the released code's quirk near
             borders, or those of the highest weight; None leaves them where they were regressed.
         rescored_threshold: ``score_threshold`` for scores of a scoring net, which are lower; None is the same.
+        scales: input scales, 1 among them.
     """
 
     score_threshold: float = 0.05
@@ -354,8 +361,19 @@ class DecodeConfig(_Stored):
     other_scale_factor: float = 0.9
     match_heatmap: MatchMode | None = None
     rescored_threshold: float | None = None
+    scales: tuple[float, ...] = (1.0,)
 
-    _ranges: ClassVar[_Ranges] = {"nms_min_keypoints": (0, MOST_CHANNELS)}
+    _ranges: ClassVar[_Ranges] = {"nms_min_keypoints": (0, MOST_CHANNELS), "scales": (0.01, 8)}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if 1 not in self.scales or len(self.scales) > _MOST_SCALES:
+            raise ValueError(f"scales must be up to {_MOST_SCALES} numbers with 1 among them, got {self.scales[:9]}")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from JSON values; see ``HeadConfig.from_dict``."""
+        return super().from_dict(_with_tuple(values, "scales"))
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class PoseEstimator(Pretrained):
         input_size: int | None = None,
         nms_threshold: float | None = None,
         flip_test: bool = False,
-        scales: Sequence[float] = (1.0,),
+        scales: Sequence[float] | None = None,
         match_heatmap: bool | MatchMode | None = None,
         rescore: bool | None = None,
         color: Color = "rgb",
@@ -72,7 +72,7 @@ class PoseEstimator(Pretrained):
             nms_threshold: pose NMS distance as a share of the box diagonal; None is the model's own (0.05 for one
                 scale and 0.15 for several, in the published models).
             flip_test: average with the mirrored image.
-            scales: input scales, 1 among them; several are slower and more accurate.
+            scales: input scales, 1 among them; several are slower and more accurate; None is the model's own.
             match_heatmap: move keypoints to heatmap peaks: True or "official" as the released code does, "paper"
                 without its mix-up near borders; "weighted" to the peak of highest heat times likelihood of the way
                 there, which also scores the keypoint; None is the model's own (False in the published models).

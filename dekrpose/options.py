@@ -51,7 +51,7 @@ def resolve_options(
     input_size: int | None = None,
     nms_threshold: float | None = None,
     flip_test: bool = False,
-    scales: Sequence[float] = (1.0,),
+    scales: Sequence[float] | None = None,
     match_heatmap: bool | MatchMode | None = None,
     rescore: bool | None = None,
     color: Color = "rgb",
@@ -74,7 +74,7 @@ def resolve_options(
     check_number("nms_threshold", nms_threshold, 0, 1, "from 0 to 1, a share of the box diagonal")
     check_number("max_people", max_people, 1, math.inf, "of at least 1", Integral)
     check_number("input_size", size, MIN_INPUT_SIZE, math.inf, f"of at least {MIN_INPUT_SIZE} pixels", Integral)
-    scales = _checked_scales(scales, size)
+    looks = _checked_scales(own.scales if scales is None else scales, size)
     modes = get_args(MatchMode)
     if match_heatmap not in (None, False, True, *modes):
         raise ValueError(f"match_heatmap must be None, False, True or one of {modes}, got {match_heatmap!r}")
@@ -86,7 +86,7 @@ def resolve_options(
     if rescore and not has_rescoring_net:
         raise ValueError("rescore=True needs a rescoring net; load one with from_pretrained(rescoring_net=PATH)")
     if nms_threshold is None:
-        nms_threshold = own.nms_threshold if len(scales) == 1 else own.multi_scale_nms_threshold
+        nms_threshold = own.nms_threshold if len(looks) == 1 else own.multi_scale_nms_threshold
     rescore = has_rescoring_net if rescore is None else bool(rescore)
     return Options(
         score_threshold=default_threshold(own, rescore) if score_threshold is None else float(score_threshold),
@@ -94,7 +94,7 @@ def resolve_options(
         input_size=int(size),
         nms_threshold=float(nms_threshold),
         flip_test=bool(flip_test),
-        scales=scales,
+        scales=looks,
         match="official" if match_heatmap is True else (match_heatmap or None),
         rescore=rescore,
         color=color,

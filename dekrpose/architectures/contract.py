@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dekrpose.architectures.parts.backbone import Backbone
 from dekrpose.config import ModelConfig
+from dekrpose.images import Geometry
 from dekrpose.options import Options
 
 Maps = tuple[Tensor, ...]
@@ -101,11 +102,13 @@ class Architecture(Protocol):
     def gives_candidates(self, network: Callable[..., Any]) -> bool:
         """Whether a network can be asked for ``candidates``, which is faster than for all of its maps."""
 
-    def candidates(self, network: Callable[..., Any], images: Tensor, options: Options, stage: Stage) -> Any:
+    def candidates(
+        self, network: Callable[..., Any], images: Tensor, geometry: Geometry, options: Options, stage: Stage
+    ) -> Any:
         """Who can be in each photo of a batch, at one scale; what is not the network's is in the stage "decode"."""
 
-    def chosen(self, candidates: Any, config: ModelConfig, options: Options) -> list[Found]:
-        """Who is in each photo, from ``candidates``."""
+    def chosen(self, looks: Sequence[Any], config: ModelConfig, options: Options) -> list[Found]:
+        """Who is in each photo, from ``candidates`` at each of the scales."""
 
     def packed(self, seen: Sequence[Maps], options: Options) -> tuple[Any, Tensor]:
         """All that the CPU needs to know of a batch, (B, n) on its device without waiting for it, and its layout."""

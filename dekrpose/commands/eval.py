@@ -27,7 +27,7 @@ EXAMPLES = (
 )
 RANDOM_SEED = 0
 _DECIDING = {
-    "images": None, "flip": False, "scales": [1.0], "match_heatmap": None, "nms_threshold": None, "no_rescore": False,
+    "images": None, "flip": False, "scales": None, "match_heatmap": None, "nms_threshold": None, "no_rescore": False,
     "rescoring_net": None, "input_size": None, "dtype": "auto", "score_threshold": None, "crowd_limits": None,
     "limit": None, "random_weights": False,
 }  # fmt: skip
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--flip", action="store_true", help="average with the mirrored photo, as published numbers do")
     parser.add_argument(
-        "--scales", metavar="S", type=float, nargs="+", default=[1.0], help="input scales, 1 among them"
+        "--scales", metavar="S", type=float, nargs="+", help="input scales, 1 among them; default: the model's"
     )
     add_match_argument(parser)
     parser.add_argument(
@@ -151,7 +151,7 @@ def _measure(
     settings = {
         "flip_test": options.flip,
         "input_size": options.input_size,
-        "scales": tuple(options.scales),
+        "scales": options.scales,
         "match_heatmap": _matching(options.match_heatmap, estimator),
         "nms_threshold": options.nms_threshold,
     }

@@ -21,7 +21,7 @@ ALL_CONDITIONS = (*CONDITIONS, "dropped")
 _DRAWN_CLIPS = 10**6
 _OF_PHOTOS = (
     "flip", "sweep", "errors", "random_weights", "record", "results", "match_heatmap", "nms_threshold", "rescoring_net",
-    "score_threshold", "crowd_limits", "compare",
+    "score_threshold", "crowd_limits", "compare", "scales",
 )  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _refuse_options_of_photos(options: argparse.Namespace) -> None:
-    given = [name for name in _OF_PHOTOS if getattr(options, name)] + (["scales"] if options.scales != [1.0] else [])
+    given = [name for name in _OF_PHOTOS if getattr(options, name)]
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise DekrPoseError(f"{names} are for photos and mean nothing with --video; leave them out")

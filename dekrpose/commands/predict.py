@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write photo.poses.csv too, a row per person; with - behind it, the rows of all photos to standard output",
     )  # fmt: skip
     parser.add_argument("--no-picture", action="store_true", help="write no pictures")
-    parser.add_argument("--scales", type=float, nargs="+", default=[1.0], metavar="S", help="such as 0.5 1 2")
+    parser.add_argument("--scales", type=float, nargs="+", metavar="S", help="such as 0.5 1 2")
     how_much = parser.add_mutually_exclusive_group()
     how_much.add_argument("-q", "--quiet", action="store_true", help="print nothing but what failed")
     how_much.add_argument("-v", "--verbose", action="store_true", help="print the time of each stage, and the log")

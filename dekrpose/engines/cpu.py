@@ -16,7 +16,7 @@ from dekrpose.options import Options
 
 
 class CPUEngine(TorchEngine):
-    """At one scale and without its mirror image, a photo's candidates come without whole maps."""
+    """Without its mirror image, a photo's candidates come without whole maps."""
 
     name = "cpu"
 
@@ -32,17 +32,17 @@ class CPUEngine(TorchEngine):
         options: Options,
         memory: Memory | None = None,
     ) -> tuple[list[Found], dict[str, float]]:
-        one_look = memory is None and options.scales == (1.0,) and not options.flip_test
-        if not one_look or not self.gives_candidates:
+        if memory is not None or options.flip_test or not self.gives_candidates:
             return super().find(photos, geometries, options, memory)
-        stages = Stages()
-        with stages("resize"):
-            inputs = network_input(photos, [scales[0] for scales in geometries], self.config.mean, self.config.std)
-        with stages("network"), self.autocast():
-            candidates = self.candidates(inputs, options, stages)
+        stages, looks = Stages(), []
+        for own in zip(*geometries, strict=True):
+            with stages("resize"):
+                inputs = network_input(photos, own, self.config.mean, self.config.std)
+            with stages("network"), self.autocast():
+                looks.append(self.candidates(inputs, own[0], options, stages))
         stages.milliseconds["network"] -= stages.milliseconds.get("decode", 0.0)
         with stages("decode"):
-            found = self.architecture.chosen(candidates, self.config, options)
+            found = self.architecture.chosen(looks, self.config, options)
         return found, stages.milliseconds
 
     @property
@@ -50,6 +50,6 @@ class CPUEngine(TorchEngine):
         """Whether ``candidates`` can be asked."""
         return self.architecture.gives_candidates(self.model)
 
-    def candidates(self, inputs: Tensor, options: Options, stages: Stages) -> Any:
+    def candidates(self, inputs: Tensor, geometry: Geometry, options: Options, stages: Stages) -> Any:
         """As ``Architecture.candidates``."""
-        return self.architecture.candidates(self.model, inputs, options, stages)
+        return self.architecture.candidates(self.model, inputs, geometry, options, stages)

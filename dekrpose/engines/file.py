@@ -37,6 +37,7 @@ from dekrpose.engines.runtimes import (
     open_exported,
 )
 from dekrpose.errors import CheckpointError, DekrPoseError
+from dekrpose.images import Geometry
 from dekrpose.options import Options
 
 __all__ = [
@@ -121,9 +122,9 @@ class FileEngine(CPUEngine):
     def gives_candidates(self) -> bool:
         return isinstance(self.model, ExportedPeople) or super().gives_candidates
 
-    def candidates(self, inputs: Tensor, options: Options, stages: Stages) -> Any:
+    def candidates(self, inputs: Tensor, geometry: Geometry, options: Options, stages: Stages) -> Any:
         if not isinstance(self.model, ExportedPeople):
-            return super().candidates(inputs, options, stages)
+            return super().candidates(inputs, geometry, options, stages)
         return exporting_of(self.config).file_candidates(self.model(inputs))
 
 

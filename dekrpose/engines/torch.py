@@ -35,9 +35,8 @@ class TorchEngine(Engine):
         memory: Memory | None = None,
     ) -> tuple[list[Found], dict[str, float]]:
         stages, looks = Stages(), []
-        for index, scale in enumerate(options.scales):
+        for scale, own in zip(options.scales, zip(*geometries, strict=True), strict=True):
             with stages("resize"):
-                own = [scales[index] for scales in geometries]
                 inputs = network_input(photos, own, self.config.mean, self.config.std).to(self.device)
             with stages("network"):
                 looks.append(self.maps(inputs, options.flip_test, self.model if memory is None else memory.at(scale)))

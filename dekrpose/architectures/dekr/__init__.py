@@ -14,12 +14,21 @@ from torch import Tensor, nn
 from dekrpose.architectures.contract import Found, Maps, Stage
 from dekrpose.architectures.dekr import complexity as sizes
 from dekrpose.architectures.dekr import packed as packing
-from dekrpose.architectures.dekr.decode import Candidates, CenterPicker, choose_poses, decode, pose_map, takes_pick
+from dekrpose.architectures.dekr.decode import (
+    Candidates,
+    CenterPicker,
+    cells_at,
+    choose_poses,
+    decode,
+    pose_map,
+    takes_pick,
+)  # fmt: skip
 from dekrpose.architectures.dekr.fast import FastPath
-from dekrpose.architectures.dekr.multiscale import flip_input, merge_flipped
+from dekrpose.architectures.dekr.multiscale import flip_input, merge_flipped, pool_scales
 from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.architectures.dekr.temporal import build_model
 from dekrpose.config import OUTPUT_STRIDE, ModelConfig
+from dekrpose.images import Geometry
 from dekrpose.options import Options
 
 Pair = tuple[Tensor, Tensor]
@@ -76,25 +85,31 @@ def poses(seen: Sequence[Maps], config: ModelConfig, options: Options) -> Found:
 
 
 def candidates(
-    network: Callable[..., Any], images: Tensor, options: Options, stage: Stage
+    network: Callable[..., Any], images: Tensor, geometry: Geometry, options: Options, stage: Stage
 ) -> tuple[Tensor, Candidates]:
     """Heatmaps, and the poses at their centers; offsets are computed there alone."""
-    picker = CenterPicker(options.max_centers)
+    height, width = cells_at(geometry.base_size, geometry.scale)
+    picker = CenterPicker(options.max_centers, (height, width))
 
     def pick(heatmaps: Tensor) -> Tensor:
         with stage("decode"):
             return picker(heatmaps)
 
     heatmaps, offsets = network(images, pick=pick)
-    return heatmaps.float(), picker.candidates(offsets)
+    return heatmaps[..., :height, :width].float(), picker.candidates(offsets, geometry.scale)
 
 
-def chosen(candidates: tuple[Tensor, Candidates], config: ModelConfig, options: Options) -> list[Found]:
+def chosen(looks: Sequence[tuple[Tensor, Candidates]], config: ModelConfig, options: Options) -> list[Found]:
     """See ``choose_poses``."""
-    heatmaps, found = candidates
-    size = OUTPUT_STRIDE * heatmaps.shape[2], OUTPUT_STRIDE * heatmaps.shape[3]
-    choice = _choice(config, options)
-    return [Found(*choose_poses(found.of(index), [own[:-1]], size, **choice)) for index, own in enumerate(heatmaps)]
+    height, width = looks[options.scales.index(1.0)][0].shape[2:]
+    scales, looks = zip(*sorted(zip(options.scales, looks, strict=True), key=lambda pair: -pair[0]), strict=True)
+    found, factor = [], config.decode.other_scale_factor
+    for index in range(len(looks[0][0])):
+        pooled = pool_scales([own.of(index) for _, own in looks], scales, other_scale_factor=factor)
+        heatmaps = [own[index, :-1] for own, _ in looks]
+        size = OUTPUT_STRIDE * height, OUTPUT_STRIDE * width
+        found.append(Found(*choose_poses(pooled, heatmaps, size, **_choice(config, options))))
+    return found
 
 
 def packed(seen: Sequence[Maps], options: Options) -> tuple[packing.Layout, Tensor]:

@@ -176,22 +176,24 @@ class CenterPicker:
 
     Args:
         max_centers: of each photo.
+        cells: (height, width) of the maps within which they are, heatmap pixels.
     """
 
-    def __init__(self, max_centers: int) -> None:
-        self.max_centers = max_centers
+    def __init__(self, max_centers: int, cells: tuple[int, int]) -> None:
+        self.max_centers, self.cells = max_centers, cells
 
     def __call__(self, heatmaps: Tensor) -> Tensor:
         """Heatmaps (B, K+1, h, w) -> pixels (B, P, 2) xy; photos with fewer centers have others behind them."""
-        found = find_centers(heatmaps[:, -1].float(), max_centers=self.max_centers)
+        height, width = self.cells
+        found = find_centers(heatmaps[:, -1, :height, :width].float(), max_centers=self.max_centers)
         most = max(1, int(found.present.sum(1).max()))  # the present come first; a pixel is what networks may count on
         self._centers = Centers(found.xy[:, :most], found.values[:, :most], found.present[:, :most])
         return self._centers.xy
 
-    def candidates(self, offsets: Tensor) -> Candidates:
+    def candidates(self, offsets: Tensor, scale: float) -> Candidates:
         """The poses of the picked centers, from offsets (B, 2K, P) there."""
         pixels = self._centers.xy.transpose(1, 2).repeat(1, offsets.shape[1] // 2, 1)
-        return candidates_at(self._centers, pixels - offsets)
+        return candidates_at(self._centers, pixels - offsets, scale=scale)
 
 
 def pose_map(offsets: Tensor) -> Tensor:
@@ -258,8 +260,7 @@ def decode(
     scales = [float(scales[index]) for index in order]
     height, width = maps[order[scales.index(1.0)]][0].shape[-2:]
     size = (height * OUTPUT_STRIDE, width * OUTPUT_STRIDE) if valid_size is None else valid_size
-    cells = [(max(1, round(size[0] * s / OUTPUT_STRIDE)), max(1, round(size[1] * s / OUTPUT_STRIDE))) for s in scales]
-    pairs = [crop_to(*maps[index], cut) for index, cut in zip(order, cells, strict=True)]
+    pairs = [crop_to(*maps[index], cells_at(size, scale)) for index, scale in zip(order, scales, strict=True)]
     candidates = pool_scales(
         [
             candidate_poses(
@@ -324,11 +325,17 @@ def choose_poses(
 
 
 def _peaks(heatmaps: Sequence[Tensor], size: tuple[int, int], match: MatchMode) -> Peaks:
-    """By weight, those of the cells where there is one scale and the maps cover the size; else of enlarged maps."""
+    """By weight, those of scale 1's cells if it is the largest scale and its maps cover the size; else of pixels."""
     height, width = heatmaps[0].shape[1:]
-    if match == "weighted" and len(heatmaps) == 1 and size == (OUTPUT_STRIDE * height, OUTPUT_STRIDE * width):
-        return cell_peaks(heatmaps[0])
+    if match == "weighted" and size == (OUTPUT_STRIDE * height, OUTPUT_STRIDE * width):
+        return cell_peaks(heatmaps[0] if len(heatmaps) == 1 else average_heatmaps(heatmaps, (height, width)))
     return read_peaks(average_heatmaps(heatmaps, size))
+
+
+def cells_at(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(height, width) of a scale's maps, heatmap pixels, that belong to a size in input pixels of scale 1."""
+    height, width = (max(1, round(side * scale / OUTPUT_STRIDE)) for side in size)
+    return height, width
 
 
 def crop_to(heatmaps: Tensor, positions: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from dekrpose.architectures.directpose import complexity as sizes
 from dekrpose.architectures.directpose import decode as decoding
 from dekrpose.architectures.directpose.network import DirectPose
 from dekrpose.config import ModelConfig
+from dekrpose.images import Geometry
 from dekrpose.options import Options
 
 title, remembers = "DirectPose", False
@@ -82,12 +83,12 @@ def gives_candidates(network: Callable[..., Any]) -> bool:
     return False
 
 
-def candidates(network: Callable[..., Any], images: Tensor, options: Options, stage: Stage) -> Any:
+def candidates(network: Callable[..., Any], images: Tensor, geometry: Geometry, options: Options, stage: Stage) -> Any:
     """Never asked, see ``gives_candidates``."""
     raise NotImplementedError
 
 
-def chosen(candidates: Any, config: ModelConfig, options: Options) -> list[Found]:
+def chosen(looks: Sequence[Any], config: ModelConfig, options: Options) -> list[Found]:
     """Never asked, see ``gives_candidates``."""
     raise NotImplementedError
 

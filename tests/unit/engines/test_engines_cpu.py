@@ -85,14 +85,16 @@ def assert_same_people(found: Poses, expected: Poses, tolerance: float = 1e-3) -
 
 @pytest.mark.parametrize("head", list(HEADS))
 @pytest.mark.parametrize("match", [False, "paper", "weighted"])
-def test_the_people_of_the_whole_maps(head: str, match: Any) -> None:
+@pytest.mark.parametrize("scales", [(1.0,), (1.0, 0.5), (0.3, 1.4, 1.0)])
+def test_the_people_of_the_whole_maps(head: str, match: Any, scales: tuple[float, ...]) -> None:
     one = estimator(head)
-    options = {"score_threshold": 0, "match_heatmap": match}
+    options: dict[str, Any] = {"score_threshold": 0, "match_heatmap": match, "scales": scales}
     found = one.estimate(photo(), **options)
     with whole_maps(one) as seen:
         expected = one.estimate(photo(), **options)
-    assert len(seen) == 1
-    assert len(found) > (0 if match == "weighted" else 3)  # by weight, noise is soon one person
+    assert len(seen) == len(scales)
+    # by weight and at several scales, noise is soon one person
+    assert len(found) > (3 if match != "weighted" and len(scales) == 1 else 0)
     assert_same_people(found, expected)
 
 
@@ -127,13 +129,13 @@ def test_nobody_there() -> None:
 
 
 def test_somebody_beside_nobody_in_a_batch() -> None:
-    picker = CenterPicker(30)
+    picker = CenterPicker(30, (8, 8))
     heatmaps = torch.zeros(2, 3, 8, 8)
     heatmaps[1, -1, 2, 5] = 0.7
     pixels = picker(heatmaps)
     assert pixels.shape == (2, 1, 2)
     assert pixels[1, 0].tolist() == [5, 2]
-    candidates = picker.candidates(torch.ones(2, 4, 1))
+    candidates = picker.candidates(torch.ones(2, 4, 1), 1.0)
     nobody, somebody = candidates.of(0), candidates.of(1)
     assert nobody.shape == (0, 2, 3)
     np.testing.assert_allclose(somebody[0], [[16, 4, 0.7]] * 2)
@@ -172,7 +174,7 @@ def test_hooks_inside_the_network_see_everything() -> None:
     assert_same_people(found, expected, 1e-2)
 
 
-def test_several_looks_need_whole_maps() -> None:
+def test_a_flip_test_needs_whole_maps() -> None:
     one, calls = estimator(), []
     one.model.register_forward_pre_hook(
         lambda _, __, options: calls.append(bool(options)),
@@ -180,7 +182,7 @@ def test_several_looks_need_whole_maps() -> None:
     )
     for options in ({}, {"flip_test": True}, {"scales": (0.5, 1)}):
         one.estimate(photo(), **options)
-    assert calls == [True, False, False, False]
+    assert calls == [True, False, True, True]
 
 
 def test_who_takes_picked_pixels() -> None:
