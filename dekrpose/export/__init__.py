@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -70,7 +71,10 @@ def export(
     try:
         staging.mkdir()
         module = graph.eval().requires_grad_(False)
-        texts = file.describe(estimator.config, rescoring, offsets)
+        config = estimator.config
+        if offsets == "people":  # which several scales cannot be read from
+            config = replace(config, decode=replace(config.decode, scales=(1.0,)))
+        texts = file.describe(config, rescoring, offsets)
         write(module, file_format, staging / path.name, texts, opset=opset, half=half)
         differences = compare(estimator.model, module, staging / path.name, half=half)
         names = sorted((item.name for item in staging.iterdir()), key=path.name.__eq__)  # the main file last
