@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType
@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from dekrpose.config import Color, DecodeConfig, MatchMode
+from dekrpose.config import Color, DecodeConfig, MatchMode, ModelConfig
 
 MIN_INPUT_SIZE = 32
 """Input pixels, short side, below which no network sees anything: their deepest cells are as large."""
@@ -125,6 +125,18 @@ def check_number(name: str, value: Any, low: float, high: float, words: str, kin
 def default_threshold(own: DecodeConfig, rescored: bool) -> float:
     """The score below which a model's poses are not shown, with or without a scoring net."""
     return own.rescored_threshold if rescored and own.rescored_threshold is not None else own.score_threshold
+
+
+def matching(mode: str | None) -> Any:
+    """``match_heatmap`` of ``PoseEstimator.estimate`` for a MODE of ``--match-heatmap``."""
+    return False if mode == "off" else mode
+
+
+def with_matching(config: ModelConfig, mode: str | None) -> ModelConfig:
+    """The configuration of a model that matches as ``--match-heatmap MODE`` asks; None leaves the model's own way."""
+    if mode is None:
+        return config
+    return replace(config, decode=replace(config.decode, match_heatmap=matching(mode) or None))
 
 
 def read_changes(words: Sequence[str], keys: Sequence[str], others: Sequence[str] = ()) -> dict[str, str]:

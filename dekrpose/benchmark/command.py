@@ -17,6 +17,7 @@ from dekrpose.benchmark.streaming import measure_streaming
 from dekrpose.engines.devices import pick_device
 from dekrpose.estimator import PoseEstimator
 from dekrpose.formats import json_text, write_whole
+from dekrpose.options import matching
 
 PHOTO = "640x480"
 """The made-up photo of ``--curve`` and ``--first-pose``, unless another one is asked for."""
@@ -26,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure as the options say and print tables."""
     setting = Setting(
         options.model, options.device, options.dtype, options.backend, options.input_size, options.batch, options.flip,
-        options.trust_code,
+        options.trust_code, options.match_heatmap,
     )  # fmt: skip
     if options.first_pose:
         found = _first_pose(options)
@@ -135,7 +136,7 @@ def _first_pose(options: argparse.Namespace) -> dict[str, Any]:
         cold=options.cold,
         photo=made_up.photo_size(options.photo or PHOTO),
         load={"device": options.device, "dtype": options.dtype, "trust_code": options.trust_code},
-        estimate={"input_size": options.input_size},
+        estimate={"input_size": options.input_size, "match_heatmap": matching(options.match_heatmap)},
     )
     print(measured.table())
     return measured.to_dict()

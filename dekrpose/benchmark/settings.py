@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from torch import nn
@@ -18,15 +18,16 @@ from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.architectures.exporting import Offsets
 from dekrpose.benchmark.naive import NaiveDEKR
 from dekrpose.checkpoints import read_checkpoint
-from dekrpose.config import ARCHITECTURES
+from dekrpose.config import ARCHITECTURES, MatchMode
 from dekrpose.errors import DekrPoseError
 from dekrpose.estimator import PoseEstimator
 from dekrpose.hub import models
-from dekrpose.options import read_changes, whole_number
+from dekrpose.options import read_changes, whole_number, with_matching
 
 LOOP = "loop"
 """The backend that is the naive formulation."""
 BACKENDS = ("torch", "compile", "onnx", "openvino", LOOP)
+_MATCHING = (*get_args(MatchMode), "off")
 _EXPORTED = {"onnx": "model.onnx", "openvino": "model.xml"}
 
 
@@ -43,6 +44,7 @@ class Setting:
         batch: photos at once.
         flip: average with the mirrored photo.
         trust_code: as in ``PoseEstimator.from_pretrained``.
+        match_heatmap: a ``MatchMode``, "off", or None for the model's own.
     """
 
     model: str
@@ -53,6 +55,7 @@ class Setting:
     batch: int = 1
     flip: bool = False
     trust_code: bool = False
+    match_heatmap: str | None = None
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -61,6 +64,8 @@ class Setting:
             raise ValueError(f"batch must be at least 1, got {self.batch}")
         if self.input_size is not None and self.input_size < 1:
             raise ValueError(f"input-size must be a positive number of pixels, got {self.input_size}")
+        if self.match_heatmap not in (None, *_MATCHING):
+            raise ValueError(f"match-heatmap must be one of {', '.join(_MATCHING)}, got {self.match_heatmap!r}")
         if self.backend == LOOP and self.dtype not in ("auto", "float32"):
             raise ValueError(f"the naive formulation ({LOOP}) is float32, got dtype={self.dtype}; leave the dtype out")
 
@@ -71,6 +76,7 @@ class Setting:
         words += ["loop over branches"] if self.backend == LOOP else [self.backend]
         words += [f"input {self.input_size}"] if self.input_size else []
         words += [f"batch {self.batch}"] if self.batch > 1 else []
+        words += [f"match-heatmap {self.match_heatmap}"] if self.match_heatmap else []
         return ", ".join([*words, "flip"] if self.flip else words)
 
 
@@ -81,20 +87,21 @@ def compared(setting: Setting, words: Sequence[str]) -> Setting:
     is unknown, a value does not fit, or there are two models.
     """
     changes: dict[str, Any] = {"backend": LOOP, "dtype": "auto"} if LOOP in words else {}
-    keys = ("device", "dtype", "backend", "input-size", "batch", "flip")
+    keys = ("device", "dtype", "backend", "input-size", "batch", "flip", "match-heatmap")
     changes |= read_changes([word for word in words if word != LOOP], keys, [LOOP])
     for key in {"input-size", "batch"} & changes.keys():
-        changes[key.replace("-", "_")] = whole_number(key, changes.pop(key))
+        changes[key] = whole_number(key, changes[key])
     if changes.get("flip", "no") not in ("yes", "no"):
         raise ValueError(f"flip must be yes or no, got {changes['flip']!r}")
     if "flip" in changes:
         changes["flip"] = changes["flip"] == "yes"
-    return replace(setting, **changes)
+    return replace(setting, **{key.replace("-", "_"): value for key, value in changes.items()})
 
 
 def load(setting: Setting) -> PoseEstimator:
     """An estimator as a setting says; DekrPoseError if there is no such model, or the backend cannot run here."""
     estimator = _pretrained(as_file(setting))
+    estimator.config = with_matching(estimator.config, setting.match_heatmap)
     if setting.backend == LOOP:
         plain = _plain(setting.model)
         if not isinstance(plain, DEKR):

@@ -79,7 +79,7 @@ def near(word: str, known: Sequence[str]) -> str:
 
 
 def add_match_argument(parser: argparse.ArgumentParser) -> None:
-    """``--match-heatmap`` of predict, video, webcam and eval; ``matching`` reads it."""
+    """``--match-heatmap`` of all commands that estimate."""
     parser.add_argument(
         "--match-heatmap", action=Word, const="official", words=(*get_args(MatchMode), "off"), metavar="MODE",
         help="move keypoints to heatmap peaks: as the released code does (official, also without a MODE), without its "
@@ -93,11 +93,6 @@ def add_trust_code(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust-code", action="store_true", help="open a .pt2 model, which can run whatever code its author put inside"
     )
-
-
-def matching(mode: str | None) -> str | bool | None:
-    """``match_heatmap`` of ``PoseEstimator.estimate``, as the command line says it."""
-    return False if mode == "off" else mode
 
 
 def share(text: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dekrpose.commands.arguments import add_trust_code, check_model
+from dekrpose.commands.arguments import add_match_argument, add_trust_code, check_model
 from dekrpose.config import ARCHITECTURES
 
 EXAMPLES = (
@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input-size", type=int, metavar="N", help="short side in pixels; default: the model's own")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="photos at once (default: 1)")
     parser.add_argument("--flip", action="store_true", help="average with the mirrored photo")
+    add_match_argument(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16 or float16 for backbone and heatmap head")
     add_trust_code(parser)
@@ -93,5 +94,9 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--{mode} measures one model; leave out --compare")
     if options.people is not None and not (options.photo or options.curve):
         raise ValueError("--people are decoded and drawn in a photo; give --photo too")
+    if options.match_heatmap and not (
+        options.photo or options.curve or options.first_pose or options.memory is not None
+    ):
+        raise ValueError("--match-heatmap moves keypoints, which the network alone has none of; give --photo too")
     if options.first_pose and (options.backend != "torch" or options.batch != 1 or options.flip):
         raise ValueError("--first-pose measures a plain estimate; leave out --backend, --batch and --flip")

@@ -152,7 +152,7 @@ def _measure(
         "flip_test": options.flip,
         "input_size": options.input_size,
         "scales": options.scales,
-        "match_heatmap": _matching(options.match_heatmap, estimator),
+        "match_heatmap": estimator.config.decode.match_heatmap or False,
         "nms_threshold": options.nms_threshold,
     }
     predictions = collect(predictor(estimator, **settings), dataset, limit=options.limit)
@@ -162,12 +162,9 @@ def _measure(
     return predictions, measures, {**settings, "rescored": estimator.rescoring_net is not None}
 
 
-def _matching(asked: str | None, estimator: PoseEstimator) -> str | bool:
-    return (estimator.config.decode.match_heatmap or False) if asked is None else asked != "off" and asked
-
-
 def _estimator(options: argparse.Namespace) -> PoseEstimator:
     from dekrpose.estimator import PoseEstimator
+    from dekrpose.options import with_matching
 
     rescoring: dict[str, Any] = {"rescoring_net": options.rescoring_net} if options.rescoring_net else {}
     if options.no_rescore:
@@ -175,6 +172,7 @@ def _estimator(options: argparse.Namespace) -> PoseEstimator:
     estimator = PoseEstimator.from_pretrained(
         options.model, device=options.device, dtype=options.dtype, trust_code=options.trust_code, **rescoring
     )
+    estimator.config = with_matching(estimator.config, options.match_heatmap)
     if options.random_weights:
         randomise(estimator)
     return estimator

@@ -20,7 +20,7 @@ CONDITIONS = ("clean", "blurred", "noisy", "occluded")
 ALL_CONDITIONS = (*CONDITIONS, "dropped")
 _DRAWN_CLIPS = 10**6
 _OF_PHOTOS = (
-    "flip", "sweep", "errors", "random_weights", "record", "results", "match_heatmap", "nms_threshold", "rescoring_net",
+    "flip", "sweep", "errors", "random_weights", "record", "results", "nms_threshold", "rescoring_net",
     "score_threshold", "crowd_limits", "compare", "scales",
 )  # fmt: skip
 
@@ -48,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
     from dekrpose.estimator import PoseEstimator
     from dekrpose.evaluation.video.compare import Bootstrap, compare, has_memory
     from dekrpose.evaluation.video.report import comparison_page, controls, criterion, numbers, table, verdict
+    from dekrpose.options import with_matching
 
     for name in ("clips", "frames"):
         if getattr(options, name) < 1:
@@ -56,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
     estimator = PoseEstimator.from_pretrained(
         options.model, device=options.device, rescoring_net=False, trust_code=options.trust_code
     )
+    estimator.config = with_matching(estimator.config, options.match_heatmap)
     size = options.input_size or estimator.config.input_size
     results = compare(
         estimator, _source(options), _shape(options, size), seeds=options.seeds, clips=options.clips,
@@ -97,6 +99,7 @@ def command_line(options: argparse.Namespace) -> str:
     words += ["--seeds", *map(str, options.seeds)]
     words += ["--conditions", *options.conditions] if options.conditions != list(CONDITIONS) else []
     words += ["--input-size", str(options.input_size)] if options.input_size else []
+    words += ["--match-heatmap", options.match_heatmap] if options.match_heatmap else []
     return shlex.join(words)
 
 

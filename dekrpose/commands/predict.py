@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dekrpose.commands.arguments import URL, Word, add_match_argument, add_trust_code, check_model, matching
+from dekrpose.commands.arguments import URL, Word, add_match_argument, add_trust_code, check_model
 from dekrpose.commands.drawing import add_draw_arguments, draw_options
 from dekrpose.errors import DekrPoseError, error_words, without_password
 
@@ -75,7 +75,7 @@ def estimate_options(options: argparse.Namespace) -> dict[str, Any]:
         DekrPoseError: the model is no file that there is.
     """
     from dekrpose.config import DecodeConfig
-    from dekrpose.options import resolve_options
+    from dekrpose.options import matching, resolve_options
 
     names = ("score_threshold", "max_people", "input_size", "scales")
     chosen = {name: getattr(options, name) for name in names if hasattr(options, name)}

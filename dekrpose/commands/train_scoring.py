@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dekrpose.commands.arguments import add_trust_code, check_files, check_model
+from dekrpose.commands.arguments import add_match_argument, add_trust_code, check_files, check_model
 
 EXAMPLES = (
     "dekrpose train-scoring runs/mine people.json --images photos --out runs/judged",
@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="write the model even if AP is lower")
     parser.add_argument("--flip", action="store_true", help="average with the mirrored photo, as published nets do")
     parser.add_argument("--input-size", metavar="N", type=int, help="short side in pixels; default: the model's")
+    add_match_argument(parser)
     parser.add_argument("--limit", metavar="N", type=int, help="only N photos of each DATA, evenly spread")
     parser.add_argument("--cache", metavar="FOLDER", type=Path, help="keep what the model finds, to train again")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, ...")

@@ -23,6 +23,7 @@ from dekrpose.evaluation.predictions import Prediction, Predictions
 from dekrpose.evaluation.reliability import Reliability, reliability
 from dekrpose.formats import json_text, write_whole
 from dekrpose.hub import models
+from dekrpose.options import with_matching
 from dekrpose.training.scoring import Epoch, ScoringConfig, hold_out, train_scoring_net
 from dekrpose.training.scoring_examples import collect_predictions, examples_of, joined
 
@@ -50,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
     stored = read_checkpoint(models.resolve(options.model)).state_dict
     dtypes = {name: tensor.dtype for name, tensor in stored.items()}
     estimator = PoseEstimator.from_pretrained(options.model, device=options.device, trust_code=options.trust_code)
+    estimator.config = with_matching(estimator.config, options.match_heatmap)  # written into the model, too
     learnt, validation = _predictions(estimator, options)
     examples = joined([examples_of(found) for found in learnt])
     targets = examples.targets if options.official else examples.fits

@@ -108,6 +108,14 @@ def test_hooks_are_gone_after_each_run(small: str) -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in estimator.model.modules())
 
 
+@pytest.mark.parametrize(("mode", "expected"), [(None, None), ("official", "official"), ("off", None)])
+def test_keypoints_are_moved_as_the_setting_says(small: str, mode: str | None, expected: str | None) -> None:
+    setting = Setting(small, device="cpu", match_heatmap=mode)
+    estimator = load(setting)
+    assert estimator.config.decode.match_heatmap == expected
+    assert "decode" in photo_job(estimator, setting, made_up.photo_file("80x64"), 2)[0]()
+
+
 def test_a_batch_of_photos_goes_through_the_network_at_once(small: str) -> None:
     setting = Setting(small, device="cpu", batch=2, flip=True)
     estimator = load(setting)
@@ -162,6 +170,7 @@ def test_a_second_setting_is_the_first_with_changes(tmp_path: Path) -> None:
     assert compared(first, ["backend=compile", "batch=4", "input-size=128", "flip=yes", "device=cpu"]) == Setting(
         "tiny", "cpu", "bfloat16", "compile", 128, 4, True
     )
+    assert compared(first, ["match-heatmap=off"]) == Setting("tiny", dtype="bfloat16", batch=2, match_heatmap="off")
     strange = tmp_path / "a=b.safetensors"
     strange.touch()
     assert compared(first, [str(strange)]).model == str(strange)
@@ -183,6 +192,8 @@ def test_a_second_setting_is_the_first_with_changes(tmp_path: Path) -> None:
         (["--compare", "flip=maybe"], "flip must be yes or no"),
         (["--compare", "tiny", "dekr-w32-coco"], "one other model"),
         (["--compare", "no-such-model"], "no-such-model"),
+        (["--compare", "match-heatmap=best"], "match-heatmap must be one of official, paper, weighted, off"),
+        (["--match-heatmap", "paper"], "give --photo too"),
         (["--people", "3"], "give --photo too"),
         (["--people", "-1", "--photo", "80x64"], "at least 0"),
         (["--at", "3"], "belongs to --curve"),

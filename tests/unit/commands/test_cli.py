@@ -364,6 +364,17 @@ for words in [{", ".join(lines)}]:
     assert done.stderr.count("missing") >= len(MISSING)
 
 
+@pytest.mark.parametrize("command", ["predict", "video", "webcam", "eval", "benchmark", "train-scoring"])
+@pytest.mark.parametrize(
+    ("words", "mode"), [([], None), (["--match-heatmap"], "official"), (["--match-heatmap", "off"], "off")]
+)
+def test_every_command_that_estimates_moves_keypoints_as_asked(
+    command: str, words: list[str], mode: str | None
+) -> None:
+    needed = {"webcam": [], "train-scoring": ["tiny", "a.json", "--out", "a"]}.get(command, ["a"])
+    assert _parser([command]).parse_args([command, *needed[:1], *words, *needed[1:]]).match_heatmap == mode
+
+
 def test_choices_are_those_of_the_library() -> None:
     from dekrpose.architectures import exporting
     from dekrpose.benchmark import curves, memory, settings

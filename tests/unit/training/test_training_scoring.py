@@ -286,7 +286,8 @@ def test_the_command_writes_a_model_that_rescores(
     pytest.importorskip("faster_coco_eval")
     annotations, folder = photos
     cache = tmp_path / "cache"
-    assert run(model, annotations, "--images", folder, "--cache", cache, *kind) == 0
+    asked = ("--images", folder, "--cache", cache, "--match-heatmap", "paper")
+    assert run(model, annotations, *asked, *kind) == 0
     printed = capsys.readouterr().out
     assert "poses of 4 photos" in printed
     assert "rank correlation" in printed
@@ -295,12 +296,13 @@ def test_the_command_writes_a_model_that_rescores(
     assert before.rescoring_net is None
     assert after.rescoring_net is not None
     photo = str(folder / "0.png")
-    keypoints, keypoint_scores, scores = map(torch.from_numpy, before.estimate_raw(photo))
+    keypoints, keypoint_scores, scores = map(torch.from_numpy, before.estimate_raw(photo, match_heatmap="paper"))
     with torch.no_grad():
         said = after.rescoring_net(pose_features(keypoints, keypoint_scores, COCO_17.edges))
     expected = scores * said if kind else said[:, 0].sigmoid()
     assert np.allclose(after.estimate_raw(photo)[2], expected, atol=1e-6)
     assert kind or np.allclose(after.estimate_raw(photo)[1], said[:, 1:].sigmoid(), atol=1e-6)
+    assert after.config.decode.match_heatmap == "paper"
     record = json.loads((out / "scoring.json").read_text())
     assert len(record["history"]) == 4
     assert record["validation"][0]["after"]["measures"]["score_threshold"] == after.config.decode.rescored_threshold
