@@ -6,8 +6,9 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
+Side = Literal["left", "right", "middle"]
 MOST_KEYPOINTS = 1024
 MOST_EDGES = 16_384
 
@@ -65,6 +66,16 @@ class Skeleton:
         for left, right in self.flip_pairs:
             indices[left], indices[right] = right, left
         return tuple(indices)
+
+    @cached_property
+    def sides(self) -> tuple[Side, ...]:
+        """The side of each keypoint: as its name says, else by its flip pair, whose first is the left one."""
+        sides: list[Side] = ["middle"] * len(self)
+        for left, right in self.flip_pairs:
+            sides[left], sides[right] = "left", "right"
+        words: tuple[Side, ...] = ("left", "right")
+        said = (next((side for side in words if side in name.lower()), None) for name in self.keypoints)
+        return tuple(word or side for word, side in zip(said, sides, strict=True))
 
     def index(self, keypoint: str) -> int:
         """The channel of a keypoint name; KeyError lists the names that exist."""

@@ -8,7 +8,8 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -97,6 +98,8 @@ def ignored_mask(photo: Photo) -> NDArray[np.bool_]:
     return mask.astype(bool)
 
 
+_MOST_FILES = 500_000
+"""Looked at in subfolders, which may be those of a whole disk."""
 _BROKEN = (OSError, EOFError, RuntimeError, NotImplementedError, ValueError, zipfile.BadZipFile, zlib.error)
 """What a damaged or encrypted archive raises."""
 
@@ -104,6 +107,7 @@ _BROKEN = (OSError, EOFError, RuntimeError, NotImplementedError, ValueError, zip
 class PhotoFiles:
     """Reads photos by name from folders, tar and zip files; archives come before folders, earlier before later.
 
+    A photo that none of them has by its very name is the only one whose path ends with that name, in any subfolder.
     It holds names and positions only, never an open file, so that loader processes can be given a copy. DekrPoseError
     if a place is neither a folder nor a tar (uncompressed) or zip file.
     """
@@ -123,17 +127,19 @@ class PhotoFiles:
                 raise DekrPoseError(f"images must be a folder, a .tar or a .zip file, got {place}, {problem}")
 
     def __contains__(self, name: str) -> bool:
-        return name in self._members or self._in_folders(name) is not None
+        return self._reader(name) is not None
 
     def read(self, name: str) -> NDArray[np.uint8]:
         """The photo called ``name`` as (H, W, 3) uint8 RGB, without EXIF rotation.
 
         DekrPoseError if no place has it; ``ImageError`` if it is no image.
         """
-        path = None if name in self._members else self._in_folders(name)
-        read_bytes = self._members.get(name) if path is None else path.read_bytes
+        read_bytes = self._reader(name)
         if read_bytes is None:
-            example = f"; the archives hold names such as {next(iter(self._members))!r}" if self._members else ""
+            alike = sorted(path for path, _ in self._alike(name))
+            example = f"; several are called so in subfolders: {', '.join(alike[:3])}; name one" if alike else ""
+            if self._members and not alike:
+                example = f"; the archives hold names such as {next(iter(self._members))!r}"
             raise DekrPoseError(f"photo {name!r} of the annotations is in none of the given places{example}")
         try:
             data = read_bytes()
@@ -146,8 +152,30 @@ class PhotoFiles:
         for name, member in members.items():
             self._members.setdefault(name.removeprefix("./"), member)
 
-    def _in_folders(self, name: str) -> Path | None:
-        return next((folder / name for folder in self._folders if _is_file(folder / name)), None)
+    def _reader(self, name: str) -> Callable[[], bytes] | None:
+        if name in self._members:
+            return self._members[name]
+        path = next((folder / name for folder in self._folders if _is_file(folder / name)), None)
+        if path is not None:
+            return path.read_bytes
+        alike = self._alike(name)
+        return alike[0][1] if len(alike) == 1 else None
+
+    def _alike(self, name: str) -> list[tuple[str, Callable[[], bytes]]]:
+        """Whole paths and readers of the photos whose paths end with a name; not of others' namesakes."""
+        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+        same = self._by_last_part.get(parts[-1], {}) if parts else {}
+        return [each for each in same.items() if f"/{each[0]}".endswith("/" + "/".join(parts))]
+
+    @cached_property
+    def _by_last_part(self) -> dict[str, dict[str, Callable[[], bytes]]]:
+        walks = (os.walk(folder.resolve()) for folder in self._folders)
+        paths = (Path(top, name) for walk in walks for top, _, names in walk for name in names)
+        readers = {path.as_posix(): path.read_bytes for path in islice(paths, _MOST_FILES)}
+        found: dict[str, dict[str, Callable[[], bytes]]] = {}
+        for name, reader in {**self._members, **readers}.items():
+            found.setdefault(name.rsplit("/", 1)[-1], {})[name] = reader
+        return found
 
 
 def _read_tar(path: Path, offset: int, size: int) -> bytes:

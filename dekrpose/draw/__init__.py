@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from dekrpose.draw.colors import ColorBy, ColorLike, Colors, Look, looks, rgb, set_apart
 from dekrpose.draw.faces import blur_faces
-from dekrpose.draw.figure import THIN, Brush, ground_of, inside, keypoint_alphas, limb_width, shapes, side_of, size_of
-from dekrpose.draw.marks import Place, draw_box, text_height, write_beside, write_name
+from dekrpose.draw.figure import THIN, Brush, ground_of, inside, keypoint_alphas, limb_width, shapes, size_of
+from dekrpose.draw.marks import Place, draw_box, legible, text_height, write_beside, write_name
 from dekrpose.draw.painting import paint
 from dekrpose.skeletons import Skeleton
 
 __all__ = ["ColorBy", "DrawOptions", "Label", "check_options", "draw_poses", "keypoint_alphas"]
 
 _NAMED = 100  # image pixels: the size of people from which on names of keypoints leave something of them to be seen
+_FOREHEAD = 0.07  # of a person's size: what a head has above the eyes, which labels shall not cover
 Label = Literal["identity", "score"]
 
 
@@ -86,7 +87,8 @@ def draw_poses(
         boxes: draw ``Poses.boxes``.
         labels: what is written beside people: "identity", "score", both as a list, () for nothing, or a function that
             makes a text from a ``Person``. None is the identity, where there is one.
-        names: write the names of the drawn keypoints, where there is room, of people of at least 100 pixels.
+        names: write the names of the drawn keypoints, where there is room, of people of at least 100 pixels; numbers
+            for names in letters that no font of this machine has.
         blur_faces: blur the heads of everyone in ``poses``; of nobody else, so leave no one out by a threshold.
         background: a colour in place of the photo.
 
@@ -155,12 +157,16 @@ def _write_all(
         text = _label(poses, person, options.get("labels"))
         if text:
             height = text_height(sizes[person], poses.image_size)
-            write_beside(canvas, text, poses.boxes[person].tolist(), people[person].own, height, taken)
+            x0, y0, x1, y1 = poses.boxes[person].tolist()
+            if "nose" in poses.skeleton.keypoints and not options.get("boxes"):
+                y0 -= _FOREHEAD * sizes[person]
+            write_beside(canvas, text, (x0, y0, x1, y1), people[person].own, height, taken)
         if options.get("names") and sizes[person] >= _NAMED:
-            sides = people[person].sides
+            colors = people[person].sides
             for channel in np.flatnonzero(seen[person]).tolist():
-                name, (x, y) = poses.skeleton.keypoints[channel], poses.keypoints[person, channel].tolist()
-                write_name(canvas, name, (x, y), sides[side_of(name)], taken)
+                name, side = legible(poses.skeleton.keypoints[channel], str(channel)), poses.skeleton.sides[channel]
+                x, y = poses.keypoints[person, channel].tolist()
+                write_name(canvas, name, (x, y), colors[side], taken)
 
 
 def _label(poses: _Poses, person: int, labels: Any) -> str:
@@ -170,7 +176,7 @@ def _label(poses: _Poses, person: int, labels: Any) -> str:
     wanted = ("identity",) if labels is None else (labels,) if isinstance(labels, str) else labels
     identity = -1 if poses.track_ids is None else int(poses.track_ids[person])
     texts = {"identity": f"#{identity}" if identity >= 0 else "", "score": f"{poses.scores[person]:.2f}"}
-    return " ".join(texts[label] for label in wanted if texts[label])
+    return "  ".join(texts[label] for label in wanted if texts[label])
 
 
 def check_options(options: DrawOptions) -> None:

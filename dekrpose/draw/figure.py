@@ -82,11 +82,6 @@ def limb_width(size: float, image_size: tuple[int, int]) -> float:
     return max(min(wanted, 0.045 * size), 1.2)
 
 
-def side_of(name: str) -> str:
-    """ "left", "right" or "middle", as a keypoint's name says."""
-    return next((side for side in ("left", "right") if side in name), "middle")
-
-
 @lru_cache(maxsize=16)
 def _plan(skeleton: Skeleton) -> tuple[list[tuple[int, int, str, bool]], list[tuple[str, bool]]]:
     """What to draw of a skeleton: limbs (start, end, side, whether in the face) and keypoints (side, face).
@@ -97,7 +92,7 @@ def _plan(skeleton: Skeleton) -> tuple[list[tuple[int, int, str, bool]], list[tu
     """
     names = skeleton.keypoints
     face = [name.split("_")[-1] in ("nose", "eye", "ear") for name in names]
-    sides = [side_of(name) for name in names]
+    sides = skeleton.sides
     middles = [{a + b - channel for a, b in skeleton.edges if channel in (a, b)} for channel in range(len(names))]
     middles = [{other for other in near if sides[other] == "middle"} for near in middles]
     limbs = []

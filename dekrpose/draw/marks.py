@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import unicodedata
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,14 @@ Place = tuple[int, int, int, int]
 """x0, y0, x1, y1 of a written text, image pixels."""
 
 _PLATE_ALPHA = 0.85
+_FONTS = (
+    "DejaVuSans.ttf", "NotoSans-Regular.ttf", "arial.ttf", "Arial Unicode.ttf", "NotoSansCJK-Regular.ttc",
+    "wqy-microhei.ttc", "DroidSansFallbackFull.ttf", "msyh.ttc", "malgun.ttf",
+)  # fmt: skip
+"""Of Linux, Windows and macOS, tried in turn for letters that Pillow's own lacks: it has ASCII and little more."""
+_NO_LETTER = "\U0010fffe"
+
+logger = logging.getLogger(__name__)
 
 
 def draw_box(canvas: NDArray[np.uint8], box: NDArray[np.float32], color: RGB, width: float) -> None:
@@ -41,7 +51,7 @@ def write_beside(
     canvas: NDArray[np.uint8], text: str, box: Sequence[float], color: RGB, height: int, taken: list[Place]
 ) -> None:
     """Write a text on a plate above a box, or where there is room; ``taken`` holds the plates so far."""
-    mask = _letters(text, height)
+    mask = letters(text, height)
     rows, columns = mask.shape
     x0, y0, x1, y1 = (round(value) for value in box)
     corners = [
@@ -55,7 +65,7 @@ def write_name(
     canvas: NDArray[np.uint8], name: str, point: tuple[float, float], color: RGB, taken: list[Place]
 ) -> None:
     """Write the name of a keypoint (x, y) beside it, where there is room."""
-    mask = _letters(name, 7)
+    mask = letters(name, 7)
     rows, columns = mask.shape
     x, y = round(point[0]), round(point[1])
     gap = 5
@@ -99,9 +109,13 @@ def _overlap(first: Place, second: Place) -> bool:
 
 
 @lru_cache(maxsize=512)
-def _letters(text: str, height: int) -> NDArray[np.uint8]:
-    """(h, w) opacity of a text with a margin, 255 where there is ink."""
-    font = _font(height)
+def letters(text: str, height: int) -> NDArray[np.uint8]:
+    """(h, w) opacity of a text with a margin, 255 where there is ink; escapes for letters that no font here has."""
+    text = legible(text, text)
+    name = _best_font(text)
+    text = "".join(each if _has(name, each) else each.encode("ascii", "backslashreplace").decode() for each in text)
+    font = _font(name, height)
+    assert font is not None
     left, top, right, bottom = font.getbbox(text)
     tallest = font.getbbox("0")
     top, bottom = min(top, tallest[1]), max(bottom, tallest[3])  # plates of equal height
@@ -111,9 +125,47 @@ def _letters(text: str, height: int) -> NDArray[np.uint8]:
     return np.asarray(image)
 
 
-@lru_cache(maxsize=32)
-def _font(height: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+@lru_cache(maxsize=512)
+def legible(text: str, instead: str) -> str:
+    """A text as a font here can write it, without its accents if need be; ``instead`` where none has its letters."""
+    plain = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    for each in (text, plain):
+        if all(_has(_best_font(each), letter) for letter in each):
+            return each
+    _tell_once()
+    return instead
+
+
+@cache
+def _tell_once() -> None:
+    logger.warning("no font here has the letters of some texts on pictures; install one, such as Noto Sans CJK")
+
+
+@lru_cache(maxsize=512)
+def _best_font(text: str) -> str:
+    """The first font that has the most letters of a text; "" is Pillow's own."""
+    return "" if text.isascii() else max(("", *_FONTS), key=lambda name: sum(_has(name, letter) for letter in text))
+
+
+@lru_cache(maxsize=4096)
+def _has(name: str, letter: str) -> bool:
+    font = _font(name, 16)
+    if font is None or letter.isspace() or letter.isascii():
+        return font is not None
     try:
-        return ImageFont.load_default(1.35 * height)  # letters are lower than the font's size
+        own, none = (bytes(font.getmask(each)) for each in (letter, _NO_LETTER))
+    except UnicodeEncodeError:  # a bitmap font
+        return False
+    return own not in (none, b"")
+
+
+@lru_cache(maxsize=32)
+def _font(name: str, height: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont | None:
+    """A font of the system, "" for Pillow's own; None if it is not here."""
+    size = 1.35 * height  # letters are lower than the font's size
+    try:
+        return ImageFont.truetype(name, round(size)) if name else ImageFont.load_default(size)
     except TypeError:  # before Pillow 10.1 there is one size
         return ImageFont.load_default()
+    except (OSError, ImportError):
+        return None

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from dekrpose.architectures.dekr.batches import MapBatch
 from dekrpose.architectures.learning import AugmentConfig, Targets
 from dekrpose.config import OUTPUT_STRIDE
+from dekrpose.draw.marks import letters
 from dekrpose.errors import DekrPoseError
 from dekrpose.formats import write_whole
-from dekrpose.skeletons import Skeleton
+from dekrpose.skeletons import Side, Skeleton
 from dekrpose.training.crops import PhotoSource
 from dekrpose.training.loader import Samples
 from dekrpose.training.order import EpochOrder
-from dekrpose.training.skeleton_file import side_of
 
 Canvas = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -32,14 +32,14 @@ _PANEL = 288  # side of one crop, sheet pixels
 _DRAWN = 2 * _PANEL  # it is drawn larger first: OpenCV's small circles look like diamonds
 _GAP, _CAPTION, _LINE = 10, 20, 22
 _BACKGROUND, _TEXT = (22, 22, 26), (225, 225, 220)
-_SIDES: dict[str, Color] = {"left": (48, 168, 255), "right": (255, 176, 32), "": (240, 240, 236)}
+_SIDES: dict[Side, Color] = {"left": (48, 168, 255), "right": (255, 176, 32), "middle": (240, 240, 236)}
 _CENTER = (90, 230, 120)
 _PEOPLE: tuple[Color, ...] = (
     (232, 110, 170), (244, 228, 66), (150, 130, 255), (110, 220, 235), (232, 96, 52), (36, 196, 140), (190, 190, 190),
 )  # fmt: skip
 _HATCH = (255, 70, 70)
 _BORDER = 255
-_FONT_SCALE = 0.42
+_LETTERS = 9  # height, sheet pixels
 _SHIFT = 4  # OpenCV's sub-pixel bits
 _SAME_POSE = 0.1  # pixels of one disc tell one pose, but for rounding; heatmap pixels
 
@@ -174,10 +174,10 @@ def _people_panel(sample: MapBatch, poses: Sequence[TaughtPose], skeleton: Skele
 def _draw_skeleton(
     panel: Canvas, points: Sequence[tuple[int, int]], taught: NDArray[np.bool_], skeleton: Skeleton
 ) -> None:
-    sides = [side_of(name) for name in skeleton.keypoints]
+    sides = skeleton.sides
     for start, end in skeleton.edges:
         if taught[start] and taught[end]:
-            side = sides[start] if sides[start] == sides[end] else ""
+            side = sides[start] if sides[start] == sides[end] else "middle"
             cv2.line(panel, points[start], points[end], (0, 0, 0), 5, cv2.LINE_AA, _SHIFT)
             cv2.line(panel, points[start], points[end], _SIDES[side], 3, cv2.LINE_AA, _SHIFT)
     for point, side, drawn in zip(points, sides, taught, strict=True):
@@ -193,9 +193,8 @@ def _heat_panel(sample: MapBatch, skeleton: Skeleton) -> Canvas:
     grey = image.mean(axis=2, dtype=np.float32) * (0.25 + 0.35 * weight)
     panel = np.repeat(grey[..., None], 3, axis=2)
     heat = sample.heatmaps.numpy()
-    sides = [side_of(name) for name in skeleton.keypoints]
     layers = [(_CENTER, heat[-1:])]
-    layers += [(color, heat[:-1][[own == side for own in sides]]) for side, color in _SIDES.items()]
+    layers += [(color, heat[:-1][[own == side for own in skeleton.sides]]) for side, color in _SIDES.items()]
     for color, maps in layers:
         if len(maps):
             alpha = _resized(maps.max(axis=0), zoom)[..., None] * 0.85
@@ -251,7 +250,7 @@ def _draw_legend(sheet: Canvas, y: int) -> None:
     entries = (
         ("left", _SIDES["left"]),
         ("right", _SIDES["right"]),
-        ("middle", _SIDES[""]),
+        ("middle", _SIDES["middle"]),
         ("center", _CENTER),
         ("not annotated, not learned", _HATCH),
         ("squares: where offsets are learned, a color per person", _PEOPLE[0]),
@@ -270,8 +269,12 @@ def _draw_legend(sheet: Canvas, y: int) -> None:
 
 
 def _write_text(sheet: Canvas, text: str, x: int, y: int) -> None:
-    cv2.putText(sheet, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, _FONT_SCALE, _TEXT, 1, cv2.LINE_AA)
+    """Around the base line y, as far as there is room."""
+    ink = letters(text, _LETTERS)
+    region = sheet[y - _LETTERS - 2 :, x:][: ink.shape[0], : ink.shape[1]]
+    share = ink[: region.shape[0], : region.shape[1], None] / 255
+    region[:] = np.rint(region + (_TEXT - region) * share)
 
 
 def _text_width(text: str) -> int:
-    return int(cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, _FONT_SCALE, 1)[0][0])
+    return int(letters(text, _LETTERS).shape[1])

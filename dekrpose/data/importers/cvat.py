@@ -31,6 +31,11 @@ def read(files: Files, wishes: Wishes) -> Labels:
             root = ElementTree.fromstring(text)
         except ElementTree.ParseError as error:
             raise DekrPoseError(f"{name} is no XML: {error}") from error
+        if root.find("track") is not None:
+            raise DekrPoseError(
+                f"{name} is CVAT for video, whose tracks are not read; export the task as CVAT for images 1.1 or COCO "
+                "Keypoints 1.0, with the images"
+            )
         for image in root.iter("image"):
             wanted, split = image.get("name", ""), (image.get("subset") or "").lower()
             photo = files.find(wanted, name, split)

@@ -1,4 +1,4 @@
-"""Label Studio's own JSON: tasks with results in percent of the photo; ``parentID`` says who is who."""
+"""Label Studio's JSON and JSON-MIN: tasks with results in percent of the photo; ``parentID`` says who is who."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from dekrpose.data.importers.base import SUFFIXES, Box, Files, Labelled, Labels,
 from dekrpose.errors import DekrPoseError, counted
 
 TITLE = "a Label Studio JSON export"
+_KINDS = ("keypointlabels", "rectanglelabels", "rectangle")
 
 
 def recognises(files: Files) -> bool:
-    """By a JSON list of tasks with ``annotations`` and ``data``."""
+    """By a JSON list of tasks with ``annotations`` and ``data``, or with the results themselves, as JSON-MIN has."""
     return any(_tasks(files, name) for name in files.ending(".json"))
 
 
@@ -49,8 +50,19 @@ def read(files: Files, wishes: Wishes) -> Labels:
 
 def _tasks(files: Files, name: str) -> list[dict[str, Any]]:
     content = files.json(name)
-    tasks = content if isinstance(content, list) else []
-    return [task for task in tasks if isinstance(task, dict) and isinstance(task.get("annotations"), list)]
+    tasks = [task for task in content if isinstance(task, dict)] if isinstance(content, list) else []
+    return [whole for task in tasks if (whole := _whole(task)) is not None]
+
+
+def _whole(task: dict[str, Any]) -> dict[str, Any] | None:
+    """A task as JSON has it, also of JSON-MIN, which keeps the values of results alone; None if it is neither."""
+    if isinstance(task.get("annotations"), list):
+        return task
+    values = [each for listed in task.values() if isinstance(listed, list) for each in listed if isinstance(each, dict)]
+    results = [{"type": kind, "value": value} for value in values for kind in _KINDS[:2] if kind in value]
+    if not (results or "annotation_id" in task):
+        return None
+    return {"id": task.get("id"), "data": task, "annotations": [{"result": results}]}
 
 
 def _photo_name(task: dict[str, Any]) -> str:
@@ -79,7 +91,7 @@ def _people(results: list[dict[str, Any]]) -> list[tuple[list[Point], Box | None
             if not value["keypointlabels"]:
                 raise DekrPoseError(f"keypoint {result.get('id')} has no label")
             points.append((result.get("parentID"), (str(value["keypointlabels"][0]), *place, 2)))
-        elif result.get("type") in ("rectanglelabels", "rectangle"):
+        elif result.get("type") in _KINDS[1:]:
             x, y, width, height = (float(value[key]) / 100 for key in ("x", "y", "width", "height"))
             boxes.append((result.get("id"), (x, y, width, height)))
     parents = {key for key, _ in boxes}

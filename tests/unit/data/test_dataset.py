@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+import shutil
 import tarfile
 import zipfile
 import zlib
@@ -136,6 +137,25 @@ def test_missing_photos_are_named(tmp_path: Path) -> None:
     assert dataset.missing() == ["b.png"]
     with pytest.raises(DekrPoseError, match=r"'b.png' .* names such as 'a.png'"):
         dataset.read(1)
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_photos_in_subfolders_are_found_by_their_names(tmp_path: Path, kind: str) -> None:
+    for number, name in enumerate(("a/x.png", "b/x.png", "b/y.png", "z.png")):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "photos" / name), np.full((4, 4, 3), number, np.uint8))
+    place = tmp_path / "photos"
+    if kind == "zip":
+        place = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", place))
+    files = PhotoFiles([place])
+    for name, number in (("a/x.png", 0), ("y.png", 2), ("b\\y.png", 2)):
+        assert name in files
+        assert files.read(name)[0, 0, 0] == number
+    assert "x.png" not in files
+    with pytest.raises(DekrPoseError, match=r"several are called so in subfolders: .*a/x\.png, .*b/x\.png; name one"):
+        files.read("x.png")
+    assert "c/y.png" not in files  # another's namesake
+    assert ("photos/z.png" in files) == (kind == "folder")  # as COCO's train2017/1.jpg where --images is train2017
 
 
 def test_broken_photo_is_an_image_error(tmp_path: Path) -> None:

@@ -94,6 +94,18 @@ def write_label_studio(folder: Path) -> None:
     (folder / "export.json").write_text(json.dumps(tasks))
 
 
+def write_label_studio_min(folder: Path) -> None:
+    """As label-studio-sdk's converter writes JSON-MIN; without parents, a point belongs to the box that it lies in."""
+    write_label_studio(folder)
+    tasks = json.loads((folder / "export.json").read_text())
+    for task in tasks:
+        (annotation,) = task.pop("annotations")
+        task |= {**task.pop("data"), "annotator": 1, "annotation_id": 5, "lead_time": 3}
+        for key in ("rectanglelabels", "keypointlabels"):
+            task[key] = [each["value"] for each in annotation["result"] if each["type"] == key]
+    (folder / "export.json").write_text(json.dumps(tasks))
+
+
 def copied(name: str) -> Callable[[Path], None]:
     return lambda folder: shutil.copytree(CASES / name, folder, dirs_exist_ok=True) and None
 
@@ -105,6 +117,7 @@ SOURCES: dict[str, tuple[Callable[[Path], None], str]] = {
     "as CVAT exports COCO keypoints": (write_cvat_coco, "coco"),
     "as CVAT exports for images": (write_cvat_xml, "cvat"),
     "as Label Studio exports": (write_label_studio, "label-studio"),
+    "as Label Studio exports JSON-MIN": (write_label_studio_min, "label-studio"),
 }
 
 
@@ -309,6 +322,36 @@ def test_loose_points_and_boxes_of_cvat(tmp_path: Path) -> None:
         ([1, 2, 8, 7], [5, 6, 2, 0, 0, 0]),
         ([50, 1, 10, 8], [0, 0, 0, 0, 0, 0]),
     ]
+
+
+def test_tracks_of_cvat_for_video_say_what_to_export(tmp_path: Path, capsys: Capture) -> None:
+    photos(tmp_path / "c")
+    (tmp_path / "c" / "annotations.xml").write_text(
+        '<?xml version="1.0"?><annotations><track id="0" label="bird"><skeleton frame="0" keyframe="1">'
+        '<points label="beak" points="5,6"/></skeleton></track></annotations>'
+    )
+    assert main(["import", str(tmp_path / "c"), "--out", str(tmp_path / "p.json")]) == 1
+    assert "is CVAT for video, whose tracks are not read; export the task as CVAT for images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+def test_names_in_any_script_go_through(escaped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    points = [shape("point", name, [x, 9]) for x, name in ((9, "左手"), (5, "右手"), (7, "épaule"), (8, "нос"))]
+    source = tmp_path / "фото"
+    photos(source)
+    (source / "a.jpg").rename(source / "猫 1.jpg")
+    labels = {"shapes": [*points, shape("rectangle", "человек", [1, 1], [20, 20])], "imagePath": "猫 1.jpg"}
+    (source / "猫 1.json").write_text(json.dumps(labels, ensure_ascii=escaped), encoding="utf-8")
+    pairs = ["--edges", "左手:нос", "--flip-pairs", "左手:右手"]
+    content = imported(source, tmp_path / "люди.json", *pairs)
+    assert content["images"][0]["file_name"] == "猫 1.jpg"
+    skeleton = skeleton_of(tmp_path / "люди.json")
+    assert skeleton.keypoints == ("左手", "右手", "épaule", "нос")
+    assert skeleton.sides == ("left", "right", "middle", "middle")
+    assert main(["train", "--check", str(tmp_path / "люди.json"), "--images", str(source)]) == 0
+    assert (tmp_path / "люди.samples.jpg").is_file()
+    assert "猫 1.jpg" in KeypointDataset(tmp_path / "люди.json", [source], skeleton).photos[0].file_name
 
 
 def test_confidences_for_visibilities_are_visible_and_others_refused(tmp_path: Path, capsys: Capture) -> None:

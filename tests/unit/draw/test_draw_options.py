@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dekrpose.draw import draw_poses
+from dekrpose.draw import draw_poses, marks
 from dekrpose.draw.colors import looks, rgb, set_apart
 from dekrpose.results import Poses
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
@@ -168,6 +169,25 @@ def test_labels_of_a_crowd_do_not_cover_each_other_and_stay_inside() -> None:
     one = draw_poses(grey(), crowd[:1], colors="red")
     alone = (one != draw_poses(grey(), crowd[:1], colors="red", labels=())).any(axis=2)
     assert changed.sum() > 5 * alone.sum()
+
+
+def test_names_in_letters_that_no_font_has_lose_accents_or_are_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(marks, "_FONTS", ("no-such-font.ttf",))
+    marks.legible.cache_clear()
+    marks._best_font.cache_clear()
+    assert [marks.legible(name, "9") for name in ("left_wrist", "épaule", "左手")] == ["left_wrist", "epaule", "9"]
+    names = tuple({"left_wrist": "左手", "nose": "épaule"}.get(name, name) for name in COCO_17.keypoints)
+    instead = tuple({"左手": "9", "épaule": "epaule"}.get(name, name) for name in names)
+    drawn, expected = (
+        draw_poses(
+            np.zeros((400, 400, 3), np.uint8), people(1, 380, image_size=(400, 400), skeleton=skeleton), names=True
+        )
+        for skeleton in (replace(COCO_17, keypoints=each) for each in (names, instead))
+    )
+    np.testing.assert_array_equal(drawn, expected)
+    assert marks.letters("手", 9).shape == marks.letters("\\u624b", 9).shape
+    marks.legible.cache_clear()
+    marks._best_font.cache_clear()
 
 
 def test_names_of_the_drawn_keypoints_are_written_beside_people_who_are_large_enough() -> None:
