@@ -224,7 +224,7 @@ class PoseEstimator(Pretrained):
         items = [self._load(frame, checked) for frame in several_images(frames)]
         times = [None] * len(items) if timestamps is None else list(timestamps)
         if len(times) != len(items):
-            raise ValueError(f"{len(items)} frames need as many timestamps, got {len(times)}")
+            raise ValueError(f"timestamps must be one per frame, {len(items)}, got {len(times)}")
         done: list[Poses] = []
         for _, pairs in groupby(zip(items, times, strict=True), key=lambda pair: pair[0].geometries[0].input_size):
             run, seconds = zip(*pairs, strict=True)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dekrpose.data.clips.walkers_seen import Detector, MadeClip, make_clip
+from dekrpose.errors import counted
 from dekrpose.evaluation.tracking import (
     IdentityMetrics,
     IouTracker,
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     low, high = _interval(ours)
     total = sum(ours, IdentityMetrics()).switches_per_500
     measures["switches_per_500"] = {"all": total, "interval": [low, high]}
-    print(f"dekrpose on all {len(ours)} clips: {total:.2f} ID switches per 500 person-frames,")
+    print(f"dekrpose on {counted(len(ours), 'clip')}: {total:.2f} ID switches per 500 person-frames,")
     print(f"{low:.2f} to {high:.2f} with 95 % confidence (bootstrap over clips)\n")
     measures["milliseconds"] = _cost(options.cost_frames)
     if options.json is not None:
@@ -87,7 +88,8 @@ def _measure(clips: Sequence[MadeClip], stops: float) -> tuple[dict[str, Any], l
     occlusions = np.concatenate([clip.occlusions() for clip in clips])
     hidden = 100 * np.mean([clip.hidden.mean() for clip in clips])
     manner = "who stop on the way, also behind others" if stops else "who walk past each other"
-    print(f"{len(clips)} clips of {clips[0].hidden.shape[1]} people {manner}: each hidden for 10 frames or more")
+    shown = f"{counted(len(clips), 'clip')} of {clips[0].hidden.shape[1]} people"
+    print(f"{shown} {manner}: each hidden for 10 frames or more")
     print(f"{occlusions.min()} to {occlusions.max()} times, {hidden:.0f} % of the time hidden\n")
     print(f"{'':34}ID switches  per 500    MOTA    IDF1")
     likeness = [similarities_of(clip.detections, clip.keypoints, clip.sizes) for clip in clips]

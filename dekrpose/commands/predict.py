@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dekrpose.commands.arguments import URL, Word, add_match_argument, add_trust_code, check_model
 from dekrpose.commands.drawing import add_draw_arguments, draw_options
-from dekrpose.errors import DekrPoseError, error_words, without_password
+from dekrpose.errors import DekrPoseError, counted, error_words, without_password
 
 if TYPE_CHECKING:
     from dekrpose.draw import DrawOptions
@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write photo.poses.csv too, a row per person; with - behind it, the rows of all photos to standard output",
     )  # fmt: skip
     parser.add_argument("--no-picture", action="store_true", help="write no pictures")
+    parser.add_argument("--resume", action="store_true", help="leave out photos whose files are all there already")
     parser.add_argument("--scales", type=float, nargs="+", metavar="S", help="such as 0.5 1 2")
     how_much = parser.add_mutually_exclusive_group()
     how_much.add_argument("-q", "--quiet", action="store_true", help="print nothing but what failed")
@@ -92,9 +93,16 @@ def run(options: argparse.Namespace) -> int:
     chosen = estimate_options(options)
     if options.json == options.csv == _STREAM:
         raise ValueError("--json - and --csv - would mix on standard output; write one of them into files")
+    if options.resume and _STREAM in (options.json, options.csv):
+        raise ValueError("--resume leaves out photos, and standard output would lack them; write files instead of -")
     look = draw_options(options)
     photos, failures = _photos(options.images)
     outputs = _outputs(photos, options)
+    if options.resume:
+        done = {photo for photo in photos if outputs[photo] and all(path.exists() for path in outputs[photo])}
+        photos = [photo for photo in photos if photo not in done]
+        if not options.quiet:
+            print(f"{counted(len(done), 'photo')} done before", file=sys.stderr)
     if photos:
         _predict(photos, outputs, options, chosen, look, failures)
     for reason in failures:

@@ -31,7 +31,7 @@ from dekrpose.data.coco_fields import (
     shown,
     with_keypoints,
 )
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, counted
 from dekrpose.formats import parse_json
 from dekrpose.skeletons import Skeleton
 
@@ -227,7 +227,7 @@ def _keypoints(entry: Mapping[str, Any], count: int, where: str) -> list[float]:
     if not isinstance(values, list):
         raise DekrPoseError(f"{where}: keypoints must be a list x, y, visibility, ..., got {shown(values)}")
     if len(values) != 3 * count:
-        raise DekrPoseError(f"{where} has {len(values)} keypoint numbers; {count} keypoints need {3 * count}")
+        raise DekrPoseError(f"{where} has {counted(len(values), 'keypoint number')}, expected 3 for each of {count}")
     found = as_triples(values)
     if found is None:
         wrong = next((value for value in values if as_number(value) is None), None)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dekrpose.architectures.contract import Found
 from dekrpose.engines.base import Memory, Stages
 from dekrpose.engines.torch import TorchEngine
+from dekrpose.errors import counted
 from dekrpose.images import Geometry, Pixels
 from dekrpose.images.on_device import normalise, pack, resize_shipment
 from dekrpose.options import Options
@@ -69,7 +70,7 @@ class CUDAEngine(TorchEngine):
             return f"failed: {type(error).__name__}: {error}"
         for own, other in zip(found, plain, strict=True):
             if own.keypoints.shape != other.keypoints.shape:
-                return f"found {len(own.keypoints)} people instead of {len(other.keypoints)}"
+                return f"found {counted(len(own.keypoints), 'person', 'people')} instead of {len(other.keypoints)}"
             apart = (own.keypoints - other.keypoints).abs().amax() if len(own.keypoints) else torch.zeros(())
             if not float(apart) <= TOLERANCE:
                 return f"has keypoints {float(apart):.1f} pixels away"

@@ -36,7 +36,7 @@ from dekrpose.engines.runtimes import (
     offsets_of,
     open_exported,
 )
-from dekrpose.errors import CheckpointError, DekrPoseError
+from dekrpose.errors import CheckpointError, DekrPoseError, counted
 from dekrpose.images import Geometry
 from dekrpose.options import Options
 
@@ -114,8 +114,8 @@ class FileEngine(CPUEngine):
             )
         if options.max_people > model.places:
             raise ValueError(
-                f"{model.path} has places for {model.places} people, got max_people={options.max_people}; export the "
-                f"model with `--max-people {options.max_people}`, or with `--offsets map`"
+                f"{model.path} has {counted(model.places, 'place')} for people, got max_people={options.max_people}; "
+                f"export the model with `--max-people {options.max_people}`, or with `--offsets map`"
             )
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dekrpose.data.dataset import KeypointDataset, Photo
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, counted
 from dekrpose.progress import Bar
 
 Predict = Callable[[NDArray[np.uint8]], tuple[ArrayLike, ArrayLike, ArrayLike]]
@@ -86,8 +86,8 @@ def collect(
     missing = [name for name in dataset.missing() if name in wanted]
     if missing:
         raise DekrPoseError(
-            f"{len(missing)} of {len(photos)} photos of {dataset.path} are in none of the given places, "
-            f"for instance {missing[0]!r}"
+            f"{dataset.path}: {len(missing):,} of {counted(len(photos), 'photo')} missing in the given places, first "
+            f"{missing[0]!r}; check --images"
         )
     people, seconds = [], 0.0
     for index in Bar(range(len(photos)), desc="evaluate", unit="photo", show=progress):

@@ -11,6 +11,7 @@ import torch
 
 from dekrpose.architectures.contract import architecture_of, build
 from dekrpose.config import ModelConfig
+from dekrpose.errors import counted
 from dekrpose.options import default_threshold
 
 _LICENSES = {
@@ -46,9 +47,9 @@ def model_card(config: ModelConfig, has_rescoring_net: bool = False, repository:
     name = _line(config.name) or "model"
     scoring = ", with a scoring net that judges each pose" if has_rescoring_net else ""
     sections = {
-        f"# {name}": f"A {architecture_of(config).title} network that finds the {len(config.skeleton)} keypoints of "
-        f"everyone in a photo in one bottom-up pass, without a person detector{scoring}. "
-        f"It is used with the Python library dekrpose (`pip install dekrpose`).\n\n"
+        f"# {name}": f"A {architecture_of(config).title} network that finds the "
+        f"{counted(len(config.skeleton), 'keypoint')} of everyone in a photo in one bottom-up pass, without a person "
+        f"detector{scoring}. It is used with the Python library dekrpose (`pip install dekrpose`).\n\n"
         "```python\nfrom dekrpose import PoseEstimator\n\n"
         f"estimator = PoseEstimator.from_pretrained({json.dumps(repository or _FOLDER)})\n"
         'poses = estimator.estimate("photo.jpg")\nposes.save("poses.jpg")\n```',

@@ -15,7 +15,7 @@ from dekrpose.config import ModelConfig
 from dekrpose.engines import EngineName, choose_engine
 from dekrpose.engines.devices import mind_forks, pick_device, pick_dtype
 from dekrpose.engines.file import Exported, ExportedModel, exported_device, is_exported, read_exported
-from dekrpose.errors import CheckpointError, DekrPoseError
+from dekrpose.errors import CheckpointError, DekrPoseError, counted
 from dekrpose.hub import models, repositories
 
 
@@ -213,6 +213,6 @@ class Pretrained:
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}({self.config.name!r}, {len(self.config.skeleton)} keypoints, "
+            f"{type(self).__name__}({self.config.name!r}, {counted(len(self.config.skeleton), 'keypoint')}, "
             f"input_size={self.config.input_size}, device={str(self.device)!r})"
         )

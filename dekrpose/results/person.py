@@ -11,6 +11,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from dekrpose.draw.figure import counting
+from dekrpose.errors import counted
 from dekrpose.formats import finite_number
 from dekrpose.formats.own_json import person_to_dict
 from dekrpose.results import geometry
@@ -64,7 +65,7 @@ class Person:
     def __repr__(self) -> str:
         track = "" if self.track_id is None else f", track_id={self.track_id}"
         box = ", ".join(f"{value:.0f}" for value in self.box)
-        return f"Person(score={self.score:.2f}, box=[{box}], {len(self)} keypoints{track})"
+        return f"Person(score={self.score:.2f}, box=[{box}], {counted(len(self), 'keypoint')}{track})"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types: score, box, track_id and keypoints by name, as in the ``people`` of ``Poses.to_dict``."""

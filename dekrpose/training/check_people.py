@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dekrpose.data.coco_fields import LARGEST, Id, as_number, as_numbers, as_triples, region_problem, shown
 from dekrpose.data.coco_file import read_person
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, counted
 from dekrpose.skeletons import Skeleton
 from dekrpose.training.check_report import Findings
 from dekrpose.training.skeleton_file import side_of
@@ -89,8 +89,10 @@ class PeopleCheck:
         values = entry.get("keypoints")
         values = [0] * (3 * count) if values is None or values == [] else values
         if not isinstance(values, list) or len(values) != 3 * count:
-            what = f"{len(values)} numbers" if isinstance(values, list) else "no list"
-            self._findings.add("keypoint-count", f"{label}: {what}, {count} keypoints need {3 * count}")
+            what = counted(len(values), "number") if isinstance(values, list) else "no list"
+            self._findings.add(
+                "keypoint-count", f"{label}: {what}, expected {3 * count} ({counted(count, 'keypoint')})"
+            )
             return None
         found = as_triples(values)
         if found is None:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from dekrpose.architectures.contract import Network, build
 from dekrpose.architectures.learning import Batch, TrainConfig, learning_of
 from dekrpose.config import ModelConfig
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, counted
 from dekrpose.hub import models
 from dekrpose.hub.repository import WEIGHTS
 from dekrpose.training.device_batches import DeviceBatches
@@ -144,7 +144,8 @@ class Trainer:
         self.order = EpochOrder(number, config.batch_size, config.seed, self.processes.rank, self.processes.count)
         if len(self.order) == 0:
             raise DekrPoseError(
-                f"{number} photos do not fill one batch of {self.order.whole_batch}; take a smaller --batch-size"
+                f"too few for a batch of {self.order.whole_batch}: {counted(number, 'photo')}; take a smaller "
+                "--batch-size"
             )
         if config.on_device:
             return DeviceBatches(photos, self.order, config.augment, config.targets, config.seed, self.device)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, counted
 from dekrpose.progress import Bar
 
 Mode = Literal["paper", "official"]
@@ -99,7 +99,8 @@ def train_scoring_net(
         raise ValueError(f"features, targets and photos must be (N, F), (N,) or (N, 1 + K), and (N,), got {shapes}")
     aside = hold_out(photos, config.held_out, config.seed)
     if aside.all():
-        raise DekrPoseError(f"{len(features)} poses are nothing to learn from; use more photos, or held_out=0")
+        few = counted(len(features), "pose")
+        raise DekrPoseError(f"too few to learn from with photos held out: {few}; use more photos, or held_out=0")
     if config.mode == "official" and targets.ndim == 1:
         targets = np.where(targets == 1, np.float32(0), targets)
     tensors = torch.from_numpy(features), torch.from_numpy(np.float32(targets))

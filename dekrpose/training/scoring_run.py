@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet, rescore
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.data.dataset import KeypointDataset
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, counted
 from dekrpose.estimator import PoseEstimator
 from dekrpose.evaluation.coco_ap import load_evaluator
 from dekrpose.evaluation.evaluate import Report, decimal, measure, own_threshold, percent, report
@@ -242,7 +242,7 @@ def matching_threshold(before: Predictions, after: Predictions, score_threshold:
 
 
 def _training_summary(targets: Any, photos: int, history: Sequence[Epoch]) -> str:
-    text = f"learnt from {len(targets):,} poses of {photos:,} photos, mean OKS {targets.mean():.3f}"
+    text = f"learnt from {counted(len(targets), 'pose')} of {counted(photos, 'photo')}, mean OKS {targets.mean():.3f}"
     if history[-1].held_out_error is None:
         return f"{text}; error {history[-1].error:.4f}"
     errors = [float(epoch.held_out_error or 0.0) for epoch in history]

@@ -16,7 +16,7 @@ from dekrpose.architectures.contract import Network, build
 from dekrpose.architectures.learning import AugmentConfig, TrainConfig, learning_of
 from dekrpose.config import ARCHITECTURES, HeadConfig, MobileNetConfig, ModelConfig, with_head
 from dekrpose.data.dataset import KeypointDataset
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, counted
 from dekrpose.options import whole_number
 from dekrpose.skeletons import Skeleton
 from dekrpose.training.check import check_dataset
@@ -168,7 +168,8 @@ def _validation(options: argparse.Namespace, skeleton: Skeleton) -> Validation |
     for dataset in datasets:
         missing = dataset.missing()
         if missing:
-            raise DekrPoseError(f"{len(missing)} photos of {dataset.path} are missing, for instance {missing[0]!r}")
+            lost = f"{counted(len(missing), 'photo')} missing, first {missing[0]!r}"
+            raise DekrPoseError(f"{dataset.path}: {lost}; check --val-images")
     return Validation(datasets, options.val_every, options.patience)
 
 

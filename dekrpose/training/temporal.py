@@ -16,7 +16,7 @@ from dekrpose.architectures.dekr.adaptive_conv import gather_pixels
 from dekrpose.architectures.dekr.temporal import TemporalDEKR
 from dekrpose.architectures.learning import TrainConfig, normalised
 from dekrpose.data.clips.clip import ClipSource
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, counted
 from dekrpose.formats import json_text, write_whole
 from dekrpose.progress import Bar
 from dekrpose.training.clips import ClipBatch, ClipRecipe, ClipSamples, collate_clips
@@ -95,7 +95,8 @@ class TemporalTrainer(Trainer):
         self.order = EpochOrder(recipe.clips, config.batch_size, config.seed)
         if len(self.order) == 0:
             raise DekrPoseError(
-                f"{recipe.clips} clips do not fill one batch of {config.batch_size}; take a smaller --batch-size"
+                f"too few for a batch of {config.batch_size}: {counted(recipe.clips, 'clip')}; take a smaller "
+                "--batch-size"
             )
         samples = ClipSamples(source, recipe, config.targets, config.seed, repeat=self.is_frozen)
         self.loader: Any = make_loader(samples, self.order, config.workers, collate_clips)

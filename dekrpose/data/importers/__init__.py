@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from dekrpose.data.importers import coco, cvat, label_studio, labelme, yolo
 from dekrpose.data.importers.base import Files, Human, Importer, Labelled, Labels, Pairs, Wishes
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, counted
 from dekrpose.skeletons import COCO_17
 
 IMPORTERS: Mapping[str, Importer] = {
@@ -65,20 +65,24 @@ def skeleton_fields(labels: Labels, wishes: Wishes, edges: Pairs | None, flip_pa
         if labels.count != len(COCO_17):
             pairs = "" if labels.flip_pairs is None else f" (flip pairs, counted from 0: {list(labels.flip_pairs)})"
             raise DekrPoseError(
-                f"these people have {labels.count} keypoints without names{pairs}; name them in order with --names, "
-                "edges with --edges A:B ..., and what changes places in a mirrored photo with --flip-pairs A:B ..."
+                f"these people have {counted(labels.count, 'keypoint')} without names{pairs}; name them in order with "
+                "--names, edges with --edges A:B ..., and what changes places in a mirrored photo with "
+                "--flip-pairs A:B ..."
             )
         labels.remarks.append("17 keypoints without names: they are taken for COCO's, nose first")
         names = COCO_17.keypoints
     if len(names) != labels.count:
         raise DekrPoseError(
-            f"--names gives {len(names)} names ({', '.join(names)}), people have {labels.count} keypoints"
+            f"--names gives {counted(len(names), 'name')} ({', '.join(names)}), people have "
+            f"{counted(labels.count, 'keypoint')}"
         )
     edges = edges if edges is not None else labels.edges
     if edges is None:
         joined = [(COCO_17.keypoints[a], COCO_17.keypoints[b]) for a, b in COCO_17.edges]
         of_coco = set(names) <= set(COCO_17.keypoints)
         edges = tuple((names.index(a), names.index(b)) for a, b in joined if of_coco and {a, b} <= set(names))
+    if not edges and len(names) > 1:
+        labels.remarks.append("no edges, so limbs will not be drawn; --edges A:B ... joins keypoints")
     flips = flip_pairs if flip_pairs is not None else labels.flip_pairs
     category: dict[str, Any] = {"id": 1, "name": labels.category, "keypoints": list(names)}
     category["skeleton"] = [[a + 1, b + 1] for a, b in edges]
@@ -123,8 +127,7 @@ def coco_content(labels: Labels, files: Files, category: Mapping[str, Any], spli
             frame = _Frame(upright, orientation, photo.relative)
             annotations.append(_annotation(human, frame, len(annotations) + 1, len(images)))
     if turned:
-        count = "1 photo is" if turned == 1 else f"{turned} photos are"
-        labels.remarks.append(f"{count} stored turned (EXIF); labels were turned with it")
+        labels.remarks.append(f"stored turned (EXIF): {counted(turned, 'photo')}, whose labels were turned, too")
     return {"images": images, "annotations": annotations, "categories": [dict(category)]}
 
 
@@ -151,6 +154,11 @@ class _Frame:
         return [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)]
 
     @property
+    def stored(self) -> tuple[int, int]:
+        """Width and height as the photo is stored."""
+        return (self._size[1], self._size[0]) if self._orientation in (5, 6, 7, 8) else self._size
+
+    @property
     def is_stored(self) -> bool:
         return self._orientation == 1
 
@@ -171,9 +179,9 @@ def _annotation(human: Human, frame: _Frame, number: int, image: int) -> dict[st
     elif seen:
         (x0, x1), (y0, y1) = ((min(axis), max(axis)) for axis in zip(*seen, strict=True))
         margin = 0.1 * max(x1 - x0, y1 - y0, 10.0)  # a body is larger than its keypoints
-        entry["bbox"] = [
-            round(value, 2) for value in (x0 - margin, y0 - margin, x1 - x0 + 2 * margin, y1 - y0 + 2 * margin)
-        ]
+        left, top = max(min(x0, 0.0), x0 - margin), max(min(y0, 0.0), y0 - margin)
+        right, bottom = (min(max(most, end), end + margin) for most, end in zip(frame.stored, (x1, y1), strict=True))
+        entry["bbox"] = [round(value, 2) for value in (left, top, right - left, bottom - top)]
     if "bbox" in entry:
         entry["area"] = round(0.53 * entry["bbox"][2] * entry["bbox"][3], 1)
     more = human.more if frame.is_stored else {key: human.more[key] for key in human.more if key != "segmentation"}

@@ -99,7 +99,7 @@ def _photos(files: Files, name: str, content: dict[str, Any], labels: Labels) ->
         if human.keypoints:
             expected = counts.setdefault(category, len(human.keypoints))
             if len(human.keypoints) != expected:
-                raise DekrPoseError(f"{place} has {len(human.keypoints)} keypoints, expected {expected}")
+                raise DekrPoseError(f"{place} has {counted(len(human.keypoints), 'keypoint')}, expected {expected}")
         people.setdefault(str(entry.get("image_id")), []).append(human)
     labels.count = max([labels.count, *counts.values()])
     listed = {str(record.get("id")) for record in content["images"] if isinstance(record, dict)}

@@ -168,7 +168,9 @@ def _human(line: str, place: str, count: int, values: int) -> tuple[Human, str, 
         raise DekrPoseError(f"{place}: expected numbers, got {line[:60]!r}") from error
     wanted = 5 + count * values
     if len(numbers) not in (5, wanted) or not all(map(math.isfinite, numbers)):
-        raise DekrPoseError(f"{place} has {len(numbers)} numbers; {count} keypoints of {values} values need {wanted}")
+        raise DekrPoseError(
+            f"{place} has {counted(len(numbers), 'number')}, expected {wanted} for {counted(count, 'keypoint')}"
+        )
     kind, x, y, width, height, *rest = numbers
     points, fractions = [], 0
     for start in range(0, len(rest), values):

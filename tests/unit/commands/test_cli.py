@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dekrpose import Poses, __version__, progress
+from dekrpose import PoseEstimator, Poses, __version__, progress
 from dekrpose.architectures import complexity as costs
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.cli import COMMANDS, _parser, main
@@ -475,6 +475,33 @@ def test_help_is_a_word_too(capsys: pytest.CaptureFixture[str]) -> None:
         main(["help", "predict"])
     assert ended.value.code == 0
     assert "usage: dekrpose predict" in capsys.readouterr().out
+
+
+def test_photos_that_were_done_before_are_left_out(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "photos/a.jpg", "--json"]) == 0
+    capsys.readouterr()
+    assert main(["predict", "photos", "--json", "--resume"]) == 0
+    captured = capsys.readouterr()
+    assert "1 photo done before" in captured.err
+    (line,) = captured.out.splitlines()
+    assert line.startswith("photos/b.png")
+    (photos / "a.poses.json").unlink()
+    assert main(["predict", "photos/a.jpg", "--json", "--resume"]) == 0
+    assert (photos / "a.poses.json").is_file()
+    assert main(["predict", "photos", "--json", "-", "--resume"]) == 1
+    assert "standard output would lack them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("names", "starts"), [(["photos"], True), (["photos/a.jpg"], True), (["none.jpg"], False)])
+def test_the_start_up_is_not_in_the_first_photos_time(
+    photos: Path, names: list[str], starts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(PoseEstimator, "warmup", lambda *_, **__: done.append("warm"))
+    estimate = PoseEstimator.estimate
+    monkeypatch.setattr(PoseEstimator, "estimate", lambda *a, **b: done.append("photo") or estimate(*a, **b))
+    main(["predict", *names, "--no-picture"])
+    assert done[:2] == (["warm", "photo"] if starts else [])
 
 
 def test_quiet_and_verbose(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

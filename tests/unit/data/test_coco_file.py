@@ -280,7 +280,7 @@ PHOTO, ENTRY = ("images", 0), ("annotations", 0)
         ((*ENTRY, "keypoints", 3), "9", "keypoints must be .* got '9'", "keypoint-value"),
         ((*ENTRY, "keypoints", 3), True, "keypoints must be .* got True", "keypoint-value"),
         ((*ENTRY, "keypoints"), {}, "keypoints must be a list", "keypoint-count"),
-        ((*ENTRY, "keypoints"), [1, 2, 2], "has 3 keypoint numbers; 17 keypoints need 51", "keypoint-count"),
+        ((*ENTRY, "keypoints"), [1, 2, 2], "has 3 keypoint numbers, expected 3 for each of 17", "keypoint-count"),
         ((*ENTRY, "segmentation"), [[1, 1, 9, 1, 9]], r"annotation 1: segmentation .* is no polygon", "segmentation"),
         ((*ENTRY, "segmentation"), ["éé"], "'éé' is no polygon", "segmentation"),
         ((*ENTRY, "segmentation"), [1, 1, 9, 1, 9, 9], "1 is no polygon", "segmentation"),

@@ -187,7 +187,7 @@ def test_other_files_are_refused(tmp_path: Path, name: str, data: bytes) -> None
 
 
 def test_another_skeleton_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DekrPoseError, match="51 keypoint numbers; 14 keypoints need 42"):
+    with pytest.raises(DekrPoseError, match="51 keypoint numbers, expected 3 for each of 14"):
         KeypointDataset(written(tmp_path, content(annotation())), skeleton=CROWDPOSE_14)
 
 

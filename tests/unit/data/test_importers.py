@@ -207,9 +207,7 @@ def test_a_broken_label_is_left_out_and_told_and_the_rest_goes_on(tmp_path: Path
     (source / "labels" / "train" / "b.txt").write_text("0 0.5 0.5 0.5 0.5 0.4 0.4 2 0.6 0.6 1")
     words = ["import", str(source), "--out", str(tmp_path / "p.json"), "--names", "a", "b"]
     assert main(words) == 1
-    assert (
-        "left out: labels/train/a.txt: line 1 has 8 numbers; 2 keypoints of 3 values need 11" in capsys.readouterr().err
-    )
+    assert "left out: labels/train/a.txt: line 1 has 8 numbers, expected 11 for 2 keypoints" in capsys.readouterr().err
     assert [image["file_name"] for image in json.loads((tmp_path / "p.json").read_text())["images"]] == [
         "images/train/b.jpg"
     ]
@@ -224,7 +222,7 @@ def test_photos_that_are_stored_turned(tmp_path: Path, capsys: Capture) -> None:
     exif[0x0112] = 6  # to be turned clockwise when shown
     upright.transpose(PIL.Image.Transpose.ROTATE_90).save(source / "images" / "train" / "a.jpg", exif=exif, quality=100)
     content = imported(source, tmp_path / "p.json", "--names", "tip")
-    assert "1 photo is stored turned" in capsys.readouterr().out
+    assert "stored turned (EXIF): 1 photo" in capsys.readouterr().out
     image = next(image for image in content["images"] if image["file_name"].endswith("a.jpg"))
     assert (image["width"], image["height"]) == (40, 80)
     x, y, _ = content["annotations"][0]["keypoints"]
@@ -396,6 +394,15 @@ def test_some_of_cocos_names_stay_some_in_its_order_and_are_counted(tmp_path: Pa
     assert "how often each is labelled: left_hip (1), left_knee (1), right_knee (1)" in told
 
 
+def test_a_box_that_is_drawn_stays_in_the_photo_and_missing_edges_are_told(tmp_path: Path, capsys: Capture) -> None:
+    image = TRUTH["images"][0]
+    corner = [image["width"] - 1, image["height"] - 1]
+    source = write_labelme(tmp_path / "l", shape("point", "head", [1, 2]), shape("point", "tail", corner))
+    (person,) = imported(source, tmp_path / "p.json")["annotations"]
+    assert person["bbox"] == [0, 0, image["width"], image["height"]]
+    assert "no edges, so limbs will not be drawn" in capsys.readouterr().out
+
+
 def test_tasks_of_label_studio(tmp_path: Path, capsys: Capture) -> None:
     relation = {"type": "relation", "from_id": "a", "to_id": "b"}
     done = {"result": [studio_point("beak"), relation]}
@@ -426,7 +433,7 @@ def test_annotations_of_coco_that_do_not_fit(tmp_path: Path, capsys: Capture) ->
         json.dumps({**content, "annotations": [*content["annotations"], {**stray, "keypoints": [1, 2, 2]}]})
     )
     assert main(words) == 1
-    assert "_annotations.coco.json: annotation 99 has 1 keypoints, expected 3" in capsys.readouterr().err
+    assert "_annotations.coco.json: annotation 99 has 1 keypoint, expected 3" in capsys.readouterr().err
     assert main([*words, "--names", "a", "b", "a"]) == 1
     assert "--names must differ, got a more than once" in capsys.readouterr().err
 

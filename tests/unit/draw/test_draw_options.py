@@ -152,6 +152,16 @@ def test_identities_are_written_beside_people_and_scores_if_wanted() -> None:
     assert not np.array_equal(draw_poses(grey(), tracked, labels=["identity", "score"]), by_default)
 
 
+def test_identities_leave_heads_free_and_touch_boxes() -> None:
+    poses = people(1, 300, track_ids=[1], image_size=(360, 360)).filter(lambda person: True)
+    low = replace(poses, keypoints=poses.keypoints + np.array([0, 50]))
+    black = np.zeros((360, 360, 3), np.uint8)
+    for boxes, gap in ((False, 20), (True, 0)):
+        options: Any = {"boxes": boxes, "thickness": 1}
+        plate = (draw_poses(black, low, **options) != draw_poses(black, low, labels=(), **options)).any(axis=(1, 2))
+        assert 0 <= low.boxes[0, 1] - gap - np.flatnonzero(plate).max() < 4
+
+
 def test_labels_may_be_texts_of_ones_own() -> None:
     poses = people(track_ids=[7, 8])
     names = {7: "Änne", 8: ""}

@@ -101,7 +101,7 @@ def test_what_needs_the_map_is_refused(files: Files) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"flip_test": True}, "export the model with `--offsets map`"),
         ({"scales": (0.5, 1)}, "export the model with `--offsets map`"),
-        ({"max_people": 31}, "has places for 30 people, got max_people=31; export the model with `--max-people 31`"),
+        ({"max_people": 31}, "has 30 places for people, got max_people=31; export the model with `--max-people 31`"),
     ]
     for options, message in cases:
         with pytest.raises(ValueError, match=message):

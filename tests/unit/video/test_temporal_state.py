@@ -136,7 +136,7 @@ def test_a_gap_begins_anew(estimator: PoseEstimator) -> None:
     assert same(estimator.estimate_frames(frames, timestamps=[0, 0.6])[0], photos)
     assert same(estimator.estimate_frames(frames, timestamps=[1, 0.9])[0], photos)
     assert same(list(estimator.estimate_video(zip([0.0, 2.0], frames, strict=True))), photos)
-    with pytest.raises(ValueError, match="2 frames need as many timestamps, got 1"):
+    with pytest.raises(ValueError, match="timestamps must be one per frame, 2, got 1"):
         estimator.estimate_frames(frames, timestamps=[0])
 
 
