@@ -29,7 +29,9 @@ KINDS: dict[str, Kind] = {
     "photo-entry": Kind("error", "Photo records lack a usable id, file_name, width or height.", "Complete them."),
     "photo-id-twice": Kind("error", "Photos share an id.", "Give each its own: people would be on both."),
     "photo-missing": Kind(
-        "error", "Photos are in none of the given places.", "Check --images, and whether file_name has a folder."
+        "error",
+        "Photos are in none of the given places.",
+        "Check --images; where subfolders share names, file_name needs the folder.",
     ),
     "photo-unreadable": Kind("error", "Photos cannot be read.", "Get them again, or remove their records."),
     "photo-size": Kind(
