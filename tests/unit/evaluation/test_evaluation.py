@@ -203,7 +203,7 @@ def test_the_command_passes_its_switches_on(tmp_path: Path, monkeypatch: pytest.
     switches = ("--flip", "--scales", "0.5", "1", "--input-size", "96", "--nms-threshold", "0.1")
     out = tmp_path / "out.json"
     assert run(monkeypatch, str(data.path), *switches, "--match-heatmap", "paper", "--json", str(out)) == 0
-    expected = {"flip_test": True, "scales": (0.5, 1.0), "input_size": 96, "nms_threshold": 0.1}
+    expected = {"flip_test": True, "scales": [0.5, 1.0], "input_size": 96, "nms_threshold": 0.1}
     assert Estimator.last.options == [{**expected, "match_heatmap": "paper"}] * 3
     assert json.loads(out.read_text())["rescored"] is True
     assert run(monkeypatch, str(data.path), "--no-rescore", "--match-heatmap", "--json", str(out)) == 0
