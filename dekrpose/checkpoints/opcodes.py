@@ -6,6 +6,7 @@ import pickle
 import pickletools
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,40 @@ _MAX_DEPTH = 20
 _MAX_REPEATED = 10_000_000
 """Things that are mentioned again: a tuple of twice the same tuple, and so on, doubles with every byte."""
 _MAX_NAME = 1000
+_MAX_ARGUMENTS = 200
+"""Things in what a function is called with; a tensor has some 30. A dict, which is filled by itself, may have more."""
+_MAX_ODD_KEYS = 64
+"""Keys of dicts that are neither text nor short integers: their hashes can be made to collide."""
+_BYTES_PER_OPCODE, _USUAL_OPCODES = 64, 200_000
+"""A tensor of a file has some 30 opcodes; small files with very many take long."""
 _HUNGRY = {f"{module} {name}" for module in ("builtins", "__builtin__") for name in ("bytearray", "set")}
 """torch calls these with any number or list."""
+_TOO_MUCH = (
+    "refused: its pickle nests, repeats or holds more than weights do; let whoever made it save model.state_dict() "
+    "alone"
+)
 _EXHAUSTED = "pickle exhausted before seeing STOP"
 
 Opcode = tuple[pickletools.OpcodeInfo, Any, int | None]
-_Size = list[int]
-"""Of an object: how many others are in it, and how deep it nests tuples."""
+
+
+@dataclass(slots=True)
+class _Thing:
+    """An object on the pickle's stack.
+
+    Args:
+        count: of other things in it, and itself.
+        depth: of tuples in it.
+        label: a text's beginning, a global's name, "{}" of a dict, "0" of a short integer; of a tuple its last one's.
+        length: of a text.
+        is_mentioned: again, from the memo.
+    """
+
+    count: int = 1
+    depth: int = 0
+    label: str = ""
+    length: int = 0
+    is_mentioned: bool = False
 
 
 def opcodes(path: Path) -> Iterator[Iterator[Opcode]]:
@@ -48,66 +76,98 @@ def check_opcodes(path: Path) -> None:
         CheckpointError: it wants too much.
         UnpicklingError: it asks for what weights do not need, or is damaged in a way that torch may not notice.
     """
+    most = _USUAL_OPCODES + path.stat().st_size // _BYTES_PER_OPCODE
     try:
         for pickled in opcodes(path):
-            _check(pickled)
+            _check(pickled, most)
     except ValueError as error:
         if str(error) != _EXHAUSTED:  # torch says that it is cut off
             raise pickle.UnpicklingError("damaged") from error
 
 
-def _check(pickled: Iterator[Opcode]) -> None:
-    stack: list[_Size | None] = []  # None is a mark
-    memo: dict[int, _Size] = {}
-    repeated, first = 0, ""
-    for opcode, argument, _ in pickled:
+def _check(pickled: Iterator[Opcode], most: int) -> None:
+    stack: list[_Thing | None] = []  # None is a mark
+    memo: dict[int, _Thing] = {}
+    repeated, odd_keys, first = 0, 0, ""
+    for number, (opcode, argument, _) in enumerate(pickled):
         name = opcode.name
         if name == "GLOBAL":
             first = first or argument
             _check_global(argument, first)
         if "PUT" in name or name == "MEMOIZE":
             place = len(memo) if name == "MEMOIZE" else argument
-            memo[place] = (stack[-1] if stack else None) or [1, 0]
+            memo[place] = (stack[-1] if stack else None) or _Thing()
             continue
         if "GET" in name:
-            size = memo.get(argument, [1, 0])
-            repeated += size[0]
-            stack.append(size)
+            thing = memo.get(argument) or _Thing()
+            thing.is_mentioned = True
+            repeated += thing.count + thing.length // 16
+            stack.append(thing)
         else:
-            _step(opcode, stack)
+            odd_keys += _step(opcode, argument, stack)
         top = stack[-1] if stack else None
-        if repeated > _MAX_REPEATED or (top and top[1] > _MAX_DEPTH):
-            raise CheckpointError(
-                "refused: its pickle nests or repeats more than weights do; let whoever made it save "
-                "model.state_dict() alone"
-            )
+        if repeated > _MAX_REPEATED or odd_keys > _MAX_ODD_KEYS or number > most or (top and top.depth > _MAX_DEPTH):
+            raise CheckpointError(_TOO_MUCH)
 
 
-def _step(opcode: pickletools.OpcodeInfo, stack: list[_Size | None]) -> None:
-    """What an opcode takes from the stack and puts there."""
-    if opcode.name == "MARK":
+def _step(opcode: pickletools.OpcodeInfo, argument: Any, stack: list[_Thing | None]) -> int:
+    """What an opcode takes from the stack and puts there; how many odd keys it gives to dicts."""
+    name = opcode.name
+    if name == "MARK":
         stack.append(None)
-        return
-    taken: list[_Size] = []
+        return 0
+    taken: list[_Thing] = []
     fixed = len(opcode.stack_before)
     if pickletools.markobject in opcode.stack_before:
         fixed = opcode.stack_before.index(pickletools.markobject)
-        while stack and (size := stack.pop()) is not None:
-            taken.append(size)
-    below = [stack.pop() or [1, 0] for _ in range(min(fixed, len(stack)))][::-1]
-    total, deepest = 1 + sum(size[0] for size in taken + below), max((size[1] for size in taken + below), default=0)
-    if opcode.name in ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD") and below:
-        below[0][0] = total  # the same object, wherever it is mentioned
+        while stack and (thing := stack.pop()) is not None:
+            taken.append(thing)
+    below = [stack.pop() or _Thing() for _ in range(min(fixed, len(stack)))][::-1]
+    inner = taken + below
+    total, deepest = 1 + sum(thing.count for thing in inner), max((thing.depth for thing in inner), default=0)
+    is_call = name in ("REDUCE", "NEWOBJ")
+    if (is_call or name == "BUILD") and len(below) == 2:
+        _check_call(*below)
+    if name in ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD") and below:
+        if below[0].is_mentioned:  # whatever holds it has grown, too
+            raise CheckpointError(_TOO_MUCH)
+        below[0].count = total  # the same object, wherever it is mentioned
         stack.append(below[0])
     elif opcode.stack_after:
-        nests = "TUPLE" in opcode.name
-        is_call = opcode.name in ("REDUCE", "NEWOBJ")
-        stack.extend([total, deepest + nests if nests or is_call else 0] for _ in opcode.stack_after)
+        is_tuple = "TUPLE" in name
+        label, length = _label(name, argument), len(argument) if isinstance(argument, str | bytes) else 0
+        if is_tuple:
+            label = (taken[:1] or below[-1:] or [_Thing()])[0].label
+        depth = deepest + is_tuple if is_tuple or is_call else 0
+        stack.extend(_Thing(total, depth, label, length) for _ in opcode.stack_after)
+    keys = below[1:2] if name == "SETITEM" else taken[1::2] if name in ("SETITEMS", "DICT") else []
+    return sum(not key.label for key in keys)
+
+
+def _label(name: str, argument: Any) -> str:
+    if isinstance(argument, str):
+        return argument[:_MAX_NAME] or '""'
+    if "DICT" in name:
+        return "{}"
+    return "0" if "INT" in name or (isinstance(argument, int) and argument.bit_length() < 64) else ""
+
+
+def _check_call(function: _Thing, given: _Thing) -> None:
+    """Refuse what would be called with very much, or makes text of any length into bytes."""
+    most = 1 if function.label.startswith("collections ") else _MAX_ARGUMENTS
+    if given.count > most and given.label != "{}":
+        raise CheckpointError(_TOO_MUCH)
+    if function.label == "_codecs encode" and given.label not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError("damaged")
 
 
 def _check_global(argument: str, first: str) -> None:
     if len(argument) > _MAX_NAME:
         raise CheckpointError(f"refused: its pickle asks for a name of {len(argument):,} letters")
     if argument in _HUNGRY:
-        wanted = first if first.startswith("torch.nn.modules.") else argument  # a whole module has sets
-        raise pickle.UnpicklingError(f"Unsupported class {wanted.replace(' ', '.')}")
+        if first.startswith("torch.nn.modules."):  # a whole module has sets
+            raise pickle.UnpicklingError(f"Unsupported class {first.replace(' ', '.')}")
+        raise CheckpointError(
+            f"refused: it holds a Python {argument.split()[1]}, which weights do not need; let whoever made it save "
+            "model.state_dict() alone, or a list in its place"
+        )

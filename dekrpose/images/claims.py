@@ -11,6 +11,7 @@ from typing import Any
 import PIL.Image
 
 from dekrpose.errors import ImageError
+from dekrpose.images.av1 import stream_claims
 from dekrpose.images.resampling import MAX_ASPECT
 
 SMALL_FILE = 2**20
@@ -30,6 +31,8 @@ _MAX_COMMENTS = 1000
 _MAX_SEGMENTS = 10_000
 """Of a JPEG; cameras write some dozens, and a profile or a preview up to some hundreds."""
 _MAX_SAMPLES = 4
+_SPARE_PIXELS = 4_000_000
+"""That the cells of an AVIF's grid may have beyond its size."""
 
 _COST = {"JPEG2000": 40, "AVIF": 40}
 _ANIMATED_COST = 12
@@ -76,19 +79,21 @@ def read_header(data: bytes, name: str) -> PIL.Image.Image:
         raise ImageError(f"image must have 8 bits per channel, {name} has {bits}; save it with 8 bits")
     if _largest(tags.get(277)) > _MAX_SAMPLES:
         raise ImageError(f"{name} has {_largest(tags.get(277))} samples per pixel; save it as an RGB image")
-    sizes = [header.size, (_largest(tags.get(322)), _largest(tags.get(323))), *_other_sizes(data, header.format, name)]
+    sizes = [header.size, (_largest(tags.get(322)), _largest(tags.get(323))), *_other_sizes(data, header, name)]
     _check_size(data, header, max(width * height for width, height in sizes), name)
     return header
 
 
-def _other_sizes(data: bytes, kind: str | None, name: str) -> list[tuple[int, int]]:
+def _other_sizes(data: bytes, header: PIL.Image.Image, name: str) -> list[tuple[int, int]]:
     """(width, height) where a decoder reads them at another place than Pillow."""
-    if kind == "PNG":
+    if header.format == "PNG":
         return [struct.unpack(">II", data[16:24])]
-    if kind == "TIFF":
+    if header.format == "AVIF":
+        return [(_check_streams(data, header, name) // 2, 1)]  # colours and alpha
+    if header.format == "TIFF":
         _check_tags(data, name)
     found = []
-    for start in re.finditer(b"\xff\x4f\xff\x51", data) if kind == "JPEG2000" else ():
+    for start in re.finditer(b"\xff\x4f\xff\x51", data) if header.format == "JPEG2000" else ():
         fields = data[start.start() + 8 : start.start() + 42].ljust(34, b"\0")
         width, height, _, _, tile_width, tile_height, _, _, components = struct.unpack(">8IH", fields)
         if not tile_width or not tile_height:
@@ -100,6 +105,22 @@ def _other_sizes(data: bytes, kind: str | None, name: str) -> list[tuple[int, in
             )
         found.append((width * max(1, components // 3), height))
     return found
+
+
+def _check_streams(data: bytes, header: PIL.Image.Image, name: str) -> int:
+    """Pixels of the streams in an AVIF file, which are refused if they are far larger than their container says."""
+    try:
+        pixels, is_deep = stream_claims(data)
+    except ValueError as error:
+        raise ImageError(f"{name} is broken: {error}; save it again") from error
+    if pixels > 4 * header.width * header.height + _SPARE_PIXELS:
+        raise ImageError(
+            f"{name} is broken: it says {header.width} x {header.height} pixels, but its streams have "
+            f"{pixels / 1e6:.0f} million; save it again"
+        )
+    if is_deep:
+        raise ImageError(f"image must have 8 bits per channel, {name} has 10 or more; save it with 8 bits")
+    return pixels
 
 
 def _check_tags(data: bytes, name: str) -> None:

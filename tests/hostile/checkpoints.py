@@ -121,9 +121,36 @@ def _pickle(dice: random.Random) -> bytes:
     )  # fmt: skip
     value, file = dice.choice(values), io.BytesIO()
     if dice.random() < 0.3:
+        return b"\x80\x02" + _hungry(dice) + b"."
+    if dice.random() < 0.3:
         return pickle.dumps(value, protocol=dice.choice((0, 2, 4)))
     torch.save(value, file, _use_new_zipfile_serialization=dice.random() < 0.7)
     return file.getvalue()
+
+
+def _hungry(dice: random.Random) -> bytes:
+    """Opcodes whose work grows: by mentions, late filling, encodings, collisions, or their number."""
+    width = dice.choice((10, 100, 1000))
+    lists = b"".join(b"]q%c0" % index for index in range(9))
+    filled = b"".join(b"h%c(" % index + b"h%c" % (index + 1) * width + b"e0" for index in range(dice.randrange(9)))
+    text = b"X" + (100 * width).to_bytes(4, "little") + b"a" * 100 * width
+    codec = dice.choice((b"latin1", b"utf_32", b"punycode"))
+    encoded = b"q\1X%c\0\0\0%sq\2(" % (len(codec), codec) + b"h\0h\1h\2\x86R" * 10 * width
+    numbers = [pickle.encode_long(factor * (2**61 - 1)) for factor in range(1, 10 * width)]
+    pairs = b"(" + b"".join(b"\x8a%c%sN" % (len(number), number) for number in numbers)
+    call = dice.choice(
+        (b"ctorch\nFloatTensor\n", b"ccollections\nCounter\n", b"c__builtin__\nset\n", b"ctorch\nSize\n")
+    )
+    return dice.choice(
+        (
+            lists + filled + b"h\0",
+            call + lists + filled + b"h\0\x85R",
+            b"c_codecs\nencode\nq\0" + text + encoded + b"l",
+            b"}" + pairs + b"u",
+            call + pairs + b"l\x85R",
+            b"(" + dice.choice((b"]", b"}", b"N", b"K\1", b")")) * 800 * width + b"l",
+        )
+    )
 
 
 def use_checkpoints() -> Callable[[bytes], Any]:

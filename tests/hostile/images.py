@@ -67,11 +67,69 @@ def make_image(dice: random.Random) -> bytes:
     if chance < 0.0205:  # these take a second and more
         side = int(2 ** dice.uniform(10, 13.1))
         return _flat((side, int(side * 2 ** dice.uniform(-0.5, 0.5))), dice)
+    if chance < 0.03:
+        return dice.choice(_lies())(int(2 ** dice.uniform(6, 13)), dice)
     data, fields = dice.choice(_pictures())
     data = damaged(data, dice, fields)
     if dice.random() < 0.05:
         data = data[: dice.randrange(len(data) + 1)] + dice.choice(_pictures())[0]
     return _with_checksums(data) if data.startswith(b"\x89PNG") and dice.random() < 0.8 else data
+
+
+def _lies() -> list[Callable[[int, random.Random], bytes]]:
+    """Small pictures by their container, with something of another size or of any number in it."""
+    return [avif_that_lies, webp_that_lies, tiff_that_lies, gif_that_lies, png_of_many_chunks]
+
+
+def avif_that_lies(side: int, dice: random.Random) -> bytes:
+    try:
+        data = _saved(PIL.Image.new(dice.choice(("RGB", "RGBA")), (side, side)), "AVIF", speed=10)
+    except (KeyError, OSError):  # an older Pillow
+        return b""
+    return data.replace(struct.pack(">II", side, side), struct.pack(">II", 64, 64))
+
+
+def webp_that_lies(side: int, dice: random.Random) -> bytes:
+    inner = _saved(PIL.Image.new("RGB", (side, side)), "WEBP", lossless=dice.random() < 0.5)[12:]
+    canvas = (63).to_bytes(3, "little") * 2
+    flags = dice.choice((0, 2))
+    if flags:
+        frame = bytes(6) + canvas + bytes(4) + inner
+        inner = b"ANIM" + struct.pack("<I6x", 6) + b"ANMF" + struct.pack("<I", len(frame)) + frame
+    body = b"WEBPVP8X" + struct.pack("<II", 10, flags) + canvas + inner
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def tiff_that_lies(side: int, dice: random.Random) -> bytes:
+    """64 x 64 pixels in a single strip, which is a whole picture of a kind that TIFF may hold."""
+    number, kind = dice.choice(((6, "JPEG"), (7, "JPEG"), (50001, "WEBP"), (34712, "JPEG2000")))
+    inner = _saved(PIL.Image.new("RGB", (min(side, 3000), side)), kind)
+    tags = {256: 64, 257: 64, 259: number, 262: 6 if kind == "JPEG" else 2, 277: 3, 278: 64, 279: len(inner)}
+    tags |= {273: 14 + 12 * (len(tags) + 2)}
+    entries = {tag: struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()}
+    entries[258] = struct.pack("<HHIHH", 258, 3, 1, 8, 0)
+    return (
+        b"II*\0"
+        + struct.pack("<IH", 8, len(entries))
+        + b"".join(entries[tag] for tag in sorted(entries))
+        + bytes(4)
+        + inner
+    )
+
+
+def gif_that_lies(side: int, dice: random.Random) -> bytes:
+    data = _saved(PIL.Image.new("P", (side, side)), "GIF")
+    return data[:6] + struct.pack("<HH", 64, 64) + data[10:]
+
+
+def png_of_many_chunks(side: int, dice: random.Random) -> bytes:
+    packed = zlib.compress(bytes(side * 1000))
+    kind, content = dice.choice(
+        ((b"tEXt", b"a\0"), (b"abCd", b""), (b"IDAT", b""), (b"zTXt", b"a\0\0" + packed), (b"iCCP", b"a\0\0" + packed))
+    )
+    chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    data = _saved(PIL.Image.new("RGB", (64, 64)), "PNG")
+    return data[:33] + chunk * (900_000 // len(chunk)) + data[33:]
 
 
 def _flat(size: tuple[int, int], dice: random.Random) -> bytes:

@@ -451,7 +451,7 @@ def test_files_without_weights_say_what_they_hold(file: Path, content: Any) -> N
 def test_a_dictionary_that_wraps_itself_is_refused(file: Path) -> None:
     content: dict[str, Any] = {}
     content["state_dict"] = content
-    assert "it holds no weights" in refusal(saved(file, content))
+    assert "refused: its pickle nests" in refusal(saved(file, content))
 
 
 def test_absurd_names_do_not_make_an_absurd_network(file: Path) -> None:

@@ -117,6 +117,12 @@ def test_a_tensor_that_repeats_one_number_is_refused(tmp_path: Path, zipped: boo
         read_checkpoint(save_official(tmp_path / "x.pth", state, zipped))
 
 
+def test_a_set_says_what_it_is_and_what_to_do(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"a.weight": torch.zeros(3)}, "classes": {"a", "b"}}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"holds a Python set, .*model.state_dict\(\) alone, or a list"):
+        read_checkpoint(tmp_path / "x.pth")
+
+
 def nested(count: int) -> bytes:
     return b")" + b"\x85" * count
 
@@ -125,7 +131,39 @@ def doubled(count: int) -> bytes:
     return b")q\0" + b"".join(b"h%c\x86q%c" % (index, index + 1) for index in range(count))
 
 
+def late(depth: int, width: int) -> bytes:
+    """Lists that hold the next one many times, and get it when it is empty."""
+    empty = b"".join(b"]q%c0" % index for index in range(depth + 1))
+    filled = (b"h%c(" % index + b"h%c" % (index + 1) * width + b"e0" for index in range(depth))
+    return empty + b"".join(filled) + b"h\0"
+
+
+def encoded(codec: bytes) -> bytes:
+    """A long text made into bytes again and again."""
+    text = b"X" + (10**5).to_bytes(4, "little") + b"a" * 10**5
+    return (
+        b"c_codecs\nencode\nq\0" + text + b"q\1X%c\0\0\0%sq\2(" % (len(codec), codec) + b"h\0h\1h\2\x86R" * 2000 + b"l"
+    )
+
+
+def colliding(count: int) -> bytes:
+    """Numbers of the same hash."""
+    return b"(" + b"".join(b"\x8a" + bytes([len(n)]) + n + b"N" for k in range(1, count) if (n := long(k)))
+
+
+def long(number: int) -> bytes:
+    return pickle.encode_long(number * (2**61 - 1))
+
+
 HUNGRY = {
+    "lists that are filled late": late(50, 100),
+    "a tensor of lists that are filled late": b"ctorch\nFloatTensor\n" + late(4, 100) + b"\x85R",
+    "texts in many bytes": encoded(b"utf_32"),
+    "texts in latin1": encoded(b"latin1"),
+    "texts as names of domains": encoded(b"punycode"),
+    "keys that collide": b"}" + colliding(1000) + b"u",
+    "numbers that collide": b"ccollections\nCounter\n" + colliding(1000) + b"l\x85R",
+    "very many things": b"(" + b"]" * 300_000 + b"l",
     "tuples in tuples": b"}" + nested(200_000) + b"K\1s",
     "tuples that double": b"}" + doubled(19) + b"h\x13" * 30 + b"\x86K\1s",
     "a list of tuples that double": b"}" + doubled(40) + b"K\1s",

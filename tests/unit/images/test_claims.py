@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import struct
 import zlib
 from contextlib import suppress
@@ -16,8 +17,12 @@ import pytest
 
 from dekrpose.errors import ImageError
 from dekrpose.images import MAX_PIXELS, load
+from dekrpose.images.av1 import stream_claims
 from dekrpose.images.claims import read_header
+from tests.hostile.images import png_of_many_chunks, tiff_that_lies, webp_that_lies
 
+TEN_BITS = ["0a081c2ef83f83fa8080", "0a0c00000082ef83f83c6af9c040"]
+"""Headers of AV1 streams of 3600 x 3600 pixels, as libaom writes a picture and SVT-AV1 a film."""
 MODES = {"JPEG2000": "L", "GIF": "L"}
 
 
@@ -174,6 +179,65 @@ def test_a_bmp_that_opencv_refuses_is_left_to_nobody_else() -> None:
     data = b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + header + palette + body
     with pytest.raises(ImageError, match="OpenCV"):
         load(data)
+
+
+@pytest.mark.skipif(not PIL.features.check("avif"), reason="this Pillow has no AVIF")
+class TestAvif:
+    @pytest.mark.parametrize("pieces", [1, 40])
+    def test_the_size_in_its_stream_counts(self, pieces: int) -> None:
+        sound = in_pieces(saved("AVIF", (3_000, 2_000), speed=10), pieces)
+        assert load(sound)[0].shape == (2_000, 3_000, 3)
+        with pytest.raises(ImageError, match="says 64 x 64 pixels, but its streams have 6 million"):
+            load(sound.replace(struct.pack(">II", 3_000, 2_000), struct.pack(">II", 64, 64)))
+
+    def test_alpha_is_a_stream_of_its_own(self) -> None:
+        data = saved("AVIF", (300, 200), "RGBA", speed=10)
+        assert stream_claims(data) == (2 * 300 * 200, False)
+
+    @pytest.mark.parametrize("header", TEN_BITS)
+    def test_a_stream_of_more_than_8_bits_is_refused_by_its_header(self, header: str) -> None:
+        data = bytes(4) + one_stream([(30, 99)]) + bytes.fromhex(header)
+        assert stream_claims(data) == (3600 * 3600, True)
+
+    @pytest.mark.parametrize("more", [b"\0\0\0\1iloc" * 99_000, b"\0\0\0\1stco\0\0\0\1stsz" * 50_000])
+    def test_tables_of_any_number_end(self, more: bytes) -> None:
+        with suppress(ImageError):
+            load(saved("AVIF", (64, 64), speed=10) + more)
+
+    def test_a_stream_of_very_many_units_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="units"):
+            stream_claims(bytes(4) + one_stream([(30, 40_000)]) + b"\x12\0" * 20_000)
+
+
+def one_stream(pieces: list[tuple[int, int]]) -> bytes:
+    """A table of a stream's places, but for the length before it."""
+    places = b"".join(struct.pack(">II", *piece) for piece in pieces)
+    return struct.pack(">4s4x5H", b"iloc", 0x4400, 1, 1, 0, len(pieces)) + places
+
+
+def in_pieces(avif: bytes, count: int) -> bytes:
+    """An AVIF of one stream that is stored in pieces, of one byte but for the last."""
+    table, meta = avif.index(b"iloc") - 4, avif.index(b"meta") - 4
+    old, more = int.from_bytes(avif[table : table + 4], "big"), 22 + 8 * count
+    start, end = avif.index(b"mdat") + 4 + more - old, len(avif) + more - old
+    pieces = [(start + index, 1) for index in range(count - 1)] + [(start + count - 1, end - start - count + 1)]
+    size = int.from_bytes(avif[meta : meta + 4], "big") + more - old
+    new = struct.pack(">I", more) + one_stream(pieces)
+    return avif[:meta] + struct.pack(">I", size) + avif[meta + 4 : table] + new + avif[table + old :]
+
+
+@pytest.mark.parametrize("lie", [webp_that_lies, tiff_that_lies])
+def test_a_picture_within_a_smaller_one_is_refused(lie: Any) -> None:
+    for seed in range(9):
+        with pytest.raises(ImageError):
+            load(lie(1_000, random.Random(seed)))
+    assert load(webp_that_lies(64, random.Random(1)))[0].shape == (64, 64, 3)
+
+
+def test_chunks_of_any_number_are_read_or_refused() -> None:
+    for seed in range(5):
+        with suppress(ImageError):
+            load(png_of_many_chunks(64, random.Random(seed)))
 
 
 @pytest.mark.parametrize("tile", [0, 1])
