@@ -15,11 +15,11 @@ from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
 Heatmaps = Literal["residual", "separable"]
 Branches = Literal["per_keypoint", "grouped_13", "grouped_5", "shared"]
 TemporalKind = Literal["convgru", "gru_offset_flat"]
-"""How a network remembers earlier frames (see ``models.temporal``)."""
+"""How a network remembers earlier frames (see ``dekr.temporal``)."""
 Color = Literal["rgb", "bgr"]
 """Channel order of arrays and tensors."""
 MatchMode = Literal["official", "paper", "weighted"]
-"""How keypoints are moved to heatmap peaks (see ``decode.matching``)."""
+"""How keypoints are moved to heatmap peaks (see ``dekr.matching``)."""
 
 Color3 = tuple[float, float, float]
 """A number for each of red, green and blue."""
@@ -65,19 +65,15 @@ class _Stored:
         if unknown:
             named = ", ".join(name[:40] for name in unknown[:5])
             raise ValueError(f"unknown {cls.__name__} key {named}; it has {', '.join(sorted(known))}")
-        return cls(**values)
+        kinds = _kinds(cls)  # type: ignore[arg-type]
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**{**values, **{name: value for name, value in lists.items() if get_origin(kinds[name]) is tuple}})
 
 
 def _mapping(owner: type, values: Any) -> Mapping[str, Any]:
     if not isinstance(values, Mapping):
         raise ValueError(f"{owner.__name__} must be an object of names and values, got {reprlib.repr(values)}")
     return values
-
-
-def _with_tuple(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """The same with a tuple where JSON has a list."""
-    own = values.get(key) if isinstance(values, Mapping) else None
-    return {**values, key: tuple(own)} if isinstance(own, list) else values
 
 
 @cache
@@ -125,7 +121,9 @@ def _words(kind: Any) -> str:
         return f"one of {get_args(kind)}"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
     if get_origin(kind) is tuple:
-        return f"a list of {names.get(get_args(kind)[0], 'values')}s".replace("of a ", "of ")
+        first, *others = get_args(kind)
+        count = "" if others == [...] else f"{1 + len(others)} "
+        return f"a list of {count}{names.get(first, 'a value').removeprefix('a ')}s"
     return names.get(kind, "names and numbers" if get_origin(kind) else getattr(kind, "__name__", str(kind)))
 
 
@@ -162,11 +160,6 @@ class BackboneConfig(_Backbone):
     def title(self) -> str:
         """What the paper calls it."""
         return f"HRNet-W{self.width}"
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from JSON values; see ``HeadConfig.from_dict``."""
-        return super().from_dict(_with_tuple(values, "modules"))
 
 
 @dataclass(frozen=True)
@@ -370,11 +363,6 @@ class DecodeConfig(_Stored):
         if 1 not in self.scales or len(self.scales) > _MOST_SCALES:
             raise ValueError(f"scales must be up to {_MOST_SCALES} numbers with 1 among them, got {self.scales[:9]}")
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from JSON values; see ``HeadConfig.from_dict``."""
-        return super().from_dict(_with_tuple(values, "scales"))
-
 
 @dataclass(frozen=True)
 class ModelConfig(_Stored):
@@ -453,15 +441,6 @@ class ModelConfig(_Stored):
                 parts[key] = read(parts[key])
         if parts.get("temporal") is not None:
             parts["temporal"] = TemporalConfig.from_dict(parts["temporal"])
-        for key in ("mean", "std"):
-            if key in parts:
-                if not isinstance(parts[key], list | tuple) or len(parts[key]) != 3:
-                    raise ValueError(f"{key} must be three numbers, got {reprlib.repr(values[key])}")
-                parts[key] = tuple(parts[key])
-        if "datasets" in parts:
-            if not isinstance(parts["datasets"], list | tuple):
-                raise ValueError(f"datasets must be a list of names, got {reprlib.repr(parts['datasets'])}")
-            parts["datasets"] = tuple(parts["datasets"])
         return super().from_dict(parts)
 
     @classmethod

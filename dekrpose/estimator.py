@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from dekrpose import images
 from dekrpose.architectures.contract import Found
-from dekrpose.architectures.dekr.temporal import TemporalDEKR
-from dekrpose.architectures.parts.scoring_net import rescore
+from dekrpose.architectures.parts.scoring_net import pose_features
 from dekrpose.config import MatchMode
 from dekrpose.engines.base import Stages
 from dekrpose.errors import ImageError, without_password
@@ -26,7 +25,7 @@ from dekrpose.hub.pretrained import Pretrained
 from dekrpose.images import Color, Geometry, Pixels, several_images
 from dekrpose.options import Options, check_number, resolve_options
 from dekrpose.results import Poses
-from dekrpose.video.memory import Recall, StreamState
+from dekrpose.video.memory import Recall, StreamState, remembers
 
 if TYPE_CHECKING:
     from dekrpose.video.stream import PoseStream
@@ -91,17 +90,10 @@ class PoseEstimator(Pretrained):
             ValueError: an option is out of range.
         """
         options = self._options(
-            score_threshold=score_threshold,
-            max_people=max_people,
-            input_size=input_size,
-            nms_threshold=nms_threshold,
-            flip_test=flip_test,
-            scales=scales,
-            match_heatmap=match_heatmap,
-            rescore=rescore,
-            color=color,
+            score_threshold=score_threshold, max_people=max_people, input_size=input_size, nms_threshold=nms_threshold,
+            flip_test=flip_test, scales=scales, match_heatmap=match_heatmap, rescore=rescore, color=color,
             allow_private=allow_private,
-        )
+        )  # fmt: skip
         loaded = self._load(image, options)
         (found,) = self._find([loaded], options)
         return replace(self._poses(loaded, found, options.score_threshold), image=loaded.pixels)
@@ -229,7 +221,7 @@ class PoseEstimator(Pretrained):
         for _, pairs in groupby(zip(items, times, strict=True), key=lambda pair: pair[0].geometries[0].input_size):
             run, seconds = zip(*pairs, strict=True)
             recall = None
-            if isinstance(self.model, TemporalDEKR):
+            if remembers(self.model):
                 recall = Recall(self.model, state, [item.pixels for item in run], seconds)
             found = self._find(run, checked, recall)
             done += [self._poses(item, own, checked.score_threshold) for item, own in zip(run, found, strict=True)]
@@ -286,9 +278,8 @@ class PoseEstimator(Pretrained):
 
     def _find(self, batch: Sequence[_Loaded], options: Options, recall: Recall | None = None) -> list[Found]:
         """Everyone in images of equal input size, in image pixels; frames of a stream come with its memory."""
-        found, timing = self.engine.find(
-            [item.pixels for item in batch], [item.geometries for item in batch], options, recall
-        )
+        photos, looks = [item.pixels for item in batch], [item.geometries for item in batch]
+        found, timing = self.engine.find(photos, looks, options, recall)
         for item in batch:
             item.stages.milliseconds |= {stage: value / len(batch) for stage, value in timing.items()}
         return [self._in_image(item, own, options) for item, own in zip(batch, found, strict=True)]
@@ -300,8 +291,8 @@ class PoseEstimator(Pretrained):
             points = torch.from_numpy(item.geometries[0].to_image(found.keypoints.numpy()))
             scores, keypoint_scores = found.scores, found.keypoint_scores
             if options.rescore and self.rescoring_net is not None:
-                edges = self.config.skeleton.edges
-                scores, keypoint_scores = rescore(self.rescoring_net, points, keypoint_scores, scores, edges)
+                features = pose_features(points, keypoint_scores, self.config.skeleton.edges)
+                scores, keypoint_scores = self.rescoring_net.scored(features, keypoint_scores, scores)
         return Found(points, keypoint_scores, scores)
 
     def _poses(self, item: _Loaded, found: Found, score_threshold: float) -> Poses:

@@ -18,6 +18,23 @@ MIN_INPUT_SIZE = 32
 """Input pixels, short side, below which no network sees anything: their deepest cells are as large."""
 MIN_CENTERS = 30
 """Centers that are looked at, however few people are asked for: several may belong to one person."""
+_MODES = get_args(MatchMode)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a caller of ``estimate`` may say; see there. None is the model's own."""
+
+    score_threshold: float | None = None
+    max_people: int = 30
+    input_size: int | None = None
+    nms_threshold: float | None = None
+    flip_test: bool = False
+    scales: Sequence[float] | None = None
+    match_heatmap: bool | MatchMode | None = None
+    rescore: bool | None = None
+    color: Color = "rgb"
+    allow_private: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,64 +58,48 @@ class Options:
         return max(MIN_CENTERS, self.max_people)
 
 
-def resolve_options(
-    own: DecodeConfig,
-    own_input_size: int,
-    has_rescoring_net: bool,
-    *,
-    score_threshold: float | None = None,
-    max_people: int = 30,
-    input_size: int | None = None,
-    nms_threshold: float | None = None,
-    flip_test: bool = False,
-    scales: Sequence[float] | None = None,
-    match_heatmap: bool | MatchMode | None = None,
-    rescore: bool | None = None,
-    color: Color = "rgb",
-    allow_private: bool = False,
-) -> Options:
+def resolve_options(own: DecodeConfig, own_input_size: int, has_rescoring_net: bool, **options: Any) -> Options:
     """Check what the caller said and fill in what the model says.
 
     Args:
         own: the model's thresholds.
         own_input_size: the model's short side, input pixels.
         has_rescoring_net: whether the model has one.
-        score_threshold, max_people, input_size, nms_threshold, flip_test, scales, match_heatmap, rescore, color,
-            allow_private: as in ``PoseEstimator.estimate``.
+        options: see ``Asked``.
 
     Raises:
+        TypeError: there is no such option.
         ValueError: an option is out of range.
     """
-    size = own_input_size if input_size is None else input_size
-    check_number("score_threshold", score_threshold, -math.inf, 1, "of at most 1, as scores are")
-    check_number("nms_threshold", nms_threshold, 0, 1, "from 0 to 1, a share of the box diagonal")
-    check_number("max_people", max_people, 1, math.inf, "of at least 1", Integral)
+    asked = Asked(**options)
+    size = own_input_size if asked.input_size is None else asked.input_size
+    check_number("score_threshold", asked.score_threshold, -math.inf, 1, "of at most 1, as scores are")
+    check_number("nms_threshold", asked.nms_threshold, 0, 1, "from 0 to 1, a share of the box diagonal")
+    check_number("max_people", asked.max_people, 1, math.inf, "of at least 1", Integral)
     check_number("input_size", size, MIN_INPUT_SIZE, math.inf, f"of at least {MIN_INPUT_SIZE} pixels", Integral)
-    looks = _checked_scales(own.scales if scales is None else scales, size)
-    modes = get_args(MatchMode)
-    if match_heatmap not in (None, False, True, *modes):
-        raise ValueError(f"match_heatmap must be None, False, True or one of {modes}, got {match_heatmap!r}")
-    if match_heatmap is None:
-        match_heatmap = own.match_heatmap or False
-    for name, value in (("flip_test", flip_test), ("rescore", rescore)):
+    scales = _checked_scales(own.scales if asked.scales is None else asked.scales, size)
+    match = own.match_heatmap if asked.match_heatmap is None else asked.match_heatmap
+    if match not in (None, False, True, *_MODES):
+        raise ValueError(f"match_heatmap must be None, False, True or one of {_MODES}, got {match!r}")
+    for name, value in (("flip_test", asked.flip_test), ("rescore", asked.rescore)):
         if not isinstance(value, (bool, np.bool_, NoneType)):
             raise ValueError(f"{name} must be True or False, got {value!r}")
-    if rescore and not has_rescoring_net:
+    if asked.rescore and not has_rescoring_net:
         raise ValueError("rescore=True needs a rescoring net; load one with from_pretrained(rescoring_net=PATH)")
-    if nms_threshold is None:
-        nms_threshold = own.nms_threshold if len(looks) == 1 else own.multi_scale_nms_threshold
-    rescore = has_rescoring_net if rescore is None else bool(rescore)
+    rescore = has_rescoring_net if asked.rescore is None else bool(asked.rescore)
+    nms_threshold = own.nms_threshold if len(scales) == 1 else own.multi_scale_nms_threshold
+    threshold = default_threshold(own, rescore)
     return Options(
-        score_threshold=default_threshold(own, rescore) if score_threshold is None else float(score_threshold),
-        max_people=int(max_people),
+        score_threshold=float(threshold if asked.score_threshold is None else asked.score_threshold),
+        max_people=int(asked.max_people),
         input_size=int(size),
-        nms_threshold=float(nms_threshold),
-        flip_test=bool(flip_test),
-        scales=looks,
-        match="official" if match_heatmap is True else (match_heatmap or None),
+        nms_threshold=float(nms_threshold if asked.nms_threshold is None else asked.nms_threshold),
+        flip_test=bool(asked.flip_test),
+        scales=scales,
+        match="official" if match is True else match or None,
         rescore=rescore,
-        color=color,
-        allow_private=bool(allow_private),
+        color=asked.color,
+        allow_private=bool(asked.allow_private),
     )
 
 

@@ -15,6 +15,7 @@ from dekrpose.benchmark.settings import Setting, compared, load
 from dekrpose.benchmark.stages import MATMUL, RUNS, WHOLE, Times, gmacs, matmul_job, measure, network_job, photo_job
 from dekrpose.benchmark.streaming import measure_streaming
 from dekrpose.engines.devices import pick_device
+from dekrpose.errors import counted
 from dekrpose.estimator import PoseEstimator
 from dekrpose.formats import json_text, write_whole
 from dekrpose.options import matching
@@ -91,9 +92,7 @@ def _people(options: argparse.Namespace) -> int | None:
 
 
 def _planted(people: int | None) -> str:
-    if people is None:
-        return ", people as found"
-    return ", 1 made-up person" if people == 1 else f", {people} made-up people"
+    return ", people as found" if people is None else f", {counted(people, 'made-up person', 'made-up people')}"
 
 
 def _curve(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:

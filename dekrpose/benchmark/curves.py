@@ -8,10 +8,11 @@ from copy import copy
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from dekrpose.benchmark.report import number, plural, table
+from dekrpose.benchmark.report import number, table
 from dekrpose.benchmark.settings import Setting
 from dekrpose.benchmark.stages import NETWORK, WHOLE, Times, Timing, measure, photo_job
 from dekrpose.config import SIZE_MULTIPLE
+from dekrpose.errors import counted
 from dekrpose.estimator import PoseEstimator
 from dekrpose.evaluation.line_chart import Line, line_chart, svg
 
@@ -79,7 +80,7 @@ class Curve:
                 row.append(number(whole.median_ms / point.amount * _UNIT_SIZES[self.kind]))
             rows.append(row)
         runs = self.points[0].stages[WHOLE].runs
-        head = f"time against {self.kind}: {self.setting.label()}, photo {self.photo}, {plural(runs, 'run')} each"
+        head = f"time against {self.kind}: {self.setting.label()}, photo {self.photo}, {counted(runs, 'run')} each"
         return "\n".join([head, table(header, rows), self._growth()])
 
     def svg(self) -> str:

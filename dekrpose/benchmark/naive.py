@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dekrpose.architectures.contract import Network
 from dekrpose.architectures.dekr.network import DEKR, OffsetHead
-from dekrpose.architectures.parts.backbone import concatenate
+from dekrpose.architectures.parts.blocks import concatenate
+from dekrpose.errors import DekrPoseError
 
 
 def deformable_conv(x: Tensor, transforms: Tensor, weight: Tensor) -> Tensor:
@@ -92,10 +94,12 @@ class LoopOverBranches(nn.Module):
 
 
 class NaiveDEKR(nn.Module):
-    """A network's weights with the naive offset head; takes and gives what ``DEKR`` does."""
+    """A network's weights with the naive offset head; takes and gives what ``DEKR`` does. DekrPoseError: it is none."""
 
-    def __init__(self, model: DEKR) -> None:
+    def __init__(self, model: Network) -> None:
         super().__init__()
+        if not isinstance(model, DEKR):
+            raise DekrPoseError(f"the naive formulation exists for DEKR, got {model.config.name}")
         self.config = model.config
         self.backbone = model.backbone
         self.heatmap_head = model.heatmap_head

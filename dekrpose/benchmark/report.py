@@ -12,6 +12,7 @@ import torch
 
 from dekrpose.benchmark.settings import Setting
 from dekrpose.benchmark.stages import MATMUL, NETWORK, NETWORK_REST, PARTS, WHOLE, Timing
+from dekrpose.errors import counted
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,7 @@ class Machine:
 
     def __str__(self) -> str:
         device = "" if self.device == "cpu" else f"{self.device}; "
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        return f"{device}{self.processor}, {threads}; {self.library}; {self.system}"
+        return f"{device}{self.processor}, {counted(self.threads, 'thread')}; {self.library}; {self.system}"
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Measured:
         height, width = self.input_size
         runs = self.stages[WHOLE].runs
         lines = [
-            f"{self.setting.label()}: {self.dtype}, network input {width}x{height}, {plural(runs, 'run')}",
+            f"{self.setting.label()}: {self.dtype}, network input {width}x{height}, {counted(runs, 'run')}",
             table(header, rows, rules=(len(rows) - 1,)),
             f"limit: {self.limit:,.0f} GFLOP/s, a {self.dtype} product of two {MATMUL}x{MATMUL} matrices in this run",
         ]
@@ -139,11 +139,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], rules: Sequence[
 def number(value: float) -> str:
     """Three or four digits: 0.57, 12.3, 1,234."""
     return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-def plural(count: int, noun: str) -> str:
-    """Such as "1 run" and "2 runs"."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -13,8 +13,6 @@ import torch
 from torch import nn
 
 from dekrpose.architectures.contract import Network, build
-from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv
-from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.architectures.exporting import Offsets
 from dekrpose.benchmark.naive import NaiveDEKR
 from dekrpose.checkpoints import read_checkpoint
@@ -103,10 +101,7 @@ def load(setting: Setting) -> PoseEstimator:
     estimator = _pretrained(as_file(setting))
     estimator.config = with_matching(estimator.config, setting.match_heatmap)
     if setting.backend == LOOP:
-        plain = _plain(setting.model)
-        if not isinstance(plain, DEKR):
-            raise DekrPoseError(f"the naive formulation exists for DEKR, got {setting.model}")
-        naive = NaiveDEKR(plain).eval().requires_grad_(False)
+        naive = NaiveDEKR(_plain(setting.model)).eval().requires_grad_(False)
         estimator.model = naive.to(estimator.device)  # type: ignore[assignment]
     elif setting.backend == "compile":
         estimator.model.compile()
@@ -160,7 +155,7 @@ def _random(name: str) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build(ARCHITECTURES[name])
-        for module in model.modules():
-            if isinstance(module, AdaptiveConv) and module.transform.bias is not None:
-                nn.init.normal_(module.transform.bias)  # taps apart from each other, as in trained weights
+        for name, values in model.named_parameters():
+            if name.endswith("transform.bias"):  # of adaptive convolutions: taps apart, as in trained weights
+                nn.init.normal_(values)
     return model.eval()

@@ -11,9 +11,10 @@ import torch
 
 from dekrpose.architectures.contract import architecture_of
 from dekrpose.architectures.dekr.temporal import TemporalDEKR, TemporalState, with_memory
-from dekrpose.benchmark.report import number, plural, table
+from dekrpose.benchmark.report import number, table
 from dekrpose.benchmark.settings import Setting
 from dekrpose.benchmark.stages import WHOLE, Clock, Times, Timing, measure
+from dekrpose.errors import counted
 from dekrpose.estimator import PoseEstimator
 
 ALONE, STREAM = "per frame", "with memory"
@@ -43,7 +44,7 @@ class Streaming:
 
     def __str__(self) -> str:
         head = f"network alone, frames of a stream: {self.setting.label()}, {self.input_size} x {self.input_size}, "
-        head += f"{plural(self.alone.runs, 'run')} each" + (", a fresh memory" if self.fresh else "")
+        head += f"{counted(self.alone.runs, 'run')} each" + (", a fresh memory" if self.fresh else "")
         rows = [
             [name, *(number(value) for value in (timing.median_ms, timing.fastest_ms, timing.slowest_ms))]
             for name, timing in ((ALONE, self.alone), (STREAM, self.stream))

@@ -16,6 +16,8 @@ from dekrpose.errors import DekrPoseError
 _WEIGHTS = {".safetensors", ".pth", ".pt", ".onnx", ".xml", ".pt2"}
 MODELS = ("tiny", "dekr-w32-coco", "dekr-w48-coco", "dekr-w32-crowdpose", "dekr-w48-crowdpose")
 """The names that ``dekrpose.hub`` knows, which is slow to load; a test compares them."""
+VIDEO_SETS = ("posetrack", "jhmdb", "penn")
+"""Those that ``data.clips.sequences`` knows."""
 URL = re.compile(r"https?://", re.IGNORECASE)
 
 

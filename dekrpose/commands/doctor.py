@@ -19,6 +19,7 @@ from pathlib import Path
 from dekrpose import __version__
 from dekrpose.doctor import gpu, installation, network, storage
 from dekrpose.doctor.findings import Finding, quote
+from dekrpose.errors import counted
 from dekrpose.hub import cache
 
 __all__ = ["Finding", "add_arguments", "examine", "report", "run"]
@@ -117,7 +118,7 @@ def report(findings: Iterable[Finding], width: int, colours: bool = False) -> st
 
 def _summary(findings: list[Finding]) -> str:
     counts = Counter(finding.status for finding in findings)
-    words = [f"{counts[kind]} {kind}{'s' * (counts[kind] > 1)}" for kind in ("fault", "warning") if counts[kind]]
+    words = [counted(counts[kind], kind) for kind in ("fault", "warning") if counts[kind]]
     if not words:
         return "Nothing is wrong."
     hint = "; the indented commands repair what they stand under" if any(finding.repair for finding in findings) else ""

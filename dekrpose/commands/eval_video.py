@@ -7,14 +7,14 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dekrpose.commands.arguments import VIDEO_SETS
 from dekrpose.errors import DekrPoseError
 from dekrpose.formats import json_text, write_whole
 
 if TYPE_CHECKING:
     from dekrpose.data.clips.clip import ClipShape, ClipSource
 
-DATA_SETS = ("posetrack", "jhmdb", "penn")
-KINDS = ("drawn", "photos", *DATA_SETS)
+KINDS = ("drawn", "photos", *VIDEO_SETS)
 CONDITIONS = ("clean", "blurred", "noisy", "occluded")
 """What is measured unless told otherwise."""
 ALL_CONDITIONS = (*CONDITIONS, "dropped")
@@ -46,9 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Measure and print the table and the verdict; 0 when done."""
     from dekrpose.estimator import PoseEstimator
-    from dekrpose.evaluation.video.compare import Bootstrap, compare, has_memory
+    from dekrpose.evaluation.video.compare import Bootstrap, compare
     from dekrpose.evaluation.video.report import comparison_page, controls, criterion, numbers, table, verdict
     from dekrpose.options import with_matching
+    from dekrpose.video.memory import remembers
 
     for name in ("clips", "frames"):
         if getattr(options, name) < 1:
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     )  # fmt: skip
     print(table(results))
     findings, checks = [], []
-    if has_memory(estimator):
+    if remembers(estimator.model):
         bootstrap = Bootstrap(results)
         findings, checks = criterion(results, bootstrap), controls(results, bootstrap)
         print(f"\nwith its memory, against frame by frame (95 % intervals):\n{verdict(findings)}")
@@ -123,6 +124,6 @@ def _shape(options: argparse.Namespace, size: int) -> ClipShape:
     """Made clips move as in training; the frames of real videos are taken one after the other, as they are."""
     from dekrpose.data.clips.clip import ClipShape
 
-    if options.video in DATA_SETS:
+    if options.video in VIDEO_SETS:
         return ClipShape(options.frames, size, strides=(1, 1), rotation=0, scale=(1.0, 1.0), flip=0, drift=0)
     return ClipShape(options.frames, size)

@@ -241,7 +241,7 @@ def _written_for(photo: str, options: argparse.Namespace) -> Iterator[Path]:
 
 
 def _summary(photo: str, poses: Poses, written: Sequence[Path], verbose: bool) -> str:
-    people = {0: "nobody", 1: "1 person"}.get(len(poses), f"{len(poses)} people")
+    people = counted(len(poses), "person", "people") if len(poses) else "nobody"
     arrow = f"  -> {', '.join(map(str, written))}" if written else ""
     scores = f"  scores {' '.join(f'{score:.2f}' for score in poses.scores[:5])}" if len(poses) else ""
     more = " ..." if len(poses) > 5 else ""

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from dekrpose.commands.arguments import check_files, check_model
+from dekrpose.commands.arguments import VIDEO_SETS, check_files, check_model
 from dekrpose.config import TemporalKind
 
 EXAMPLES = (
@@ -30,7 +30,6 @@ _OPTIONS = (
     ("checkpoint-minutes", float, 5.0, "M", "how often the state is saved"),
 )  # fmt: skip
 PARTS = ("heads", "memory", "memory+heads", "all")
-VIDEOS = ("posetrack", "jhmdb", "penn")
 """The choices of the library, which is slow to load; a test compares them."""
 
 
@@ -54,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", metavar="PLACE", type=Path, nargs="+", help="folders, .tar, .zip of --photos")
     parser.add_argument(
         "--videos", metavar=("FORMAT", "FOLDER"), nargs=2, action="append", default=[],
-        help=f"a video data set as published, {', '.join(VIDEOS)}; may be given again",
+        help=f"a video data set as published, {', '.join(VIDEO_SETS)}; may be given again",
     )  # fmt: skip
     parser.add_argument("--no-drawn", action="store_true", help="without drawn people")
     for name, kind, default, metavar, text in _OPTIONS:

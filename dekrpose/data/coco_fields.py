@@ -10,7 +10,7 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, counted
 from dekrpose.skeletons import CROWDPOSE_14, Skeleton
 
 Id = int | str
@@ -205,7 +205,7 @@ class Categories:
         count = self.skipped.total()
         kinds = [f"{name} ({number:,})" for name, number in self.skipped.most_common(5)]
         more = ["..."] if len(self.skipped) > 5 else []
-        start = f"{count:,} annotation{'s' * (count != 1)} of other categories {'is' if count == 1 else 'are'} skipped"
+        start = f"{counted(count, 'annotation')} of other categories {'is' if count == 1 else 'are'} skipped"
         return f"{start}: {', '.join(kinds + more)}"
 
     def _split(self, content: Mapping[str, Any], path: Path, skeleton: Skeleton) -> tuple[set[Id] | None, set[Id]]:

@@ -263,5 +263,5 @@ def _tell(path: Path, categories: Categories, lost: Sequence[Id], photos: Mappin
     text = f"image_id is {shown(lost[0])}, for instance, and ids of photos are {ids}"
     if not found:
         raise DekrPoseError(f"{path}: none of its annotations ({len(lost):,}) belongs to one of its photos: {text}")
-    count = f"{len(lost):,} annotation belongs" if len(lost) == 1 else f"{len(lost):,} annotations belong"
+    count = counted(len(lost), "annotation belongs", "annotations belong")
     logger.warning("%s: %s to none of its photos; left out: %s", path, count, text)

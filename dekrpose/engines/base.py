@@ -10,6 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 import torch
@@ -19,6 +20,13 @@ from dekrpose.architectures.contract import Architecture, Found, Maps, architect
 from dekrpose.config import ModelConfig
 from dekrpose.images import Geometry, Pixels
 from dekrpose.options import Options
+
+Photos = Sequence[Pixels]
+"""(H, W, 3) uint8 RGB each."""
+Looks = Sequence[Sequence[Geometry]]
+"""Of each photo, one per scale of the options."""
+Answer = tuple[list[Found], dict[str, float]]
+"""Who is in each photo, and milliseconds by stage."""
 
 
 class Memory(Protocol):
@@ -45,23 +53,17 @@ class Engine(ABC):
         self.architecture: Architecture = architecture_of(self.config)
 
     @abstractmethod
-    def find(
-        self,
-        photos: Sequence[Pixels],
-        geometries: Sequence[Sequence[Geometry]],
-        options: Options,
-        memory: Memory | None = None,
-    ) -> tuple[list[Found], dict[str, float]]:
+    def find(self, photos: Photos, geometries: Looks, options: Options, memory: Memory | None = None) -> Answer:
         """Find everyone in photos whose input sizes are equal.
 
         Args:
-            photos: (H, W, 3) uint8 RGB each, of any sizes.
-            geometries: of each photo, one per scale of the options.
+            photos: of any sizes.
+            geometries: of each photo.
             options: what was asked for.
             memory: of the stream whose next frames the photos are.
 
         Returns:
-            Who is in each photo, and the milliseconds of the stages "resize", "network" and "decode".
+            Who is where, and the milliseconds of the stages "resize", "network" and "decode".
         """
 
     def check(self, options: Options) -> None:
@@ -78,15 +80,11 @@ class Engine(ABC):
         return torch.autocast(self.device.type, dtype=half, enabled=self.dtype != torch.float32)
 
 
+@dataclass
 class Stages:
-    """Milliseconds by stage.
+    """Milliseconds of each stage so far."""
 
-    Attributes:
-        milliseconds: of each stage so far.
-    """
-
-    def __init__(self) -> None:
-        self.milliseconds: dict[str, float] = {}
+    milliseconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dekrpose.architectures.contract import Found
-from dekrpose.engines.base import Memory, Stages
+from dekrpose.engines.base import Answer, Looks, Memory, Photos, Stages
 from dekrpose.engines.torch import TorchEngine
-from dekrpose.images import Geometry, Pixels, network_input
+from dekrpose.images import Geometry, network_input
 from dekrpose.options import Options
 
 
@@ -25,13 +23,7 @@ class CPUEngine(TorchEngine):
         self.architecture.hasten(model)
 
     @torch.inference_mode()
-    def find(
-        self,
-        photos: Sequence[Pixels],
-        geometries: Sequence[Sequence[Geometry]],
-        options: Options,
-        memory: Memory | None = None,
-    ) -> tuple[list[Found], dict[str, float]]:
+    def find(self, photos: Photos, geometries: Looks, options: Options, memory: Memory | None = None) -> Answer:
         if memory is not None or options.flip_test or not self.gives_candidates:
             return super().find(photos, geometries, options, memory)
         stages, looks = Stages(), []

@@ -7,16 +7,14 @@ first answer is compared with the plain engine's. All of it runs on any device, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from dekrpose.architectures.contract import Found
-from dekrpose.engines.base import Memory, Stages
+from dekrpose.engines.base import Answer, Looks, Memory, Photos, Stages
 from dekrpose.engines.torch import TorchEngine
 from dekrpose.errors import counted
-from dekrpose.images import Geometry, Pixels
 from dekrpose.images.on_device import normalise, pack, resize_shipment
 from dekrpose.options import Options
 
@@ -41,13 +39,7 @@ class CUDAEngine(TorchEngine):
         self.difference: str | None = None
 
     @torch.inference_mode()
-    def find(
-        self,
-        photos: Sequence[Pixels],
-        geometries: Sequence[Sequence[Geometry]],
-        options: Options,
-        memory: Memory | None = None,
-    ) -> tuple[list[Found], dict[str, float]]:
+    def find(self, photos: Photos, geometries: Looks, options: Options, memory: Memory | None = None) -> Answer:
         """As ``Engine.find``. A device works while the CPU goes on: "network" is the time until its answer is here."""
         if self.difference == "" and memory is None:
             return self.find_on_device(photos, geometries, options)
@@ -60,9 +52,7 @@ class CUDAEngine(TorchEngine):
                 logger.warning("the plain engine goes on in place of the CUDA engine, which %s", self.difference)
         return plain
 
-    def _compare(
-        self, photos: Sequence[Pixels], geometries: Sequence[Sequence[Geometry]], options: Options, plain: list[Found]
-    ) -> str:
+    def _compare(self, photos: Photos, geometries: Looks, options: Options, plain: list[Found]) -> str:
         """See ``difference``."""
         try:
             found = self.find_on_device(photos, geometries, options)[0]
@@ -77,9 +67,7 @@ class CUDAEngine(TorchEngine):
         return ""
 
     @torch.inference_mode()
-    def find_on_device(
-        self, photos: Sequence[Pixels], geometries: Sequence[Sequence[Geometry]], options: Options
-    ) -> tuple[list[Found], dict[str, float]]:
+    def find_on_device(self, photos: Photos, geometries: Looks, options: Options) -> Answer:
         """``find`` without memory and without comparing."""
         stages = Stages()
         with stages("resize"):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from dekrpose.architectures.contract import Found, Maps
-from dekrpose.engines.base import Engine, Memory, Stages
-from dekrpose.images import Geometry, Pixels, network_input
+from dekrpose.architectures.contract import Maps
+from dekrpose.engines.base import Answer, Engine, Looks, Memory, Photos, Stages
+from dekrpose.images import network_input
 from dekrpose.options import Options
 
 
@@ -27,13 +27,7 @@ class TorchEngine(Engine):
             model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
-    def find(
-        self,
-        photos: Sequence[Pixels],
-        geometries: Sequence[Sequence[Geometry]],
-        options: Options,
-        memory: Memory | None = None,
-    ) -> tuple[list[Found], dict[str, float]]:
+    def find(self, photos: Photos, geometries: Looks, options: Options, memory: Memory | None = None) -> Answer:
         stages, looks = Stages(), []
         for scale, own in zip(options.scales, zip(*geometries, strict=True), strict=True):
             with stages("resize"):

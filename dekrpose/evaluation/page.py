@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from dekrpose.errors import counted
 from dekrpose.evaluation.charts import precision_recall_chart, reliability_chart
 from dekrpose.evaluation.coco_ap import precision_curves
 from dekrpose.evaluation.errors import Mark, best_and_worst, keypoint_errors, mark_photos
@@ -165,14 +166,14 @@ def _words(mark: Mark) -> list[str]:
     """What was found and what was missed, in a few lines."""
     people, missed = len(mark.oks), sum(oks == 0 for oks in mark.oks)
     found = [oks for oks in mark.oks if oks > 0]
-    lines = [_count(people, "person", "people") + " annotated" if people else "nobody annotated"]
+    lines = [counted(people, "person", "people") + " annotated" if people else "nobody annotated"]
     if found:
         mean = f"OKS {sum(found) / len(found):.2f}"
         lines[0] += f", {mean}" if people == 1 else f", {len(found)} with a pose, mean {mean}"
     if missed:
-        lines.append(f"missed: {_count(missed, 'person', 'people')}")
+        lines.append(f"missed: {counted(missed, 'person', 'people')}")
     if mark.false:
-        lines.append(f"{_count(len(mark.false), 'pose', 'poses')} of nobody")
+        lines.append(f"{counted(len(mark.false), 'pose')} of nobody")
     for kind, words in _WRONG_WORDS.items():
         counts = sorted(mark.wrong[kind].items(), key=lambda item: -item[1])
         if counts:
@@ -180,7 +181,3 @@ def _words(mark: Mark) -> list[str]:
             more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
             lines.append(f"{words}: {', '.join(names[:_MOST_NAMES])}{more}")
     return lines
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"

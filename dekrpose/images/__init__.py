@@ -1,4 +1,4 @@
-"""Photos in: reading, listing, and (from ``image_resize``) resizing and the only change of frame.
+"""Photos in: reading, listing, and (from ``resampling``) resizing and the only change of frame.
 
 *Image pixels* are those of the photo as it was read, upright by default. Sizes are (height, width).
 """
@@ -11,6 +11,7 @@ import re
 import stat
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,18 +25,15 @@ from dekrpose.config import Color
 from dekrpose.errors import ImageError, without_password
 from dekrpose.images.claims import MAX_PIXELS, read_header
 from dekrpose.images.listing import SUFFIXES, find_images, several_images
-from dekrpose.images.resampling import MAX_INPUT_PIXELS, Geometry, Pixels, network_input, resize, to_tensor
+from dekrpose.images.resampling import Geometry, Pixels, network_input, resize, to_tensor
 from dekrpose.images.urls import fetch
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "MAX_INPUT_PIXELS",
     "MAX_PIXELS",
     "SUFFIXES",
-    "URL_LIMIT",
-    "URL_TIMEOUT",
     "Color",
     "Geometry",
     "Pixels",
@@ -64,8 +62,12 @@ _TO_RGB = {
     (4, "rgb"): cv2.COLOR_RGBA2RGB,
     (4, "bgr"): cv2.COLOR_BGRA2RGB,
 }
+# Only recent OpenCVs read GIF, and none of them minds the largest value of a PNM: one decoder for all.
+_PILLOW_ALONE = ("GIF", "PPM")
 # Pillow modes that RGB is not reached from in one step.
 _PIL_STEPS = {"P": ("RGBA", "RGB"), "PA": ("RGBA", "RGB"), "La": ("LA", "RGB"), "RGBa": ("RGBA", "RGB")}
+_TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (1, True), 6: (3, False), 7: (3, True), 8: (1, False)}
+"""Quarter turns to the left, after mirroring or not, that turn photos of an EXIF orientation upright."""
 _STRIP = 256
 """Rows that are turned into RGB at once, so that a large photo is in memory only once."""
 
@@ -99,6 +101,19 @@ def load(
     """
     if color not in ("rgb", "bgr"):
         raise ImageError(f'color must be "rgb" or "bgr", got {color!r}')
+    if not isinstance(image, (str, os.PathLike)):
+        return _from_memory(image, color, exif)
+    source = os.fsdecode(image)
+    if isinstance(image, str) and re.match(r"[a-z][a-z0-9+.-]+://", image, re.IGNORECASE):
+        source = without_password(image)
+        data = fetch(image, seconds=URL_TIMEOUT, most_bytes=URL_LIMIT, allow_private=allow_private)
+    else:
+        data = _read(source)
+    return decode(data, source, exif=exif), source
+
+
+def _from_memory(image: Any, color: Color, exif: bool) -> tuple[Pixels, str | None]:
+    """``load`` of all that is neither path nor URL."""
     if isinstance(image, np.ndarray):
         return _from_array(image, color), None
     if "torch" in sys.modules and isinstance(image, sys.modules["torch"].Tensor):
@@ -108,14 +123,6 @@ def load(
     if isinstance(image, (bytes, bytearray, memoryview)):
         data = bytes(image)
         return decode(data, f"the image of {len(data)} bytes", exif=exif), None
-    if isinstance(image, (str, os.PathLike)):
-        source = os.fsdecode(image)
-        if isinstance(image, str) and re.match(r"[a-z][a-z0-9+.-]+://", image, re.IGNORECASE):
-            source = without_password(image)
-            data = fetch(image, seconds=URL_TIMEOUT, most_bytes=URL_LIMIT, allow_private=allow_private)
-        else:
-            data = _read(source)
-        return decode(data, source, exif=exif), source
     if hasattr(image, "read"):
         name, data = _read_object(image)
         return decode(data, name or f"the file of {len(data)} bytes", exif=exif), name
@@ -146,39 +153,35 @@ def _read_object(file: Any) -> tuple[str | None, bytes]:
 
 
 def _read(source: str) -> bytes:
-    if "\0" in source:
-        raise ImageError(f"image must be a path without zero bytes, got {without_password(source)!r}")
     try:
         # a pipe would wait for ever, and a device may have no end
         with open(source, "rb", opener=_without_waiting) as file:
             facts = os.fstat(file.fileno())
-            if not stat.S_ISREG(facts.st_mode):
-                raise ImageError(f"image must be a regular file, {without_password(source)!r} is a device or a pipe")
-            if facts.st_size > FILE_LIMIT:
-                raise ImageError(
-                    f"{without_password(source)} is larger than {FILE_LIMIT >> 20} MiB; make it smaller first"
-                )
-            return file.read()
-    except UnicodeError as error:
-        raise ImageError(
-            f"image must be a path that can be written as bytes, got {without_password(source)!r}"
-        ) from error
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"no such image: {without_password(source)!r}; relative paths start at {Path.cwd()}"
-        ) from None
-    except OSError as error:
-        error.filename = without_password(source)  # it may be a mistyped URL
-        if os.path.isdir(source):  # noqa: PTH112 - Path.is_dir raises where a path is too long
-            raise ImageError(
-                f"image must be a file, {without_password(source)!r} is a folder; estimate_many takes the images "
-                "of a folder"
-            ) from None
-        raise
+            if stat.S_ISREG(facts.st_mode) and facts.st_size <= FILE_LIMIT:
+                return file.read()
+    except (OSError, ValueError) as error:
+        raise _unreadable(source, error) from None
+    if stat.S_ISREG(facts.st_mode):
+        raise ImageError(f"{without_password(source)} is larger than {FILE_LIMIT >> 20} MiB; make it smaller first")
+    raise ImageError(f"image must be a regular file, {without_password(source)!r} is a device or a pipe")
 
 
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _unreadable(source: str, error: Exception) -> Exception:
+    """What to raise for a path that could not be opened; it may be a mistyped URL."""
+    shown = without_password(source)
+    if isinstance(error, FileNotFoundError):
+        return FileNotFoundError(f"no such image: {shown!r}; relative paths start at {Path.cwd()}")
+    if not isinstance(error, OSError):
+        fault = "without zero bytes" if "\0" in source else "that can be written as bytes"
+        return ImageError(f"image must be a path {fault}, got {shown!r}")
+    error.filename = shown
+    if os.path.isdir(source):  # noqa: PTH112 - Path.is_dir raises where a path is too long
+        return ImageError(f"image must be a file, {shown!r} is a folder; estimate_many takes the images of a folder")
+    return error
 
 
 def decode(data: bytes, name: str, *, exif: bool = True) -> Pixels:
@@ -200,25 +203,23 @@ def decode(data: bytes, name: str, *, exif: bool = True) -> Pixels:
     # Without an end marker an OpenCV may hand out what is missing in grey; Pillow raises.
     if kind in ("JPEG", "MPO") and b"\xff\xd9" not in data[-32:]:
         _check_whole(read_header(data, name), name)
-    pixels = None
-    # only recent OpenCVs read GIF, and none of them minds the largest value of a PNM: one decoder for all
-    if kind not in ("GIF", "PPM"):
-        try:
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _READ_FLAGS)
-        except Exception:  # decoders of broken files raise whatever comes to them
-            pixels = None
-    if pixels is None and kind == "BMP" and any(tile[0] == "bmp_rle" for tile in header.tile):  # type: ignore[attr-defined]
-        raise ImageError(f"{name} is broken: OpenCV cannot decode its runs, and others take long; get the file again")
+    pixels: Any = None
+    with suppress(Exception):  # decoders of broken files raise whatever comes to them
+        pixels = None if kind in _PILLOW_ALONE else cv2.imdecode(np.frombuffer(data, np.uint8), _READ_FLAGS)
     if pixels is None:
-        return _from_pillow(header, name, exif)
+        return _decoded_by_pillow(header, name, exif)
     if pixels.dtype != np.uint8:
         raise ImageError(f"image must have 8 bits per channel, {name} has {pixels.dtype} pixels; save it with 8 bits")
-    rgb: Any = pixels
-    for strip in _strips(rgb):
+    for strip in _strips(pixels):
         strip[:] = cv2.cvtColor(strip, cv2.COLOR_BGR2RGB)
-    if exif and kind != "TIFF":  # the orientation of TIFF is part of its decoding
-        return _upright(rgb, header)
-    return np.asarray(rgb, np.uint8)
+    return _upright(pixels, header) if exif and kind != "TIFF" else pixels  # a TIFF was turned while it was decoded
+
+
+def _decoded_by_pillow(header: PIL.Image.Image, name: str, exif: bool) -> Pixels:
+    """As ``decode`` does without OpenCV; Pillow takes long to decode the runs of a BMP."""
+    if header.format == "BMP" and any(tile[0] == "bmp_rle" for tile in header.tile):  # type: ignore[attr-defined]
+        raise ImageError(f"{name} is broken: OpenCV cannot decode its runs, and others take long; get the file again")
+    return _from_pillow(header, name, exif)
 
 
 def _strips(pixels: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
@@ -281,17 +282,10 @@ def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 
 def _upright(pixels: Pixels, image: PIL.Image.Image) -> Pixels:
     """Turn and mirror pixels as the EXIF orientation (1 to 8) of their Pillow image says."""
-    try:
-        orientation = image.getexif().get(0x0112, 1)
-    except Exception:  # a damaged EXIF block does not make the photo unreadable
-        orientation = 1
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+    turns, mirrored = 0, False
+    with suppress(Exception):  # a damaged EXIF block does not make the photo unreadable
+        turns, mirrored = _TURNS.get(image.getexif().get(0x0112, 1), (0, False))
+    return np.ascontiguousarray(np.rot90(pixels[:, ::-1] if mirrored else pixels, turns))
 
 
 def _from_array(array: npt.NDArray[Any], color: Color) -> Pixels:

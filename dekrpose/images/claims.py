@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 import struct
+from contextlib import suppress
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import PIL.Image
 
@@ -34,11 +35,11 @@ _MAX_SAMPLES = 4
 _SPARE_PIXELS = 4_000_000
 """That the cells of an AVIF's grid may have beyond its size."""
 
+_USUAL_COST = 7
 _COST = {"JPEG2000": 40, "AVIF": 40}
 _ANIMATED_COST = 12
 _PROGRESSIVE_COST = 10
 _PROGRESSIVE_CMYK_COST = 12
-_USUAL_COST = 7
 """Bytes for each pixel at the worst moment, measured with OpenCV 5 and Pillow 13."""
 _USUAL_SCANS = 12
 
@@ -55,6 +56,14 @@ _HEIC_START = re.compile(rb".{4}ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTAL
 _READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000 or PNM"
 
 
+class Claim(NamedTuple):
+    """What a file says of itself: most pixels at any place, bytes of memory for each, and scans."""
+
+    pixels: int
+    cost: int = _USUAL_COST
+    scans: int = 1
+
+
 def read_header(data: bytes, name: str) -> PIL.Image.Image:
     """The header of an image file that may be decoded.
 
@@ -65,35 +74,55 @@ def read_header(data: bytes, name: str) -> PIL.Image.Image:
         ImageError: it is of no known kind, is broken, has more than 8 bits per channel, or claims more than a file of
             its length may.
     """
-    _check_kind(data[:64], name)
-    if data.startswith(b"\x89PNG"):
-        _check_chunks(data, name)
-    if data[:2] in (b"P1", b"P2", b"P3") and data.count(b"#") > _MAX_COMMENTS:
-        raise ImageError(f"{name} has more than {_MAX_COMMENTS:,} comments; save it again")
-    header = _open(data)
+    if not _KNOWN_START.match(data):
+        _check_heic(data, name)
+    prepare = _BEFORE_OPENING.get(data[:2])
+    header = _open(data if prepare is None else prepare(data, name))
     if header is None:
         raise ImageError(f"{name} is broken or cut off: its header cannot be read; get the file again")
-    tags: Any = getattr(header, "tag_v2", {}) if header.format == "TIFF" else {}
-    bits = data[24] if header.format == "PNG" else _largest(tags.get(258))
-    if bits > 8:
-        raise ImageError(f"image must have 8 bits per channel, {name} has {bits}; save it with 8 bits")
-    if _largest(tags.get(277)) > _MAX_SAMPLES:
-        raise ImageError(f"{name} has {_largest(tags.get(277))} samples per pixel; save it as an RGB image")
-    sizes = [header.size, (_largest(tags.get(322)), _largest(tags.get(323))), *_other_sizes(data, header, name)]
-    _check_size(data, header, max(width * height for width, height in sizes), name)
+    claim = _CLAIMS.get(header.format or "", _usual_claim)(data, header, name)
+    _check_size(data, header, claim, name)
     return header
 
 
-def _other_sizes(data: bytes, header: PIL.Image.Image, name: str) -> list[tuple[int, int]]:
-    """(width, height) where a decoder reads them at another place than Pillow."""
-    if header.format == "PNG":
-        return [struct.unpack(">II", data[16:24])]
-    if header.format == "AVIF":
-        return [(_check_streams(data, header, name) // 2, 1)]  # colours and alpha
-    if header.format == "TIFF":
-        _check_tags(data, name)
-    found = []
-    for start in re.finditer(b"\xff\x4f\xff\x51", data) if header.format == "JPEG2000" else ():
+def _usual_claim(_data: bytes, header: PIL.Image.Image, _name: str) -> Claim:
+    return Claim(header.width * header.height, _COST.get(header.format or "", _USUAL_COST))
+
+
+def _animated_claim(data: bytes, header: PIL.Image.Image, _name: str) -> Claim:
+    try:  # a GIF is opened again, because it looks at the next frame
+        animated = getattr(_open(data) if header.format == "GIF" else header, "is_animated", False)
+    except Exception:  # decoders of broken files raise whatever comes to them
+        animated = True
+    return Claim(header.width * header.height, _ANIMATED_COST if animated else _USUAL_COST)
+
+
+def _jpeg_claim(data: bytes, header: PIL.Image.Image, _name: str) -> Claim:
+    scans = _scans(data)
+    progressive = _PROGRESSIVE_CMYK_COST if header.mode == "CMYK" else _PROGRESSIVE_COST
+    return Claim(header.width * header.height, progressive if scans > 1 else _USUAL_COST, scans)
+
+
+def _png_claim(data: bytes, header: PIL.Image.Image, name: str) -> Claim:
+    _check_bits(data[24], name)
+    width, height = struct.unpack(">II", data[16:24])  # as OpenCV reads it
+    pixels, cost, _ = _animated_claim(data, header, name)
+    return Claim(max(pixels, width * height), cost)
+
+
+def _tiff_claim(data: bytes, header: PIL.Image.Image, name: str) -> Claim:
+    _check_tags(data, name)
+    tags: Any = header.tag_v2  # type: ignore[attr-defined]
+    _check_bits(_largest(tags.get(258)), name)
+    if _largest(tags.get(277)) > _MAX_SAMPLES:
+        raise ImageError(f"{name} has {_largest(tags.get(277))} samples per pixel; save it as an RGB image")
+    return Claim(max(header.width * header.height, _largest(tags.get(322)) * _largest(tags.get(323))))
+
+
+def _jpeg_2000_claim(data: bytes, header: PIL.Image.Image, name: str) -> Claim:
+    """Its size stands in its codestream, too, which is what decoders go by."""
+    most, cost, _ = _usual_claim(data, header, name)
+    for start in re.finditer(b"\xff\x4f\xff\x51", data):
         fields = data[start.start() + 8 : start.start() + 42].ljust(34, b"\0")
         width, height, _, _, tile_width, tile_height, _, _, components = struct.unpack(">8IH", fields)
         if not tile_width or not tile_height:
@@ -103,12 +132,12 @@ def _other_sizes(data: bytes, header: PIL.Image.Image, name: str) -> list[tuple[
             raise ImageError(
                 f"{name} has {tiles:,} tiles of {components} components, more than are read; save it again"
             )
-        found.append((width * max(1, components // 3), height))
-    return found
+        most = max(most, width * max(1, components // 3) * height)
+    return Claim(most, cost)
 
 
-def _check_streams(data: bytes, header: PIL.Image.Image, name: str) -> int:
-    """Pixels of the streams in an AVIF file, which are refused if they are far larger than their container says."""
+def _avif_claim(data: bytes, header: PIL.Image.Image, name: str) -> Claim:
+    """Its streams are refused if they are far larger than their container says."""
     try:
         pixels, is_deep = stream_claims(data)
     except ValueError as error:
@@ -120,7 +149,20 @@ def _check_streams(data: bytes, header: PIL.Image.Image, name: str) -> int:
         )
     if is_deep:
         raise ImageError(f"image must have 8 bits per channel, {name} has 10 or more; save it with 8 bits")
-    return pixels
+    most, cost, _ = _usual_claim(data, header, name)
+    return Claim(max(most, pixels // 2), cost)  # colours and alpha
+
+
+_CLAIMS = {
+    "JPEG": _jpeg_claim, "MPO": _jpeg_claim, "PNG": _png_claim, "WEBP": _animated_claim, "GIF": _animated_claim,
+    "TIFF": _tiff_claim, "JPEG2000": _jpeg_2000_claim, "AVIF": _avif_claim,
+}  # fmt: skip
+"""What files claim, by Pillow's names of their kinds; the others' claims are usual."""
+
+
+def _check_bits(bits: int, name: str) -> None:
+    if bits > 8:
+        raise ImageError(f"image must have 8 bits per channel, {name} has {bits}; save it with 8 bits")
 
 
 def _check_tags(data: bytes, name: str) -> None:
@@ -143,11 +185,9 @@ def _largest(value: Any) -> int:
     return max((int(each) for each in numbers if isinstance(each, int | float) and math.isfinite(each)), default=0)
 
 
-def _check_kind(start: bytes, name: str) -> None:
-    """Refuse what is not on the list, before any decoder sees it."""
-    if _KNOWN_START.match(start):
-        return
-    if not _HEIC_START.match(start):
+def _check_heic(data: bytes, name: str) -> None:
+    """Refuse what is not on the list, before any decoder sees it; HEIC is taken where a package reads it."""
+    if not _HEIC_START.match(data):
         raise ImageError(f"{name} is not an image of a kind that is read; pass a {_READABLE} file")
     if not _reads_heic():
         raise ImageError(
@@ -156,7 +196,7 @@ def _check_kind(start: bytes, name: str) -> None:
         )
 
 
-def _check_chunks(data: bytes, name: str) -> None:
+def _checked_chunks(data: bytes, name: str) -> bytes:
     """Refuse a PNG with a chunk that claims more bytes than follow, which decoders make room for.
 
     What comes after its last chunk is not looked at: some programs keep things of their own there.
@@ -167,43 +207,45 @@ def _check_chunks(data: bytes, name: str) -> None:
         if end > len(data):
             raise ImageError(f"{name} is broken or cut off: it ends within a chunk; get the file again")
         if data[start + 4 : start + 8] == b"IEND":
-            return
+            break
         start = end
+    return data
+
+
+def _checked_comments(data: bytes, name: str) -> bytes:
+    """A PNM as Pillow takes it, which wants a space before a comment."""
+    if data[1:2] in b"123" and data.count(b"#") > _MAX_COMMENTS:
+        raise ImageError(f"{name} has more than {_MAX_COMMENTS:,} comments; save it again")
+    return data[:2] + b"\n" + data[2:] if data[2:3] == b"#" else data
+
+
+_BEFORE_OPENING = {b"\x89P": _checked_chunks, **{b"P%d" % kind: _checked_comments for kind in range(1, 7)}}
+"""What files go through before Pillow reads their header, by their first two bytes."""
 
 
 def _open(data: bytes) -> PIL.Image.Image | None:
     """What Pillow makes of a header. Not by ``Image.open``, which has a limit of its own and warns before it."""
     PIL.Image.init()
-    if data[:1] == b"P" and data[2:3] == b"#":  # Pillow wants a space before a comment
-        data = data[:2] + b"\n" + data[2:]
     for kind in _KINDS:
         factory, accept = PIL.Image.OPEN.get(kind, (None, None))
-        answer = factory is not None and (accept is None or accept(data[:16]))
-        if not answer or isinstance(answer, str):  # why it cannot
-            continue
-        try:
-            return factory(BytesIO(data), "")  # type: ignore[misc]
-        except Exception:  # decoders of broken files raise whatever comes to them
-            continue
+        if factory is not None and (accept is None or accept(data[:16]) is True):  # a text says why it cannot
+            with suppress(Exception):  # decoders of broken files raise whatever comes to them
+                return factory(BytesIO(data), "")
     return None
 
 
-def _check_size(data: bytes, header: PIL.Image.Image, pixels: int, name: str) -> None:
+def _check_size(data: bytes, header: PIL.Image.Image, claim: Claim, name: str) -> None:
     share = 4 if len(data) < SMALL_FILE else 1
-    scans = _scans(data) if header.format in ("JPEG", "MPO") else 1
-    cost = _cost(data, header, scans)
-    most = min(MAX_PIXELS, MAX_MEMORY // cost) // share
-    if scans > _USUAL_SCANS:
-        most = most * _USUAL_SCANS // scans
+    most = min(MAX_PIXELS, MAX_MEMORY // claim.cost) * _USUAL_SCANS // (share * max(_USUAL_SCANS, claim.scans))
     width, height = header.size
     if max(width, height) > min(_MAX_SIDE, MAX_ASPECT * min(width, height)):
         raise ImageError(
             f"{name} has {width} x {height} pixels; the long side may be up to {MAX_ASPECT} times the short one, and "
             f"{_MAX_SIDE:,}; cut it into pieces"
         )
-    if pixels > most or scans > MAX_SCANS:
+    if claim.pixels > most or claim.scans > MAX_SCANS:
         raise ImageError(
-            f"{name} has {width} x {height} pixels in {len(data):,} bytes and {scans} scans, more than the "
+            f"{name} has {width} x {height} pixels in {len(data):,} bytes and {claim.scans} scans, more than the "
             f"{most / 1e6:.0f} million that such a file may have; make it smaller first"
         )
 
@@ -218,20 +260,6 @@ def _scans(data: bytes) -> int:
         scans += marker.group() == b"\xff\xda"
         place = marker.end() + max(2, int.from_bytes(data[marker.end() : marker.end() + 2], "big"))
     return _MAX_SEGMENTS
-
-
-def _cost(data: bytes, header: PIL.Image.Image, scans: int) -> int:
-    if scans > 1:
-        return _PROGRESSIVE_CMYK_COST if header.mode == "CMYK" else _PROGRESSIVE_COST
-    usual = _COST.get(header.format or "", _USUAL_COST)
-    return _ANIMATED_COST if header.format in ("GIF", "WEBP", "PNG") and _is_animated(data, header) else usual
-
-
-def _is_animated(data: bytes, header: PIL.Image.Image) -> bool:
-    try:  # a GIF is opened again, because it looks at the next frame
-        return bool(getattr(_open(data) if header.format == "GIF" else header, "is_animated", False))
-    except Exception:  # decoders of broken files raise whatever comes to them
-        return True
 
 
 def _reads_heic() -> bool:

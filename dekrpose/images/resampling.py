@@ -76,9 +76,7 @@ class Geometry:
         ratio = short / min(height, width) * max(height, width)
         long = int((ratio + multiple - 1) // multiple * multiple)
         base = (long, short) if width < height else (short, long)
-        size = (int(base[0] * scale), int(base[1] * scale))
-        if min(size) < 1:
-            raise ValueError(f"scale {scale} leaves nothing of an input of {base[0]} x {base[1]} pixels")
+        size = (max(1, int(base[0] * scale)), max(1, int(base[1] * scale)))
         if size[0] * size[1] > MAX_INPUT_PIXELS:
             raise ImageError(
                 f"a photo of {height} x {width} pixels would need an input of {size[0]} x {size[1]}; "
@@ -96,20 +94,18 @@ class Geometry:
     def extent(self) -> tuple[float, float]:
         """(width, height) of what the input shows, in units of 200 image pixels: the official ``scale``."""
         height, width = self.image_size
-        input_height, input_width = self.input_size
-        if width < height:
-            return width / 200, input_height / input_width * width / 200
-        return input_width / input_height * height / 200, height / 200
+        long = max(self.input_size) / min(self.input_size) * min(height, width) / 200
+        return (width / 200, long) if width < height else (long, height / 200)
 
     @cached_property
     def matrix(self) -> npt.NDArray[np.float64]:
         """(2, 3) affine map from image pixels to input pixels at this scale."""
-        return _affine(*self._triangles())
+        return np.asarray(cv2.getAffineTransform(*self._triangles()), np.float64)
 
     @cached_property
     def inverse(self) -> npt.NDArray[np.float64]:
         """(2, 3) affine map from input pixels at this scale to image pixels."""
-        return _affine(*reversed(self._triangles()))
+        return np.asarray(cv2.getAffineTransform(*reversed(self._triangles())), np.float64)
 
     @cached_property
     def base(self) -> Geometry:
@@ -148,12 +144,6 @@ def _triangle(x: float, y: float, half: float) -> npt.NDArray[np.float32]:
     return np.array([[x, y], [x, above], [left, above]], np.float32)
 
 
-def _affine(source: npt.NDArray[np.float32], target: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    matrix = np.asarray(cv2.getAffineTransform(source, target), np.float64)
-    matrix.flags.writeable = False  # it is kept, and shared by all who ask
-    return matrix
-
-
 def _transform(points: npt.ArrayLike, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     points = np.asarray(points, np.float64)
     if points.shape[-1:] != (2,):
@@ -181,9 +171,7 @@ def resize(image: Pixels, geometry: Geometry) -> Pixels:
     if image.dtype != np.uint8 or image.shape != (*geometry.image_size, 3):
         raise ImageError(f"image must be uint8 {(*geometry.image_size, 3)}, got {image.dtype} {image.shape}")
     (top, bottom, top_weight, bottom_weight), (left, right, left_weight, right_weight) = axis_neighbours(geometry)
-    bytes_of_pixel = np.arange(3)
-    left = (3 * left[:, None] + bytes_of_pixel).ravel()
-    right = (3 * right[:, None] + bytes_of_pixel).ravel()
+    left, right = ((3 * columns[:, None] + np.arange(3)).ravel() for columns in (left, right))
     left_weight, right_weight = (np.repeat(weight, 3).astype(np.int32) for weight in (left_weight, right_weight))
     top_weight, bottom_weight = (weight[:, None].astype(np.uint16) for weight in (top_weight, bottom_weight))
     rows = image.reshape(len(image), -1)
@@ -231,10 +219,7 @@ def _axis(positions: npt.NDArray[np.float64], length: int) -> _Axis:
 
 def network_input(photos: Sequence[Pixels], geometries: Sequence[Geometry], mean: Color3, std: Color3) -> torch.Tensor:
     """Photos, each resized by its geometry and normalised: (B, 3, h, w) float32, channels-last."""
-    resized = [resize(photo, geometry) for photo, geometry in zip(photos, geometries, strict=True)]
-    import torch
-
-    return to_tensor(resized, mean, std).contiguous(memory_format=torch.channels_last)
+    return _normalised([resize(photo, geometry) for photo, geometry in zip(photos, geometries, strict=True)], mean, std)
 
 
 def to_tensor(images: Pixels | Sequence[Pixels], mean: Color3 = IMAGE_MEAN, std: Color3 = IMAGE_STD) -> torch.Tensor:
@@ -255,11 +240,14 @@ def to_tensor(images: Pixels | Sequence[Pixels], mean: Color3 = IMAGE_MEAN, std:
     shapes = {(str(image.dtype), *image.shape) for image in batch}
     if len(shapes) != 1 or len(batch[0].shape) != 3 or batch[0].dtype != np.uint8 or batch[0].shape[2] != 3:
         raise ImageError(f"images must be (h, w, 3) uint8 of one size, got {sorted(shapes, key=str) or 'none'}")
-    planes = np.empty((len(batch), 3, *batch[0].shape[:2]), np.uint8)
-    for place, image in zip(planes, batch, strict=True):
-        place[:] = cv2.split(image)
+    tensor = _normalised(batch, mean, std).contiguous()
+    return tensor[0] if single else tensor
+
+
+def _normalised(images: Sequence[Pixels], mean: Color3, std: Color3) -> torch.Tensor:
+    """(B, 3, h, w) float32, channels-last, from (h, w, 3) uint8: each of the 256 values is computed once."""
     import torch
 
-    own_mean, own_std = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (mean, std))
-    tensor = torch.from_numpy(planes).to(torch.float32).div_(255).sub_(own_mean).div_(own_std)
-    return tensor[0] if single else tensor
+    values, own_mean, own_std = (torch.tensor(each, dtype=torch.float32) for each in (range(256), mean, std))
+    table = values[:, None].div(255).sub(own_mean).div_(own_std).numpy()[None]
+    return torch.from_numpy(np.stack([cv2.LUT(image, table) for image in images])).permute(0, 3, 1, 2)

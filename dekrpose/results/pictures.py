@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dekrpose.draw import DrawOptions, draw_poses
+from dekrpose.errors import counted
 from dekrpose.formats import write_whole
 from dekrpose.images import load
 
@@ -145,7 +146,7 @@ def _poses(pictures: Pictures) -> Poses:
 
 def people_words(count: int) -> str:
     """A number of people for people."""
-    return "nobody" if count == 0 else "1 person" if count == 1 else f"{count} people"
+    return counted(count, "person", "people") if count else "nobody"
 
 
 def _kept_image(pictures: Pictures) -> NDArray[np.uint8]:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
+from dekrpose.errors import counted
+
 Severity = Literal["error", "warning", "hint"]
 
 EXAMPLES = 5
@@ -124,10 +126,10 @@ def report(problems: Sequence[Problem]) -> str:
     if not problems:
         return "No problems found."
     counts = Counter(problem.severity for problem in problems)
-    parts = [f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items()]
+    parts = [counted(count, severity) for severity, count in counts.items()]
     blocks = [f"Kinds of problems: {', '.join(parts)}."]
     for problem in problems:
-        lines = [f"{problem.severity:9}{problem.kind}, {problem.count:,} {'time' if problem.count == 1 else 'times'}"]
+        lines = [f"{problem.severity:9}{problem.kind}, {counted(problem.count, 'time')}"]
         lines.append(f"    {problem.message} {problem.advice}")
         lines += [f"      {example}" for example in problem.examples]
         if problem.count > len(problem.examples):

@@ -16,7 +16,7 @@ from dekrpose.architectures.dekr.batches import MapBatch
 from dekrpose.architectures.learning import AugmentConfig, Targets
 from dekrpose.config import OUTPUT_STRIDE
 from dekrpose.draw.marks import letters
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, counted
 from dekrpose.formats import write_whole
 from dekrpose.skeletons import Side, Skeleton
 from dekrpose.training.crops import PhotoSource
@@ -109,7 +109,7 @@ def draw_samples(
             if cells:
                 _draw_borders(small, cells[position], sample.images.shape[2])
             sheet[y : y + _PANEL, left : left + _PANEL] = small
-        people = f"{len(poses)} {'person' if len(poses) == 1 else 'people'}"
+        people = counted(len(poses), "person", "people")
         _write_text(sheet, f"{name if len(name) <= 48 else '...' + name[-45:]}: {people}", x, y + _PANEL + 14)
     _draw_legend(sheet, rows * step_y + _GAP + _LINE // 2)
     return sheet

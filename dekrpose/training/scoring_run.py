@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dekrpose.architectures.parts.scoring_net import OKSScoreNet, rescore
+from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.data.dataset import KeypointDataset
 from dekrpose.errors import DekrPoseError, counted
@@ -203,13 +203,15 @@ def compare(
     return Comparison(*sides)
 
 
+@torch.inference_mode()
 def with_scoring_net(predictions: Predictions, net: OKSScoreNet) -> Predictions:
     """The same poses with the scores that ``PoseEstimator`` would give them with this net."""
     edges = predictions.dataset.skeleton.edges
 
     def rescored(found: Prediction) -> Prediction:
         keypoints, keypoint_scores = torch.from_numpy(found.keypoints), torch.from_numpy(found.keypoint_scores)
-        scores, keypoint_scores = rescore(net, keypoints, keypoint_scores, torch.from_numpy(found.scores), edges)
+        features = pose_features(keypoints, keypoint_scores, edges)
+        scores, keypoint_scores = net.scored(features, keypoint_scores, torch.from_numpy(found.scores))
         return replace(found, scores=scores.numpy(), keypoint_scores=keypoint_scores.numpy())
 
     return replace(predictions, people=[rescored(found) for found in predictions.people])

@@ -12,9 +12,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from dekrpose.architectures.dekr.adaptive_conv import gather_pixels
 from dekrpose.architectures.dekr.temporal import TemporalDEKR
 from dekrpose.architectures.learning import TrainConfig, normalised
+from dekrpose.architectures.parts.blocks import gather_pixels
 from dekrpose.data.clips.clip import ClipSource
 from dekrpose.errors import DekrPoseError, counted
 from dekrpose.formats import json_text, write_whole

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from dekrpose.architectures.dekr.temporal import Maps, TemporalDEKR, TemporalState
 from dekrpose.config import OUTPUT_STRIDE
@@ -173,6 +174,11 @@ def _joined(states: Sequence[TemporalState | None]) -> TemporalState | None:
     blank = TemporalState(torch.zeros_like(one.heatmap), torch.zeros_like(one.offset))
     whole = [state or blank for state in states]
     return TemporalState(torch.cat([state.heatmap for state in whole]), torch.cat([state.offset for state in whole]))
+
+
+def remembers(model: nn.Module) -> TypeGuard[TemporalDEKR]:
+    """Whether a network can see frames in their order."""
+    return isinstance(model, TemporalDEKR)
 
 
 class Recall:

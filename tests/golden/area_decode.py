@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dekrpose.architectures.dekr.decode import candidate_poses, decode, find_centers
+from dekrpose.architectures.dekr.candidates import Choice, find_centers
+from dekrpose.architectures.dekr.decode import candidate_poses, decode
 from dekrpose.architectures.dekr.matching import find_peaks, move_to_peaks
 from dekrpose.architectures.dekr.multiscale import average_heatmaps
 from dekrpose.config import ARCHITECTURES, DecodeConfig
@@ -26,13 +28,16 @@ def decode_options(case: Case) -> dict[str, Any]:
     options = dict(zip(case.info["opts"][::2], case.info["opts"][1::2], strict=True))
     crowdpose = case.info["arch"].startswith("crowdpose")
     defaults = ARCHITECTURES["dekr-w32-crowdpose"].decode if crowdpose else DecodeConfig()
+    choice = Choice(
+        max_people=options.get("DATASET.MAX_NUM_PEOPLE", 30),
+        nms_threshold=options.get("TEST.NMS_THRE", defaults.nms_threshold),
+        nms_min_keypoints=options.get("TEST.NMS_NUM_THRE", defaults.nms_min_keypoints),
+        match="official" if options.get("TEST.MATCH_HMP") else None,
+    )
     return {
-        "max_people": options.get("DATASET.MAX_NUM_PEOPLE", 30),
+        "choice": choice,
         "center_threshold": options.get("TEST.KEYPOINT_THRESHOLD", 0.01),
-        "nms_threshold": options.get("TEST.NMS_THRE", defaults.nms_threshold),
-        "nms_min_keypoints": options.get("TEST.NMS_NUM_THRE", defaults.nms_min_keypoints),
         "other_scale_factor": options.get("TEST.DECREASE", defaults.other_scale_factor),
-        "match": "official" if options.get("TEST.MATCH_HMP") else None,
     }
 
 
@@ -69,7 +74,7 @@ def _decode_rows(case: Case) -> Iterator[Row]:
 
     for index, (pair, scale) in enumerate(zip(maps, scales, strict=True)):
         heatmaps, positions = pair
-        limits = {"max_centers": arguments["max_people"], "threshold": arguments["center_threshold"]}
+        limits = {"max_centers": arguments["choice"].max_people, "threshold": arguments["center_threshold"]}
         candidates = candidate_poses(heatmaps[None], positions[None], **limits, scale=scale).of(0)
         expected = arrays[f"s{index}:candidates"]
         everything = np.ones(expected.shape[:2], bool)
@@ -87,8 +92,10 @@ def _final_rows(
     case: Case, maps: list[tuple[Tensor, Tensor]], scales: list[float], arguments: dict[str, Any], average: Tensor
 ) -> Iterator[Row]:
     arrays, stable = case.arrays, case.arrays["stable"]
-    matched = arguments["match"] is not None
-    poses, keypoint_scores, _ = decode(maps, scales, **{**arguments, "match": None})
+    matched = arguments["choice"].match is not None
+    poses, keypoint_scores, _ = decode(
+        maps, scales, **{**arguments, "choice": replace(arguments["choice"], match=None)}
+    )
     suppressed = torch.cat([poses, keypoint_scores[..., None]], dim=2)
     yield from pose_rows(case, "after NMS", suppressed, arrays["nms_poses"], stable, matched=False)
     if "absorbed_poses" in arrays and poses.shape[:2] == stable.shape:

@@ -14,8 +14,7 @@ from typing import cast
 import numpy as np
 import torch
 
-from dekrpose.architectures.dekr.network import DEKR, SharedTransition
-from dekrpose.architectures.dekr.separable import SeparableHeatmapHead
+from dekrpose.architectures.dekr.network import DEKR, SeparableHeatmapHead, SharedTransition
 from dekrpose.config import HeadConfig, MobileNetConfig, ModelConfig
 from dekrpose.images import to_tensor
 from dekrpose.skeletons import COCO_17

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor
 from dekrpose import PoseEstimator, Poses
 from dekrpose.architectures.dekr.decode import candidate_poses, decode, pose_map
 from dekrpose.architectures.dekr.multiscale import average_heatmaps, merge_flipped
-from dekrpose.architectures.parts.scoring_net import rescore
+from dekrpose.architectures.parts.scoring_net import pose_features
 from dekrpose.images import Geometry
 from tests.golden.area_decode import decode_options, pose_rows
 from tests.golden.area_network import TOLERANCE, official_weights
@@ -91,7 +91,7 @@ def _map_rows(case: Case, run: _Run, arguments: dict[str, Any]) -> Iterator[Row]
             start, step = recorded[f"{name}_offset"], recorded[f"{name}_stride"]
             sampled = actual[None, :, start::step, start::step]
             yield Row(case.name, f"{name}, scale {scale:g}", relative(sampled, arrays[f"s{index}:{name}"]), TOLERANCE)
-        limits = {"max_centers": arguments["max_people"], "threshold": arguments["center_threshold"]}
+        limits = {"max_centers": arguments["choice"].max_people, "threshold": arguments["center_threshold"]}
         candidates = candidate_poses(heatmaps[None], positions[None], **limits, scale=scale).of(0).numpy()
         expected = arrays[f"s{index}:candidates"]
         if candidates.shape == expected.shape:
@@ -127,10 +127,12 @@ def _score_rows(case: Case, quantity: str, actual: Any, expected: Any, stable: n
 
 def _final_rows(case: Case, run: _Run, estimator: PoseEstimator, arguments: dict[str, Any]) -> Iterator[Row]:
     """The poses through the decode functions, raw, and then as the public call shows them, scores clipped."""
-    arrays, matched = case.arrays, arguments["match"] is not None
+    arrays, matched = case.arrays, arguments["choice"].match is not None
     after_nms = arrays["nms_poses"]
     stable = arrays["stable"].reshape(after_nms.shape[:2])  # nobody is recorded as (0,)
-    poses, keypoint_scores, scores = decode(run.maps, run.scales, **{**arguments, "match": None})
+    poses, keypoint_scores, scores = decode(
+        run.maps, run.scales, **{**arguments, "choice": replace(arguments["choice"], match=None)}
+    )
     suppressed = np.concatenate([poses, keypoint_scores[..., None]], axis=2)
     yield from pose_rows(case, "after NMS", suppressed, after_nms, stable, matched=False)
     yield from _score_rows(case, "pose scores", scores, arrays["scores"], stable)
@@ -142,7 +144,9 @@ def _final_rows(case: Case, run: _Run, estimator: PoseEstimator, arguments: dict
     points = torch.from_numpy(Geometry.fit(height, width, run.input_size).to_image(poses))
     if "rescored" in arrays and estimator.rescoring_net is not None:
         edges = estimator.config.skeleton.edges
-        rescored, _ = rescore(estimator.rescoring_net, points, keypoint_scores, scores, edges)
+        with torch.inference_mode():
+            features = pose_features(points, keypoint_scores, edges)
+            rescored, _ = estimator.rescoring_net.scored(features, keypoint_scores, scores)
         yield from _score_rows(case, "rescored", rescored, arrays["rescored"], stable)
 
     final = arrays["final_poses"].reshape(after_nms.shape).copy()

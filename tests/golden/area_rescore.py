@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features, rescore
+from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14
 from tests.golden.seeded_weights import seeded_rescore
 from tests.golden.support import Case, Row, cases, largest
@@ -34,7 +34,7 @@ def _rows(case: Case, name: str) -> Iterator[Row]:
     yield Row(case.name, f"{name} features", largest(features, arrays["feature"]), 1e-4)
     with torch.inference_mode():
         yield Row(case.name, f"{name} prediction", largest(net(features), arrays["net_out"][:, 0]), 1e-4)
-    rescored, _ = rescore(net, keypoints, keypoint_scores, arrays["scores_in"], edges)
+        rescored, _ = net.scored(features, keypoint_scores, arrays["scores_in"])
     yield Row(case.name, f"{name} rescored", largest(rescored, arrays["scores_out"]), 1e-4)
 
 

@@ -44,7 +44,7 @@ def test_a_network_of_movenets_kind_survives_json() -> None:
         MEASURED, backbone=MobileNetConfig(width=1.0), head=head, mean=(0.5, 0.4, 0.3), std=(0.1, 0.2, 0.3)
     )
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-    with pytest.raises(ValueError, match="mean must be three numbers"):
+    with pytest.raises(ValueError, match="mean must be a list of 3 numbers"):
         ModelConfig.from_dict({"mean": [0.5]})
     with pytest.raises(ValueError, match="heatmaps must be one of"):
         ModelConfig.from_dict({"head": {"heatmaps": "seperable"}})
@@ -57,7 +57,7 @@ def test_unknown_matching_is_refused() -> None:
 
 
 def test_a_single_name_is_no_list_of_datasets() -> None:
-    with pytest.raises(ValueError, match="list of names, got 'coco'"):
+    with pytest.raises(ValueError, match="list of texts, got 'coco'"):
         ModelConfig.from_dict({"datasets": "coco"})
 
 

@@ -14,17 +14,18 @@ from torch import Tensor, nn
 from dekrpose.architectures.contract import Found, Maps, Stage
 from dekrpose.architectures.dekr import complexity as sizes
 from dekrpose.architectures.dekr import packed as packing
-from dekrpose.architectures.dekr.decode import (
+from dekrpose.architectures.dekr.candidates import (
     Candidates,
     CenterPicker,
+    Choice,
     cells_at,
     choose_poses,
-    decode,
-    pose_map,
+    pool_scales,
     takes_pick,
-)  # fmt: skip
+)
+from dekrpose.architectures.dekr.decode import decode, pose_map
 from dekrpose.architectures.dekr.fast import FastPath
-from dekrpose.architectures.dekr.multiscale import flip_input, merge_flipped, pool_scales
+from dekrpose.architectures.dekr.multiscale import flip_input, merge_flipped
 from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.architectures.dekr.temporal import build_model
 from dekrpose.config import OUTPUT_STRIDE, ModelConfig
@@ -77,11 +78,9 @@ def seen(maps: Maps, mirrored: Maps | None, config: ModelConfig) -> Pair:
 
 def poses(seen: Sequence[Maps], config: ModelConfig, options: Options) -> Found:
     """See ``decode``."""
-    limits: dict[str, Any] = {
-        "max_centers": options.max_centers,
-        "other_scale_factor": config.decode.other_scale_factor,
-    }
-    return Found(*decode(cast(Sequence[Pair], seen), options.scales, **limits, **_choice(config, options)))
+    factor, centers = config.decode.other_scale_factor, options.max_centers
+    maps, choice = cast(Sequence[Pair], seen), _choice(config, options)
+    return Found(*decode(maps, options.scales, choice, max_centers=centers, other_scale_factor=factor))
 
 
 def candidates(
@@ -89,13 +88,8 @@ def candidates(
 ) -> tuple[Tensor, Candidates]:
     """Heatmaps, and the poses at their centers; offsets are computed there alone."""
     height, width = cells_at(geometry.base_size, geometry.scale)
-    picker = CenterPicker(options.max_centers, (height, width))
-
-    def pick(heatmaps: Tensor) -> Tensor:
-        with stage("decode"):
-            return picker(heatmaps)
-
-    heatmaps, offsets = network(images, pick=pick)
+    picker = CenterPicker(options.max_centers, (height, width), stage)
+    heatmaps, offsets = network(images, pick=picker)
     return heatmaps[..., :height, :width].float(), picker.candidates(offsets, geometry.scale)
 
 
@@ -108,7 +102,7 @@ def chosen(looks: Sequence[tuple[Tensor, Candidates]], config: ModelConfig, opti
         pooled = pool_scales([own.of(index) for _, own in looks], scales, other_scale_factor=factor)
         heatmaps = [own[index, :-1] for own, _ in looks]
         size = OUTPUT_STRIDE * height, OUTPUT_STRIDE * width
-        found.append(Found(*choose_poses(pooled, heatmaps, size, **_choice(config, options))))
+        found.append(Found(*choose_poses(pooled, heatmaps, size, _choice(config, options))))
     return found
 
 
@@ -126,13 +120,8 @@ def packed(seen: Sequence[Maps], options: Options) -> tuple[packing.Layout, Tens
 def unpacked(row: Tensor, layout: packing.Layout, config: ModelConfig, options: Options) -> Found:
     """See ``packing.finish``."""
     factor = config.decode.other_scale_factor
-    return Found(*packing.finish(row, layout, other_scale_factor=factor, **_choice(config, options)))
+    return Found(*packing.finish(row, layout, _choice(config, options), other_scale_factor=factor))
 
 
-def _choice(config: ModelConfig, options: Options) -> dict[str, Any]:
-    return {
-        "max_people": options.max_people,
-        "nms_threshold": options.nms_threshold,
-        "nms_min_keypoints": config.decode.nms_min_keypoints,
-        "match": options.match,
-    }
+def _choice(config: ModelConfig, options: Options) -> Choice:
+    return Choice(options.max_people, options.nms_threshold, config.decode.nms_min_keypoints, options.match)

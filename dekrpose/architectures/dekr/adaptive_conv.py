@@ -13,14 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-TAPS = 9
-"""Taps of a 3x3 kernel, row by row."""
-
-
-def regular_grid(device: torch.device | None = None) -> Tensor:
-    """(2, 9): the rows are the taps' dy and dx, in pixels, as in the official code."""
-    step = torch.arange(-1.0, 2.0, dtype=torch.float32, device=device)
-    return torch.stack([step.repeat_interleave(3), step.repeat(3)])
+from dekrpose.architectures.parts.blocks import TAPS, neighbourhoods, regular_grid
 
 
 def tap_positions(transforms: Tensor, pixels: Tensor) -> Tensor:
@@ -128,19 +121,3 @@ class AdaptiveConv(nn.Module):
         assert self.transform.bias is not None
         out = torch.baddbmm(self.transform.bias.reshape(self.branches, 1, 6), patches, weight)
         return out.reshape(self.branches, batch, -1, 6).permute(1, 0, 3, 2).flatten(1, 2)
-
-
-def gather_pixels(maps: Tensor, pixels: Tensor) -> Tensor:
-    """Read (B, C, h, w) maps at (B, P, 2) integer xy pixels: (B, C, P)."""
-    index = pixels[..., 1].long() * maps.shape[-1] + pixels[..., 0].long()
-    return maps.flatten(2).gather(2, index.unsqueeze(1).expand(-1, maps.shape[1], -1))
-
-
-def neighbourhoods(maps: Tensor, pixels: Tensor) -> Tensor:
-    """The 3x3 pixels around (B, P, 2) integer xy pixels of (B, C, h, w) maps, zero outside: (B * P, 9, C)."""
-    batch, channels, height, width = maps.shape
-    rows = F.pad(maps, (1, 1, 1, 1)).permute(0, 2, 3, 1).reshape(-1, channels)
-    dy, dx = regular_grid(maps.device).long()
-    row = torch.arange(batch, device=maps.device).reshape(-1, 1, 1) * (height + 2) + pixels[..., 1:] + 1 + dy
-    patches = rows.index_select(0, (row * (width + 2) + pixels[..., :1] + 1 + dx).long().flatten())
-    return patches.reshape(-1, TAPS, channels)

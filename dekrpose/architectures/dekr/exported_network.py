@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dekrpose.architectures.dekr.adaptive_conv import TAPS, AdaptiveConv, regular_grid
+from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv
 from dekrpose.architectures.dekr.network import DEKR, BranchGroup, RegressionBlock
 from dekrpose.architectures.exporting import Offsets, Sampling
+from dekrpose.architectures.parts.blocks import TAPS, regular_grid
 from dekrpose.architectures.parts.folding import fold_batch_norm
 
 
@@ -73,7 +74,7 @@ def _replace_adaptive(network: DEKR, sampling: Sampling, offsets: Offsets) -> No
 
 
 class _UpsampledConv(nn.Module):
-    """A 1x1 convolution of maps that ``hrnet.concatenate`` would join: each at its own size, then upsampled and added.
+    """A 1x1 convolution of maps that ``concatenate`` would join: each at its own size, then upsampled and added.
 
     Both are linear, so the result is the same, with fewer multiplications and no joined map. ``widths`` are the
     channels of each map, finest first.

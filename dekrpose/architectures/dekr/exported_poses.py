@@ -9,7 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dekrpose.architectures.dekr.decode import CENTER_THRESHOLD, Centers, find_centers, points_of, read_at
+from dekrpose.architectures.dekr.candidates import (
+    CENTER_THRESHOLD,
+    Centers,
+    find_centers,
+    highest_around,
+    points_of,
+    read_at,
+)
 from dekrpose.architectures.dekr.exported_network import ExportedNetwork
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features
 from dekrpose.config import OUTPUT_STRIDE, ModelConfig
@@ -38,7 +45,9 @@ class PoseOutputs(nn.Module):
 
     def centers(self, heatmaps: Tensor) -> Centers:
         """The N highest, from heatmaps (B, K+1, h, w)."""
-        return find_centers(heatmaps[:, -1], max_centers=self.max_people)
+        fixed = all(isinstance(side, int) for side in heatmaps.shape[2:])
+        highest = highest_around if fixed else _highest_at_all_sizes
+        return find_centers(heatmaps[:, -1], max_centers=self.max_people, highest=highest)
 
     def poses_at(self, xy: Tensor, offsets: Tensor) -> Tensor:
         """Poses (B, N, K, 2) in input pixels from offsets (B, 2K, N) at centers (B, N, 2), heatmap pixels."""
@@ -57,7 +66,7 @@ class PoseOutputs(nn.Module):
         return poses, keypoint_scores, scores
 
     def _suppress(self, poses: Tensor, mean_heat: Tensor, valid: Tensor) -> Tensor:
-        """The walk of ``decode.nms.pose_nms`` over all places at once: (B, N), 1 for whom it keeps, else 0."""
+        """The walk of ``pose_nms`` over all places at once: (B, N), 1 for whom it keeps, else 0."""
         decode, count = self.config.decode, self.max_people
         diagonals = (poses.amax(2) - poses.amin(2)).square().sum(2).sqrt()
         distances = (poses.unsqueeze(2) - poses.unsqueeze(1)).square().sum(4).sqrt()
@@ -85,8 +94,18 @@ class PoseOutputs(nn.Module):
         return scored.reshape(scores.shape), flat.reshape(keypoint_scores.shape)
 
 
+def _highest_at_all_sizes(maps: Tensor) -> Tensor:
+    """``highest_around`` in a graph for all sizes: windows within windows make larger ones."""
+    height, width = maps.shape[1:]
+    small = F.max_pool2d(maps[:, None], 3, stride=1, padding=1)
+    medium = F.max_pool2d(small, 3, stride=1, padding=1)
+    large = F.max_pool2d(medium, 3, stride=1, padding=1)
+    sides = torch.full((1,), 1.0) * height + torch.full((1,), 1.0) * width
+    return torch.where(sides > 600, large, torch.where(sides > 400, medium, small))[:, 0]
+
+
 def _heat_values(heatmaps: Tensor, poses: Tensor) -> Tensor:
-    """``decode.multiscale.heat_values`` at one scale, (B, K, h, w) at (B, N, K, 2) input pixels: (B, N, K)."""
+    """``multiscale.heat_values`` at one scale, (B, K, h, w) at (B, N, K, 2) input pixels: (B, N, K)."""
     height, width = heatmaps.shape[-2:]
     x0, x1, x_share = _cells(poses[..., 0].transpose(1, 2), width)
     y0, y1, y_share = _cells(poses[..., 1].transpose(1, 2), height)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dekrpose.architectures.contract import Network
-from dekrpose.architectures.dekr.decode import CENTER_THRESHOLD, Candidates, pose_map
+from dekrpose.architectures.dekr.candidates import CENTER_THRESHOLD, Candidates
+from dekrpose.architectures.dekr.decode import pose_map
 from dekrpose.architectures.dekr.exported_network import ExportedNetwork
 from dekrpose.architectures.dekr.exported_poses import ExportedCenters, ExportedPoses, PoseOutputs
 from dekrpose.architectures.dekr.network import DEKR

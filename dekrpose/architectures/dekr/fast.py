@@ -1,39 +1,37 @@
 """DEKR for inference on CPUs: the same maps up to rounding, in less time.
 
 Batch norm is folded into the convolutions, the heads' first convolutions run before the maps are upsampled
-(``upsampled_conv``), and adaptive convolutions gather their taps as rows of a table (``gathered_conv``).
+and adaptive convolutions gather their taps as rows of a table (``fast_convolutions``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv, gather_pixels
-from dekrpose.architectures.dekr.gathered_conv import GatheredBlock, frame, inside, padded_channels
-from dekrpose.architectures.dekr.separable import SeparableConv, SeparableHeatmapHead
-from dekrpose.architectures.parts.backbone import concatenate
+from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv
+from dekrpose.architectures.dekr.fast_convolutions import GatheredBlock, UpsampledConv, frame, inside, padded_channels
+from dekrpose.architectures.dekr.network import (
+    DEKR,
+    BranchGroup,
+    HeatmapHead,
+    OffsetHead,
+    Pick,
+    RegressionBlock,
+    SeparableHeatmapHead,
+    SharedGroup,
+    SharedTransition,
+)
+from dekrpose.architectures.parts.blocks import SeparableConv, concatenate, gather_pixels
 from dekrpose.architectures.parts.folding import fold_batch_norm
-from dekrpose.architectures.parts.upsampled_conv import UpsampledConv
 
-if TYPE_CHECKING:
-    from dekrpose.architectures.dekr.network import (
-        DEKR,
-        BranchGroup,
-        HeatmapHead,
-        OffsetHead,
-        Pick,
-        RegressionBlock,
-        SharedGroup,
-        SharedTransition,
-    )
-
+Pair = tuple[Tensor, Tensor]
 SPARE_BYTES = 64 * 2**20
 """Most memory that a width of branches keeps between images."""
 FAST_DTYPES = (torch.float32, torch.bfloat16)
@@ -110,14 +108,16 @@ class FastOffsetHead(nn.Module):
     def __init__(self, head: OffsetHead, widths: list[int]) -> None:
         super().__init__()
         count = len(head.groups) - head.shared
-        groups = [cast("BranchGroup", group) for group in head.groups[:count]]
+        groups = [cast(BranchGroup, group) for group in head.groups[:count]]
         splits = head.splits[:count]
         self.shared: FastShared | None = None
         branches_transition = head.transition
         if head.shared:
-            transition, shared = cast("SharedTransition", head.transition), cast("SharedGroup", head.groups[-1])
+            transition, shared = cast(SharedTransition, head.transition), cast(SharedGroup, head.groups[-1])
             self.shared, branches_transition = FastShared(transition.shared, shared, count), transition.branches
-        self.blocks = [[_gathered(cast("RegressionBlock", block)) for block in group.blocks] for group in groups]
+        self.blocks = [
+            [GatheredBlock(block.conv, block.bn) for block in cast(list[Any], group.blocks)] for group in groups
+        ]
         branches = [blocks[0].branches for blocks in self.blocks]
         channels = [split // count for split, count in zip(splits, branches, strict=True)]
         weight, bias = _fused(cast(nn.Sequential, branches_transition))
@@ -178,7 +178,7 @@ class JoinedMaps(nn.Module):
         super().__init__()
         self.head = head
 
-    def forward(self, maps: list[Tensor], pixels: Tensor | None = None) -> Tensor:
+    def forward(self, maps: list[Tensor], between: None = None, pixels: Tensor | None = None) -> Tensor:
         offsets = cast(Tensor, self.head(concatenate(maps)))
         return offsets if pixels is None else gather_pixels(offsets, pixels)
 
@@ -193,8 +193,6 @@ class FastDEKR(nn.Module):
 
     def __init__(self, model: DEKR, dtype: torch.dtype) -> None:
         super().__init__()
-        from dekrpose.architectures.dekr.network import OffsetHead
-
         self.dtype = dtype
         self.backbone = fold_batch_norm(model.backbone, dtype)
         widths = model.backbone.map_channels
@@ -208,9 +206,7 @@ class FastDEKR(nn.Module):
         adaptive = isinstance(head, OffsetHead) and all(isinstance(m.conv, AdaptiveConv) for m in _blocks(head))
         self.offset_head = FastOffsetHead(head, widths) if adaptive else JoinedMaps(head)
 
-    def forward(
-        self, images: Tensor, between: Between | None = None, *, pick: Pick | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, between: Between | None = None, *, pick: Pick | None = None) -> Pair:
         """The maps, with the heads' maps changed on the way, which wants adaptive convolutions; or, with ``pick``, the
         heatmaps, and offsets (B, 2K, P) at the pixels that it picks.
         """
@@ -218,9 +214,7 @@ class FastDEKR(nn.Module):
             images = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
             maps = [x.float() for x in self.backbone(images)]
             heatmaps = self.heatmap_head(maps, between)
-            if between is not None:
-                return heatmaps, self.offset_head(maps, between)
-            return heatmaps, self.offset_head(maps, pixels=None if pick is None else pick(heatmaps))
+            return heatmaps, self.offset_head(maps, between, None if pick is None else pick(heatmaps))
 
 
 class FastPath:
@@ -242,28 +236,28 @@ class FastPath:
         That is for training, gradients, tracing, other devices than CPUs, other dtypes than ``FAST_DTYPES``, and while
         a part of the network has hooks. Weights changed in place are noticed, unless through ``.data``.
         """
-        if model.training or type(images) is not Tensor or not images.is_cpu or _traced():
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        if model.training or type(images) is not Tensor or not images.is_cpu or traced:
             return None
         dtype = torch.mm(images.new_ones(1, 1), images.new_ones(1, 1)).dtype  # what autocast makes of it
         if dtype not in FAST_DTYPES or images.dtype != torch.float32:
             return None
-        parts = (model.backbone, model.heatmap_head, model.offset_head)
-        if self._stamp != (*map(id, parts), *map(_state, self._tensors)) or not self._watches(model):
+        if self._stamp != self._stamp_of(model):
             self._watch(model)
-            self._stamp = (*map(id, parts), *map(_state, self._tensors))
-        if any(self._hooks) or any(norm.training for norm in self._norms):
-            return None
-        if torch.is_grad_enabled() and (images.requires_grad or any(tensor.requires_grad for tensor in self._tensors)):
-            return None
-        if not all(tensor.is_cpu for tensor in self._tensors):
+        learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (images, *self._tensors))
+        watched = any(self._hooks) or any(norm.training for norm in self._norms)
+        if learns or watched or not all(tensor.is_cpu for tensor in self._tensors):
             return None
         if dtype not in self._networks:
             with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
                 self._networks[dtype] = FastDEKR(model, dtype).eval().requires_grad_(False)
         return self._networks[dtype]
 
-    def _watches(self, model: DEKR) -> bool:
-        return bool(self._tensors) and next(model.parameters()) is self._tensors[0]  # else they were all replaced
+    def _stamp_of(self, model: DEKR) -> object:
+        """Changes when a part is replaced, all tensors are, or one of them moves or is written to."""
+        parts = model.backbone, model.heatmap_head, model.offset_head, next(model.parameters())
+        versions = [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in self._tensors]
+        return [*map(id, parts), *versions]
 
     def _watch(self, model: DEKR) -> None:
         self._networks.clear()
@@ -271,24 +265,12 @@ class FastPath:
         modules = [module for module in model.modules() if module is not model]
         self._norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
         self._hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
-
-
-def _state(tensor: Tensor) -> tuple[int, int]:
-    """Changes when a tensor moves or is written to."""
-    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
-
-
-def _traced() -> bool:
-    return bool(torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]
+        self._stamp = self._stamp_of(model)
 
 
 def _blocks(head: OffsetHead) -> list[RegressionBlock]:
     groups = head.groups[: len(head.groups) - head.shared]
-    return [cast("RegressionBlock", block) for group in groups for block in cast("BranchGroup", group).blocks]
-
-
-def _gathered(block: RegressionBlock) -> GatheredBlock:
-    return GatheredBlock(cast(AdaptiveConv, block.conv), block.bn)
+    return [cast(RegressionBlock, block) for group in groups for block in cast(BranchGroup, group).blocks]
 
 
 def _fused(transition: nn.Sequential) -> tuple[Tensor, Tensor]:

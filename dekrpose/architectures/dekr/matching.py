@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dekrpose.architectures.dekr.gaussian_fit import fit_gaussians
-from dekrpose.architectures.dekr.peaks import PEAKS_PER_KEYPOINT, Peaks
 
 PEAK_WINDOW = 5
+PEAKS_PER_KEYPOINT = 30
 REACH = 75.0
 """Input pixels: peaks farther away belong to somebody else."""
 FIT_RADIUS = 6
@@ -33,6 +34,23 @@ Fits = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 """(N, 3) keypoint, x, y -> fitted (N, 2) xy, input pixels; NaN where a fit fails."""
 NearestMode = Literal["official", "paper"]
 """Matching that moves to the nearest peak, with the released code's quirk near borders or without it."""
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """The peaks of one image's heatmaps.
+
+    Args:
+        places: (K, P, 2) xy, input pixels; P is at most 30.
+        heat: (K, P), highest first; 0 is no peak.
+        heatmaps: (K, h, w) that they are in.
+        spacing: input pixels per heatmap pixel.
+    """
+
+    places: NDArray[np.float32]
+    heat: NDArray[np.float32]
+    heatmaps: NDArray[np.float32]
+    spacing: int
 
 
 def match(poses: Tensor, keypoint_scores: Tensor, peaks: Peaks, mode: NearestMode = "official") -> Tensor:

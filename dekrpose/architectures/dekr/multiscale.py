@@ -145,28 +145,3 @@ def _cells(values: Tensor, length: int, cells: int, rest: int) -> tuple[Tensor, 
     places = pixels * ((cells - 1) / last if last > 0 else 0.0)
     lower = places.long()
     return lower, (lower + 1).clamp(max=cells - 1), places - lower
-
-
-def pool_scales(candidates: Sequence[Tensor], scales: Sequence[float], *, other_scale_factor: float) -> Tensor:
-    """Put the candidates of all scales together, their center values made comparable.
-
-    Values of the other scales are divided by their own maximum and multiplied by scale 1's maximum and the factor.
-
-    Args:
-        candidates: per scale (N, K, 3): x, y in input pixels of scale 1, center value (see ``decode_poses``).
-        scales: the scale of each, from large to small, 1 among them.
-        other_scale_factor: weight of the scales other than 1.
-
-    Returns:
-        (sum of N, K, 3), in the order of the scales.
-    """
-    own = candidates[list(scales).index(1.0)]
-    # Without anybody at scale 1 there is nothing to relate to.
-    reference = own[..., 2].max() if len(own) else 1.0
-    pooled = []
-    for scale, poses in zip(scales, candidates, strict=True):
-        if scale != 1.0 and len(poses):
-            values = poses[..., 2:] / poses[..., 2].max() * reference * other_scale_factor
-            poses = torch.cat([poses[..., :2], values], dim=2)
-        pooled.append(poses)
-    return torch.cat(pooled)

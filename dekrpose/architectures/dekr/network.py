@@ -5,26 +5,29 @@ DEKR paper (Geng et al., CVPR 2021, arXiv 2104.02300), "Disentangled Keypoint Re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import groupby
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dekrpose.architectures.contract import Network
-from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv, gather_pixels
-from dekrpose.architectures.dekr.fast import FastPath
-from dekrpose.architectures.dekr.separable import SeparableConv, SeparableHeatmapHead
+from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv
 from dekrpose.architectures.parts import Backbone, make_backbone
-from dekrpose.architectures.parts.backbone import concatenate
-from dekrpose.architectures.parts.blocks import BasicBlock, conv_bn
+from dekrpose.architectures.parts.blocks import BasicBlock, SeparableConv, concatenate, conv_bn, gather_pixels
 from dekrpose.config import Branches, HeadConfig, ModelConfig
+
+if TYPE_CHECKING:
+    from dekrpose.architectures.dekr.fast import FastPath
 
 Pick = Callable[[Tensor], Tensor]
 """Heatmaps (B, K+1, h, w) -> (B, P, 2) integer xy, heatmap pixels, at which offsets are wanted; P is at least 1."""
 
+_PRIOR = 0.01
+"""What fresh heads say everywhere: from a half on, hundreds of steps would do nothing but empty the background."""
 _HEAD, _LEFT_ARM, _RIGHT_ARM, _LEFT_LEG, _RIGHT_LEG = (
     (0, 1, 2, 3, 4), (5, 7, 9), (6, 8, 10), (11, 13, 15), (12, 14, 16),
 )  # fmt: skip
@@ -62,6 +65,43 @@ class HeatmapHead(nn.Module):
     def from_transition(self, maps: Tensor) -> Tensor:
         """``forward`` from the transition's (B, heatmap_channels, h, w) maps on."""
         return cast(Tensor, self.final(self.block(maps)))
+
+
+class SeparableHeatmapHead(nn.Module):
+    """MoveNet's form of a ``HeatmapHead``; its heatmaps are from 0 to 1.
+
+    Keypoints and centers have a separable convolution each.
+    """
+
+    def __init__(self, in_channels: int, keypoints: int, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.keypoints = SeparableConv(in_channels, channels)
+        self.centers = SeparableConv(in_channels, channels)
+        self.final = nn.Conv2d(channels, keypoints, 1)
+        self.final_center = nn.Conv2d(channels, 1, 1)
+
+    def reset_parameters(self) -> None:
+        """Next to nothing everywhere."""
+        for last in (self.final, self.final_center):
+            assert last.bias is not None
+            nn.init.constant_(last.bias, math.log(_PRIOR / (1 - _PRIOR)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.from_transition(self.transition(features))
+
+    def transition(self, features: Tensor) -> Tensor:
+        """(B, 2 * channels, h, w): what the keypoints' maps are read from, then what the centers' are."""
+        return torch.cat([self.keypoints(features), self.centers(features)], dim=1)
+
+    def from_transition(self, maps: Tensor) -> Tensor:
+        """``forward`` from the transition's maps on."""
+        return torch.sigmoid(self.logits(maps))
+
+    def logits(self, maps: Tensor) -> Tensor:
+        """``from_transition`` before the sigmoid."""
+        keypoints, centers = torch.split(maps, self.channels, dim=1)
+        return torch.cat([self.final(keypoints), self.final_center(centers)], dim=1)
 
 
 class RegressionBlock(nn.Module):
@@ -165,7 +205,8 @@ class OffsetHead(nn.Module):
             self.groups.append(SharedGroup(config.shared_offsets, keypoints))
             self.splits.append(config.shared_offsets)
         order = [keypoint for branch in per_branch for keypoint in branch]
-        channels = [2 * position + xy for position in _inverse(order) for xy in (0, 1)]
+        positions = sorted(range(len(order)), key=order.__getitem__)
+        channels = [2 * position + xy for position in positions for xy in (0, 1)]
         self.channel_order = None if channels == list(range(2 * keypoints)) else channels
 
     def forward(self, features: Tensor) -> Tensor:
@@ -193,10 +234,6 @@ class OffsetHead(nn.Module):
         offsets = own[0] if len(own) == 1 else torch.cat(own, dim=1)
         offsets = offsets if self.channel_order is None else offsets[:, self.channel_order]
         return offsets + parts[-1] if self.shared else offsets
-
-
-def _inverse(order: list[int]) -> list[int]:
-    return sorted(range(len(order)), key=order.__getitem__)
 
 
 def offsets_at(head: nn.Module, features: Tensor, pixels: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Candidates of a batch and their heat in one piece of memory, for their way from a device to the CPU.
 
 The device finds centers, reads poses and their heat; one tensor goes to the CPU, where suppression, a walk over a few
-candidates, takes place. The poses are those of ``dekr.decode``.
+candidates, takes place. The poses are those of ``decode``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dekrpose.architectures.dekr.decode import CENTER_THRESHOLD, candidate_poses, choose_poses, crop_to
-from dekrpose.architectures.dekr.multiscale import heat_values, pool_scales
-from dekrpose.config import OUTPUT_STRIDE, MatchMode
+from dekrpose.architectures.dekr.candidates import CENTER_THRESHOLD, OFFICIAL, Choice, choose_poses, pool_scales
+from dekrpose.architectures.dekr.decode import candidate_poses, crop_to
+from dekrpose.architectures.dekr.multiscale import heat_values
+from dekrpose.config import OUTPUT_STRIDE
 
 
 @dataclass(frozen=True)
@@ -100,29 +101,22 @@ def answer(
 
 
 def finish(
-    own: Tensor,
-    layout: Layout,
-    *,
-    max_people: int = 30,
-    nms_threshold: float = 0.05,
-    nms_min_keypoints: int = 8,
-    other_scale_factor: float = 0.9,
-    match: MatchMode | None = None,
+    own: Tensor, layout: Layout, choice: Choice = OFFICIAL, *, other_scale_factor: float = 0.9
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The poses of one image.
 
     Args:
         own: (n,), its row of ``answer``, on the CPU.
         layout: that it was made with; with heatmaps, if keypoints shall be matched.
-        max_people, nms_threshold, nms_min_keypoints, other_scale_factor, match: as in ``dekr.decode``.
+        choice, other_scale_factor: as in ``decode``.
 
     Returns:
-        Poses (N, K, 2) in input pixels of scale 1, keypoint scores (N, K), scores (N,), as from ``dekr.decode``.
+        Poses (N, K, 2) in input pixels of scale 1, keypoint scores (N, K), scores (N,), as from ``decode``.
 
     Raises:
         ValueError: keypoints shall be matched, and the answer has no heatmaps.
     """
-    if match is not None and not layout.with_heatmaps:
+    if choice.match is not None and not layout.with_heatmaps:
         raise ValueError("matching needs heatmaps in the answer; make its layout with with_heatmaps=True")
     lengths = [count * layout.width for count in layout.counts]
     parts = torch.split(own[: sum(lengths)], lengths)
@@ -137,13 +131,10 @@ def finish(
     scales = [layout.scales[index] for index in layout.order]
     return choose_poses(
         pool_scales(candidates, scales, other_scale_factor=other_scale_factor),
-        [] if match is None else _heatmaps(own[sum(lengths) :], layout),
+        [] if choice.match is None else _heatmaps(own[sum(lengths) :], layout),
         layout.size,
-        max_people=max_people,
-        nms_threshold=nms_threshold,
-        nms_min_keypoints=nms_min_keypoints,
-        match=match,
-        heat=torch.cat(heat),
+        choice,
+        torch.cat(heat),
     )
 
 

@@ -1,11 +1,17 @@
-"""The convolutional building blocks that HRNet and DEKR's heads share."""
+"""What networks are built of: blocks of convolutions, maps that are joined, and maps that are read at some pixels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+TAPS = 9
+"""Taps of a 3x3 kernel, row by row."""
 
 
 def conv_bn(
@@ -27,6 +33,10 @@ def conv_bn(
     if relu:
         layers.append(activation(inplace=True))
     return nn.Sequential(*layers)
+
+
+conv_bn6 = partial(conv_bn, activation=nn.ReLU6, eps=1e-3)
+"""As in EfficientNet-Lite."""
 
 
 class BasicBlock(nn.Module):
@@ -69,3 +79,94 @@ class Bottleneck(nn.Module):
         out = self.bn3(self.conv3(out))
         out += x if self.downsample is None else cast(Tensor, self.downsample(x))
         return F.relu(out, inplace=True)
+
+
+class InvertedBottleneck(nn.Module):
+    """1x1 expansion, depthwise convolution, 1x1 projection, and a shortcut where the shape stays."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = in_channels * expansion
+        self.expand = conv_bn6(in_channels, inner, 1) if expansion > 1 else nn.Identity()
+        self.depthwise = conv_bn6(inner, inner, kernel_size, stride, groups=inner)
+        self.project = conv_bn6(inner, out_channels, 1, relu=False)
+        self.stride = stride
+        self.shortcut = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = cast(Tensor, self.expand(x))
+        thinned = self.training and self.stride > 1 and not x.is_cuda
+        inner = self._thinned(inner) if thinned else self.depthwise(inner)
+        out = cast(Tensor, self.project(inner))
+        return out.add_(x) if self.shortcut else out
+
+    def _thinned(self, x: Tensor) -> Tensor:
+        """The strided convolution as every second pixel of one without stride: its gradient is far faster on CPUs."""
+        conv = cast(nn.Conv2d, self.depthwise[0])
+        out = F.conv2d(x, conv.weight, padding=conv.kernel_size[0] // 2, groups=conv.groups)
+        return cast(Tensor, self.depthwise[1:](out[:, :, :: self.stride, :: self.stride]))
+
+
+class SeparableConv(nn.Module):
+    """A depthwise 3x3 convolution, a 1x1 convolution and ReLU: (B, C, h, w) -> (B, channels, h, w).
+
+    MoveNet's heads are made of them; there is no batch norm.
+    """
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
+        self.pointwise = nn.Conv2d(in_channels, channels, 1)
+
+    def reset_parameters(self) -> None:
+        """Weights that keep the size of what passes through."""
+        nn.init.normal_(self.depthwise.weight, std=1 / 3)
+        nn.init.kaiming_normal_(self.pointwise.weight, nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.pointwise(self.depthwise(x)), inplace=True)
+
+    def at(self, x: Tensor, pixels: Tensor) -> Tensor:
+        """The same at (B, P, 2) integer xy pixels only: (B, channels, P)."""
+        weight = self.depthwise.weight.flatten(1).t()
+        mixed = (neighbourhoods(x, pixels) * weight).sum(1)
+        out = F.relu(F.linear(mixed, self.pointwise.weight.flatten(1), self.pointwise.bias))
+        return out.reshape(*pixels.shape[:2], -1).transpose(1, 2)
+
+
+def concatenate(maps: list[Tensor]) -> Tensor:
+    """Join a backbone's maps at stride 4: (B, C1 + C2 + ..., h, w), coarser ones upsampled bilinearly."""
+    size = maps[0].shape[-2:]
+    others = [F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in maps[1:]]
+    return torch.cat([maps[0], *others], dim=1) if others else maps[0]
+
+
+def top_down(levels: Sequence[Tensor], laterals: nn.ModuleList, merges: nn.ModuleList) -> Tensor:
+    """Maps from fine to coarse, joined from the coarsest on, each by its lateral and its merge."""
+    merged: Tensor = merges[-1](laterals[-1](levels[-1]))
+    for level, lateral, merge in zip(levels[-2::-1], laterals[-2::-1], merges[-2::-1], strict=True):
+        x = lateral(level)
+        merged = merge(x + F.interpolate(merged, size=x.shape[-2:], mode="nearest"))
+    return merged
+
+
+def regular_grid(device: torch.device | None = None) -> Tensor:
+    """(2, 9): the rows are the taps' dy and dx, in pixels, as in the official code."""
+    step = torch.arange(-1.0, 2.0, dtype=torch.float32, device=device)
+    return torch.stack([step.repeat_interleave(3), step.repeat(3)])
+
+
+def gather_pixels(maps: Tensor, pixels: Tensor) -> Tensor:
+    """Read (B, C, h, w) maps at (B, P, 2) integer xy pixels: (B, C, P)."""
+    index = pixels[..., 1].long() * maps.shape[-1] + pixels[..., 0].long()
+    return maps.flatten(2).gather(2, index.unsqueeze(1).expand(-1, maps.shape[1], -1))
+
+
+def neighbourhoods(maps: Tensor, pixels: Tensor) -> Tensor:
+    """The 3x3 pixels around (B, P, 2) integer xy pixels of (B, C, h, w) maps, zero outside: (B * P, 9, C)."""
+    batch, channels, height, width = maps.shape
+    rows = F.pad(maps, (1, 1, 1, 1)).permute(0, 2, 3, 1).reshape(-1, channels)
+    dy, dx = regular_grid(maps.device).long()
+    row = torch.arange(batch, device=maps.device).reshape(-1, 1, 1) * (height + 2) + pixels[..., 1:] + 1 + dy
+    patches = rows.index_select(0, (row * (width + 2) + pixels[..., :1] + 1 + dx).long().flatten())
+    return patches.reshape(-1, TAPS, channels)

@@ -6,14 +6,10 @@ top-down path follows feature pyramids (Lin et al., CVPR 2017, arXiv 1612.03144)
 
 from __future__ import annotations
 
-from functools import partial
-from typing import cast
-
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dekrpose.architectures.parts.backbone import Backbone, top_down
-from dekrpose.architectures.parts.blocks import conv_bn
+from dekrpose.architectures.parts.backbone import Backbone
+from dekrpose.architectures.parts.blocks import InvertedBottleneck, conv_bn6, top_down
 from dekrpose.config import EfficientNetLiteConfig
 
 _STEM = 32
@@ -22,33 +18,6 @@ _STAGES = ((1, 16, 3, 1), (2, 24, 3, 2), (2, 40, 5, 2), (3, 80, 3, 2), (3, 112, 
 _LEVELS = {2: 24, 4: 40, 10: 112, 13: 192}
 """Blocks after which a map leaves for the top-down path, at strides 4, 8, 16, 32, and its channels."""
 _EXPANSION = 6
-_conv_bn = partial(conv_bn, activation=nn.ReLU6, eps=1e-3)
-
-
-class InvertedBottleneck(nn.Module):
-    """1x1 expansion, depthwise convolution, 1x1 projection, and a shortcut where the shape stays."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        inner = in_channels * expansion
-        self.expand = _conv_bn(in_channels, inner, 1) if expansion > 1 else nn.Identity()
-        self.depthwise = _conv_bn(inner, inner, kernel_size, stride, groups=inner)
-        self.project = _conv_bn(inner, out_channels, 1, relu=False)
-        self.stride = stride
-        self.shortcut = stride == 1 and in_channels == out_channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = cast(Tensor, self.expand(x))
-        thinned = self.training and self.stride > 1 and not x.is_cuda
-        inner = self._thinned(inner) if thinned else self.depthwise(inner)
-        out = cast(Tensor, self.project(inner))
-        return out.add_(x) if self.shortcut else out
-
-    def _thinned(self, x: Tensor) -> Tensor:
-        """The strided convolution as every second pixel of one without stride: its gradient is far faster on CPUs."""
-        conv = cast(nn.Conv2d, self.depthwise[0])
-        out = F.conv2d(x, conv.weight, padding=conv.kernel_size[0] // 2, groups=conv.groups)
-        return cast(Tensor, self.depthwise[1:](out[:, :, :: self.stride, :: self.stride]))
 
 
 class EfficientNetLite(Backbone):
@@ -56,7 +25,7 @@ class EfficientNetLite(Backbone):
 
     def __init__(self, config: EfficientNetLiteConfig) -> None:
         super().__init__()
-        self.stem = _conv_bn(3, _STEM, 3, stride=2)
+        self.stem = conv_bn6(3, _STEM, 3, stride=2)
         blocks, channels = [], _STEM
         for stage, (count, width, kernel_size, stride) in enumerate(_STAGES):
             for index in range(count):
@@ -64,7 +33,7 @@ class EfficientNetLite(Backbone):
                 blocks.append(InvertedBottleneck(channels, width, kernel_size, step, expansion))
                 channels = width
         self.blocks = nn.ModuleList(blocks)
-        self.laterals = nn.ModuleList(_conv_bn(width, config.channels, 1, relu=False) for width in _LEVELS.values())
+        self.laterals = nn.ModuleList(conv_bn6(width, config.channels, 1, relu=False) for width in _LEVELS.values())
         self.merges = nn.ModuleList(
             InvertedBottleneck(config.channels, config.channels, 3, 1, config.expansion) for _ in _LEVELS
         )

@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dekrpose.architectures.parts.backbone import Backbone, top_down
-from dekrpose.architectures.parts.blocks import conv_bn
-from dekrpose.architectures.parts.efficientnet_lite import InvertedBottleneck
+from dekrpose.architectures.parts.backbone import Backbone
+from dekrpose.architectures.parts.blocks import InvertedBottleneck, conv_bn, top_down
 from dekrpose.config import MobileNetConfig
 
 _STEM, _TOP = 32, 1280

@@ -21,8 +21,6 @@ def neighbour_relation(poses: Tensor, *, threshold: float, min_keypoints: int) -
     Returns:
         (N, N) bool.
     """
-    if len(poses) == 0:
-        return torch.zeros(0, 0, dtype=torch.bool, device=poses.device)
     diagonals = (poses.amax(1) - poses.amin(1)).square().sum(1).sqrt()
     distances = (poses[:, None] - poses[None]).square().sum(3).sqrt()
     near = (distances < threshold * diagonals[:, None, None]).sum(2) > min_keypoints
@@ -32,12 +30,7 @@ def neighbour_relation(poses: Tensor, *, threshold: float, min_keypoints: int) -
 
 
 def pose_nms(
-    candidates: Tensor,
-    heat: Tensor,
-    *,
-    threshold: float = 0.05,
-    min_keypoints: int = 8,
-    max_people: int = 30,
+    candidates: Tensor, heat: Tensor, *, threshold: float = 0.05, min_keypoints: int = 8, max_people: int = 30
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Keep one candidate per neighbourhood, and score what is kept.
 
@@ -72,10 +65,8 @@ def _walk(neighbours: list[list[int]], mean_heat: list[float]) -> list[int]:
     ignored: set[int] = set()
     kept = []
     for index, neighbourhood in enumerate(neighbours):
-        if index in ignored or not neighbourhood:
-            continue
-        best = max(neighbourhood, key=mean_heat.__getitem__)
-        if best not in ignored:
+        best = max(neighbourhood, key=mean_heat.__getitem__, default=index)
+        if neighbourhood and not ignored & {index, best}:
             kept.append(best)
             ignored.update(neighbourhood)
     return kept

@@ -23,6 +23,9 @@ class OKSScoreNet(nn.Module):
     Args:
         features: input width, 3 per edge plus 1 per keypoint (COCO 74, CrowdPose 59).
         keypoints: K of a calibrated net; 0 makes an official one.
+
+    Attributes:
+        calibrated: whether the net says probabilities.
     """
 
     def __init__(self, features: int, keypoints: int = 0) -> None:
@@ -30,6 +33,7 @@ class OKSScoreNet(nn.Module):
         self.l1 = nn.Linear(features, HIDDEN)
         self.l2 = nn.Linear(HIDDEN, HIDDEN)
         self.l3 = nn.Linear(HIDDEN, 1 + keypoints)
+        self.calibrated = keypoints > 0
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> OKSScoreNet:
@@ -38,11 +42,6 @@ class OKSScoreNet(nn.Module):
             net = cls(tensors["l1.weight"].shape[1], len(tensors["l3.bias"]) - 1)
         net.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)
         return net
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether the net says probabilities."""
-        return self.l3.out_features > 1
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (N, features), see ``pose_features``, to the predicted OKS (N,), not clipped.
@@ -56,7 +55,16 @@ class OKSScoreNet(nn.Module):
         return said if self.calibrated else said[:, 0]
 
     def scored(self, features: Tensor, keypoint_scores: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (N,) and keypoint scores (N, K) by what the net says of features (N, features)."""
+        """Score poses: what an official net says is a factor, what a calibrated one says is the score.
+
+        Args:
+            features: (N, features), see ``pose_features``.
+            keypoint_scores: (N, K) raw.
+            scores: (N,) raw.
+
+        Returns:
+            Scores (N,), 0 where they are not a number, and keypoint scores (N, K); N may be 0.
+        """
         said = self(features)
         if self.calibrated:
             said = said.sigmoid()
@@ -89,26 +97,3 @@ def pose_features(keypoints: Tensor, keypoint_scores: Tensor, edges: Sequence[tu
     lengths = vectors.square().sum(2).sqrt()
     unit = lengths[:, TORSO_EDGES].mean(1, keepdim=True).clamp(min=1.0)
     return torch.cat([(vectors / unit[..., None]).flatten(1), lengths / unit, keypoint_scores], dim=1)
-
-
-@torch.inference_mode()
-def rescore(
-    net: OKSScoreNet,
-    keypoints: Tensor,
-    keypoint_scores: Tensor,
-    scores: Tensor,
-    edges: Sequence[tuple[int, int]],
-) -> tuple[Tensor, Tensor]:
-    """Score poses by a net: what an official one says is a factor, what a calibrated one says is the score.
-
-    Args:
-        net: of either kind.
-        keypoints: (N, K, 2) xy, image pixels.
-        keypoint_scores: (N, K) raw.
-        scores: (N,) raw.
-        edges: the skeleton's edges.
-
-    Returns:
-        Scores (N,), 0 where they are not a number, and keypoint scores (N, K); N may be 0.
-    """
-    return net.scored(pose_features(keypoints, keypoint_scores, edges), keypoint_scores, scores)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from dekrpose.data.coco_file import AREA_OF_BOX
 from dekrpose.data.importers import coco, cvat, label_studio, labelme, yolo
 from dekrpose.data.importers.base import Files, Human, Importer, Labelled, Labels, Pairs, Wishes
 from dekrpose.errors import DekrPoseError, counted
@@ -183,7 +184,7 @@ def _annotation(human: Human, frame: _Frame, number: int, image: int) -> dict[st
         right, bottom = (min(max(most, end), end + margin) for most, end in zip(frame.stored, (x1, y1), strict=True))
         entry["bbox"] = [round(value, 2) for value in (left, top, right - left, bottom - top)]
     if "bbox" in entry:
-        entry["area"] = round(0.53 * entry["bbox"][2] * entry["bbox"][3], 1)
+        entry["area"] = round(AREA_OF_BOX * entry["bbox"][2] * entry["bbox"][3], 1)
     more = human.more if frame.is_stored else {key: human.more[key] for key in human.more if key != "segmentation"}
     return {**entry, **more}
 

@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dekrpose.architectures.dekr.temporal import TemporalDEKR
 from dekrpose.data.clips.clip import Clip, ClipShape, ClipSource, Floats
 from dekrpose.data.clips.corruption import corrupt
 from dekrpose.errors import DekrPoseError
@@ -21,6 +20,7 @@ from dekrpose.progress import Bar
 from dekrpose.results import Poses
 from dekrpose.tracking.smoothing import Smoother
 from dekrpose.tracking.tracker import Tracker
+from dekrpose.video.memory import remembers
 
 PER_FRAME, ONE_EURO, TEMPORAL = "per frame", "per frame + One-Euro", "temporal"
 RESET, SHUFFLED = "temporal, reset at every frame", "temporal, shuffled order"
@@ -94,7 +94,7 @@ def compare(
         clip, _ = corrupt(clean, condition, np.random.default_rng([_TEST, seed, number, 1]))
         found = {PER_FRAME: run_model(estimator, clip, input_size=input_size)}
         found[ONE_EURO] = smoothed(estimator, clip, found[PER_FRAME])
-        if has_memory(estimator):
+        if remembers(estimator.model):
             found[TEMPORAL] = run_model(estimator, clip, "kept", input_size=input_size)
             if controls:
                 found[RESET] = run_model(estimator, clip, "reset", input_size=input_size)
@@ -104,11 +104,6 @@ def compare(
         for method, people in found.items():
             cells.setdefault((condition, method, seed), []).append(measure(clip, people, threshold))
     return {key: Cell(values) for key, values in cells.items()}
-
-
-def has_memory(estimator: PoseEstimator) -> bool:
-    """Whether a model can see frames in their order."""
-    return isinstance(estimator.model, TemporalDEKR)
 
 
 def run_model(
@@ -122,7 +117,7 @@ def run_model(
     if memory == "none":
         raw = (estimator.estimate_raw(frame, input_size=input_size, rescore=False) for frame in clip.frames)
         return [Prediction.of(*found, channels=channels) for found in raw]
-    if not has_memory(estimator):
+    if not remembers(estimator.model):
         raise DekrPoseError("this model has no memory; train one with dekrpose train-temporal")
     people, state = [], None
     temporal = estimator.config.temporal

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dekrpose.architectures.dekr.decode import candidate_poses, decode, find_centers, points_of, pose_map, read_at
+from dekrpose.architectures.dekr.candidates import Choice, find_centers, points_of, read_at
+from dekrpose.architectures.dekr.decode import candidate_poses, decode, pose_map
 from dekrpose.architectures.dekr.multiscale import average_heatmaps
 
 KEYPOINTS = 10
@@ -73,7 +74,7 @@ def test_nobody_there_gives_empty_tensors() -> None:
 @pytest.mark.parametrize("match", [None, "official", "paper", "weighted"])
 def test_nobody_there_at_any_of_three_scales(match: str | None) -> None:
     maps = [draw([], 24, 32)[:2], draw([], 12, 16)[:2], draw([], 6, 8)[:2]]
-    poses, _, _ = decode(maps, (2, 1, 0.5), match=match)  # type: ignore[arg-type]
+    poses, _, _ = decode(maps, (2, 1, 0.5), Choice(match=match))  # type: ignore[arg-type]
     assert poses.shape == (0, KEYPOINTS, 2)
 
 
@@ -208,8 +209,8 @@ def test_padding_in_a_batch_changes_nothing(match: str | None) -> None:
         maps.append((heatmaps, positions))
         larger = int(40 * scale), int(48 * scale)
         padded.append((pad(heatmaps, *larger, 0.95), pad(positions, *larger, -7.0)))
-    alone = decode(maps, scales, match=match)  # type: ignore[arg-type]
-    in_batch = decode(padded, scales, match=match, valid_size=(96, 128))  # type: ignore[arg-type]
+    alone = decode(maps, scales, Choice(match=match))  # type: ignore[arg-type]
+    in_batch = decode(padded, scales, Choice(match=match), valid_size=(96, 128))  # type: ignore[arg-type]
     assert len(alone[0]) >= 2
     for one, other in zip(alone, in_batch, strict=True):
         assert torch.equal(one, other)
@@ -233,7 +234,7 @@ def test_half_precision_maps_decode_in_single_precision() -> None:
 def test_inputs_are_not_modified(match: str | None) -> None:
     maps = [draw([(24, 22, 16, 0.8)], 48, 64)[:2], draw([(12, 11, 8, 0.8), (17, 12, 8, 0.7)])[:2]]
     before = [[part.clone() for part in pair] for pair in maps]
-    decode(maps, (2, 1), match=match)  # type: ignore[arg-type]
+    decode(maps, (2, 1), Choice(match=match))  # type: ignore[arg-type]
     for pair, copies in zip(maps, before, strict=True):
         assert all(torch.equal(part, copy) for part, copy in zip(pair, copies, strict=True))
 

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from scipy.optimize import leastsq
 from torch import Tensor
 
-from dekrpose.architectures.dekr.decode import choose_poses
+from dekrpose.architectures.dekr.candidates import Choice, cell_peaks, choose_poses, move_by_weight, refine
 from dekrpose.architectures.dekr.gaussian_fit import fit_gaussians
 from dekrpose.architectures.dekr.matching import find_peaks, match, move_to_peaks, read_peaks, window_maximum
 from dekrpose.architectures.dekr.multiscale import average_heatmaps
-from dekrpose.architectures.dekr.peaks import cell_peaks, move_by_weight, refine
 
 
 def match_to_heatmaps(poses: Tensor, keypoint_scores: Tensor, heatmaps: Tensor, mode: Any = "official") -> Tensor:
@@ -62,7 +61,8 @@ def test_by_weight_of_two_poses_on_the_same_peaks_the_likelier_stays_with_its_we
     heatmaps = torch.cat([spots([(40.0, 40.0)]), spots([(100.0, 60.0)])])
     near, far = ([[41.0, 40.0], [100.0, 61.0]], [[49.0, 34.0], [90.0, 64.0]])
     candidates = torch.cat([torch.tensor([far, near]), torch.full((2, 2, 1), 0.5)], dim=2)
-    poses, scores, _ = choose_poses(candidates, [heatmaps], (96, 160), match="weighted", nms_min_keypoints=1)
+    choice = Choice(match="weighted", nms_min_keypoints=1)
+    poses, scores, _ = choose_poses(candidates, [heatmaps], (96, 160), choice)
     np.testing.assert_allclose(poses.numpy(), [[[40.0, 40.0], [100.0, 60.0]]], atol=1e-4)
     _, weights = move_by_weight(torch.tensor([near]), read_peaks(heatmaps))
     torch.testing.assert_close(scores, 0.5 * weights)

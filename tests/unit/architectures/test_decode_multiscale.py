@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dekrpose.architectures.dekr.candidates import pool_scales
 from dekrpose.architectures.dekr.decode import pose_map
 from dekrpose.architectures.dekr.multiscale import (
     average_heatmaps,
     flip_input,
     heat_values,
     merge_flipped,
-    pool_scales,
     upsample_aligned,
 )
 

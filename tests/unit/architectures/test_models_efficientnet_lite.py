@@ -12,7 +12,8 @@ from torch import nn
 
 from dekrpose import COCO_17, CheckpointError, DekrPoseError
 from dekrpose.architectures.dekr.network import DEKR
-from dekrpose.architectures.parts.efficientnet_lite import EfficientNetLite, InvertedBottleneck
+from dekrpose.architectures.parts.blocks import InvertedBottleneck
+from dekrpose.architectures.parts.efficientnet_lite import EfficientNetLite
 from dekrpose.config import ARCHITECTURES, IMAGE_MEAN, IMAGE_STD, ModelConfig
 from dekrpose.training import initial
 from dekrpose.training.initial import LITE_BACKBONE, read_backbone, read_initial

@@ -12,14 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dekrpose.architectures.dekr import gathered_conv
+from dekrpose.architectures.dekr import fast_convolutions
 from dekrpose.architectures.dekr.fast import FastDEKR, FastPath
-from dekrpose.architectures.dekr.gathered_conv import GatheredBlock, frame, inside, padded_channels
+from dekrpose.architectures.dekr.fast_convolutions import GatheredBlock, UpsampledConv, frame, inside, padded_channels
 from dekrpose.architectures.dekr.network import DEKR, RegressionBlock
-from dekrpose.architectures.parts import upsampled_conv
-from dekrpose.architectures.parts.backbone import concatenate
+from dekrpose.architectures.parts.blocks import concatenate
 from dekrpose.architectures.parts.folding import fold_batch_norm
-from dekrpose.architectures.parts.upsampled_conv import UpsampledConv
 from dekrpose.config import Branches, EfficientNetLiteConfig, ModelConfig
 from tests.movenet_files import OWN
 from tests.small_model import SMALL
@@ -96,7 +94,7 @@ def test_a_batch_is_its_images_one_by_one() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 3000, 2**30])
 def test_how_many_rows_are_computed_at_once_changes_nothing(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathered_conv, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(fast_convolutions, "CHUNK_BYTES", chunk)
     for found, expected in both(network(), pictures()):
         assert_near(found, expected)
 
@@ -160,7 +158,7 @@ def test_a_convolution_before_upsampling_is_one_behind_it(monkeypatch: pytest.Mo
     conv = nn.Conv2d(60, 7, 1).requires_grad_(False)
     assert conv.bias is not None
     for rows in (1, 5, 16):
-        monkeypatch.setattr(upsampled_conv, "BAND_BYTES", 4 * 24 * 7 * rows)
+        monkeypatch.setattr(fast_convolutions, "BAND_BYTES", 4 * 24 * 7 * rows)
         found = torch.empty(2, 16, 24, 7)
         UpsampledConv(conv.weight, conv.bias, [4, 8, 16, 32])(maps, found)
         assert_near(found.permute(0, 3, 1, 2), conv(concatenate(maps)).relu())

@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dekrpose.architectures.parts.backbone import concatenate
-from dekrpose.architectures.parts.blocks import BasicBlock, Bottleneck
+from dekrpose.architectures.parts.blocks import BasicBlock, Bottleneck, concatenate
 from dekrpose.architectures.parts.hrnet import HRModule, HRNet
 from dekrpose.config import BackboneConfig
 

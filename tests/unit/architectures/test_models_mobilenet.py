@@ -16,7 +16,7 @@ from torch import Tensor
 from dekrpose import COCO_17, CheckpointError, PoseEstimator
 from dekrpose.architectures.dekr.movenet import read_movenet
 from dekrpose.architectures.dekr.network import DEKR
-from dekrpose.architectures.dekr.separable import SeparableConv
+from dekrpose.architectures.parts.blocks import SeparableConv
 from dekrpose.architectures.parts.mobilenet import MobileNet, SameConv, scaled
 from dekrpose.config import MobileNetConfig, ModelConfig
 from dekrpose.training.initial import brought, read_initial

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dekrpose.architectures.dekr.candidates import Choice
 from dekrpose.architectures.dekr.decode import decode, pose_map
 from dekrpose.architectures.dekr.multiscale import merge_flipped
 from dekrpose.architectures.dekr.targets import TargetMode, heatmap_targets, offset_targets, person_centers
@@ -109,7 +110,7 @@ def test_the_mirrored_scene_changes_nothing() -> None:
 
 def test_matching_to_drawn_heatmaps_keeps_the_keypoints() -> None:
     """The Gaussian fit finds the sub-pixel maximum of a Gaussian within the error of bilinear enlarging."""
-    poses, _, _ = decode([maps(PEOPLE[:1])], match="paper")
+    poses, _, _ = decode([maps(PEOPLE[:1])], choice=Choice(match="paper"))
     assert_found(poses, PEOPLE[:1], tolerance=0.5)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features, rescore
+from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14
 
 
@@ -54,7 +54,9 @@ def test_a_tiny_pose_is_measured_in_pixels() -> None:
 def test_scores_are_multiplied_and_not_a_number_becomes_0() -> None:
     keypoints, keypoint_scores = torch.rand(2, 17, 2), torch.rand(2, 17)
     scores = torch.tensor([0.5, float("nan")])
-    rescored, same = rescore(Constant(0.5), keypoints, keypoint_scores, scores, COCO_17.edges)
+    rescored, same = Constant(0.5).scored(
+        pose_features(keypoints, keypoint_scores, COCO_17.edges), keypoint_scores, scores
+    )
     assert rescored.tolist() == [0.25, 0.0]
     assert torch.equal(same, keypoint_scores)
 
@@ -64,7 +66,8 @@ def test_what_a_calibrated_net_says_is_the_scores() -> None:
         {**OKSScoreNet(74).state_dict(), "l3.weight": torch.zeros(18, 256), "l3.bias": torch.zeros(18)}
     )
     assert net.calibrated
-    scores, keypoint_scores = rescore(net, torch.rand(3, 17, 2), torch.rand(3, 17), torch.rand(3), COCO_17.edges)
+    features = pose_features(torch.rand(3, 17, 2), torch.rand(3, 17), COCO_17.edges)
+    scores, keypoint_scores = net.scored(features, torch.rand(3, 17), torch.rand(3))
     assert scores.tolist() == [0.5] * 3
     assert torch.equal(keypoint_scores, torch.full((3, 17), 0.5))
 

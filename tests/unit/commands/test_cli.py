@@ -21,7 +21,7 @@ from dekrpose import PoseEstimator, Poses, __version__, progress
 from dekrpose.architectures import complexity as costs
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.cli import COMMANDS, _parser, main
-from dekrpose.commands.arguments import MODELS
+from dekrpose.commands.arguments import MODELS, VIDEO_SETS
 from dekrpose.config import ARCHITECTURES
 from dekrpose.hub import models
 from tests import checkpoint_fixtures as fixtures
@@ -394,7 +394,7 @@ def test_choices_are_those_of_the_library() -> None:
     for name, _, default, *_ in train_scoring._OPTIONS:
         assert getattr(scoring.ScoringConfig(), name.replace("-", "_")) == default
     assert get_args(temporal.Parts) == train_temporal.PARTS
-    assert tuple(sequences.FORMATS) == train_temporal.VIDEOS
+    assert tuple(sequences.FORMATS) == VIDEO_SETS
 
 
 def test_json_behind_a_photo_and_before_it(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dekrpose.commands.eval_video import ALL_CONDITIONS, DATA_SETS
+from dekrpose.commands.arguments import VIDEO_SETS
+from dekrpose.commands.eval_video import ALL_CONDITIONS
 from dekrpose.data.clips.bodies import CYCLES, MOTIONS, body
 from dekrpose.data.clips.clip import SPLITS, Clip, ClipShape, camera_path, through_camera
 from dekrpose.data.clips.corruption import BURST, CORRUPTIONS, corrupt
@@ -162,4 +163,4 @@ def test_nobody_to_film_is_an_error(tmp_path: Path) -> None:
 
 def test_the_command_names_every_corruption_and_data_set() -> None:
     assert set(ALL_CONDITIONS) == {"clean", *CORRUPTIONS}
-    assert set(DATA_SETS) == set(FORMATS)
+    assert set(VIDEO_SETS) == set(FORMATS)

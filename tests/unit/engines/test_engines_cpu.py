@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dekrpose import PoseEstimator, Poses
-from dekrpose.architectures.dekr.adaptive_conv import gather_pixels
-from dekrpose.architectures.dekr.decode import CenterPicker, takes_pick
+from dekrpose.architectures.dekr.candidates import CenterPicker, takes_pick
 from dekrpose.architectures.dekr.fast import FastPath
 from dekrpose.architectures.dekr.network import DEKR
+from dekrpose.architectures.parts.blocks import gather_pixels
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet
 from dekrpose.config import EfficientNetLiteConfig, HeadConfig, ModelConfig
+from dekrpose.engines.base import Stages
 from tests.small_model import SMALL
 
 ROOT = Path(__file__).parents[3]
@@ -129,7 +130,7 @@ def test_nobody_there() -> None:
 
 
 def test_somebody_beside_nobody_in_a_batch() -> None:
-    picker = CenterPicker(30, (8, 8))
+    picker = CenterPicker(30, (8, 8), Stages())
     heatmaps = torch.zeros(2, 3, 8, 8)
     heatmaps[1, -1, 2, 5] = 0.7
     pixels = picker(heatmaps)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dekrpose import PoseEstimator, images
 from dekrpose.architectures.contract import Found
+from dekrpose.architectures.dekr.candidates import Choice
 from dekrpose.architectures.dekr.decode import decode
 from dekrpose.architectures.dekr.packed import answer, finish, layout_of
 from dekrpose.engines import VARIABLE, choose_engine
@@ -89,10 +90,10 @@ def test_decoding_on_a_device_gives_the_same_poses(scales: tuple[float, ...], pe
     rows = answer(maps, layout)
     for index, row in enumerate(rows):
         own = [(heatmaps[index], positions[index]) for heatmaps, positions in maps]
-        options = {"max_people": 9, "nms_threshold": 0.3, "nms_min_keypoints": 1, "match": match}
-        expected = decode(own, scales, max_centers=20, **options)  # type: ignore[arg-type]
+        choice = Choice(9, 0.3, 1, match)  # type: ignore[arg-type]
+        expected = decode(own, scales, choice, max_centers=20)
         assert (len(expected[0]) > 0) == people
-        for ours, other in zip(finish(row, layout, **options), expected, strict=True):  # type: ignore[arg-type]
+        for ours, other in zip(finish(row, layout, choice), expected, strict=True):
             torch.testing.assert_close(ours, other, rtol=0, atol=0)
 
 
@@ -108,7 +109,7 @@ def test_matching_without_heatmaps_is_refused() -> None:
     maps = made_up_maps(1, (1.0,))
     layout = layout_of([maps[0][0]], (1.0,), max_centers=30)
     with pytest.raises(ValueError, match="with_heatmaps"):
-        finish(answer(maps, layout)[0], layout, match="paper")
+        finish(answer(maps, layout)[0], layout, Choice(match="paper"))
 
 
 def test_nothing_between_photo_and_answer_waits_for_the_device() -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from dekrpose import CheckpointError, DekrPoseError, PoseEstimator, export
+from dekrpose.architectures.dekr.candidates import Choice
 from dekrpose.architectures.dekr.decode import decode, pose_map
 from dekrpose.architectures.dekr.exported_network import ExportedNetwork
 from dekrpose.architectures.dekr.exported_poses import PoseOutputs
@@ -127,7 +128,8 @@ def test_poses_in_the_graph_are_those_of_decode(height: int, width: int) -> None
     offsets.flatten(2)[0, :, (centers[0] + 2 * width) % (height * width)] = offsets.flatten(2)[0, :, centers[0]]
     poses, keypoint_scores, scores = PoseOutputs(SMALL, None, 30)(heatmaps, offsets)
     assert torch.equal(scores[1], torch.zeros(30))
-    expected = decode([(heatmaps[0], pose_map(offsets[0]))], nms_min_keypoints=SMALL.decode.nms_min_keypoints)
+    choice = Choice(nms_min_keypoints=SMALL.decode.nms_min_keypoints)
+    expected = decode([(heatmaps[0], pose_map(offsets[0]))], choice=choice)
     order = expected[2].argsort(descending=True)
     kept = int((scores[0] != 0).sum())
     assert kept == len(order) > 0

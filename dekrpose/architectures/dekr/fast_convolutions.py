@@ -1,6 +1,9 @@
-"""Adaptive convolution on CPUs: taps are read as weighted sums of table rows, which PyTorch does several times faster.
+"""DEKR's two costly convolutions in the form that suits CPUs.
 
-A pixel's channels in one branch are one row of a table. A tap is the weighted sum of four rows, the pixels around it:
+The heads' first convolution comes straight from the backbone's maps: their joined, upsampled map is never made.
+
+In adaptive convolutions taps are read as weighted sums of table rows, which PyTorch does several times faster. A
+pixel's channels in one branch are one row of a table. A tap is the weighted sum of four rows, the pixels around it:
 what ``embedding_bag`` computes for word vectors, in one vectorised, parallel loop over contiguous memory.
 """
 
@@ -9,13 +12,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dekrpose.architectures.dekr.adaptive_conv import TAPS, AdaptiveConv, regular_grid
+from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv
+from dekrpose.architectures.parts.blocks import TAPS, regular_grid
 
+BAND_BYTES = 2 * 2**20
+"""Of the heads' first convolution, what is computed at once: it stays in the processor's nearest caches."""
 LANES = 8
 """Branches are padded to a multiple of this many channels, so that rows of the table fill vector registers."""
 CHUNK_BYTES = 5 * 2**20
@@ -24,6 +31,56 @@ CONVOLVED_CHUNKS = 8
 """Chunks whose transforms are convolved at once, because convolutions of a few rows are slow."""
 MARGIN = 2
 """Rows and columns of zeros around the map: where a position leaves the map its four pixels are among them."""
+
+
+class UpsampledConv:
+    """A 1x1 convolution and ReLU of maps that ``concatenate`` would join at the size of the first.
+
+    Both upsampling and a 1x1 convolution are linear, so each map is convolved at its own size, and the results are
+    upsampled and added by matrix products: first the rows of each, then the columns of all at once.
+
+    Args:
+        weight: (O, C1 + C2 + ..., 1, 1), batch norm folded in.
+        bias: (O,).
+        widths: C1, C2, ...
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, widths: list[int]) -> None:
+        ends = list(accumulate(widths, initial=0))
+        own, *others = (weight[:, start:end] for start, end in pairwise(ends))
+        self.matrix = own.flatten(1).t().contiguous()
+        self.weights = [other.contiguous(memory_format=torch.channels_last) for other in others]
+        self.bias = bias
+
+    def __call__(self, maps: list[Tensor], out: Tensor) -> None:
+        """From float32 maps (B, C1, h, w), (B, C2, h2, w2), ... to ``out``, (B, h, w, O)."""
+        _, height, width, channels = out.shape
+        smaller = [F.conv2d(x, weight) for x, weight in zip(maps[1:], self.weights, strict=True)]
+        tall = [upsampling(x.shape[2], height) for x in smaller]
+        wide = torch.cat([upsampling(x.shape[3], width) for x in smaller], dim=1) if smaller else None
+        rows = max(1, BAND_BYTES // (4 * width * channels))
+        for index, (finest, answer) in enumerate(zip(maps[0], out, strict=True)):
+            pixels = finest.permute(1, 2, 0)  # a product of matrices is faster than a 1x1 convolution
+            flat = [x[index].permute(1, 2, 0).flatten(1) for x in smaller]
+            for top in range(0, height, rows):
+                band = slice(top, top + rows)
+                total = torch.addmm(self.bias, pixels[band].flatten(0, 1), self.matrix).reshape(-1, width, channels)
+                if wide is not None:
+                    total.baddbmm_(wide.expand(len(total), -1, -1), _columns(tall, flat, band, channels))
+                torch.clamp(total, min=0, out=answer[band])
+
+
+def _columns(tall: list[Tensor], flat: list[Tensor], band: slice, channels: int) -> Tensor:
+    """Some upsampled rows of all maps, one map's columns after the other's: (rows, w2 + w3 + ..., O)."""
+    parts = [torch.mm(shares[band], x) for shares, x in zip(tall, flat, strict=True)]
+    return torch.cat(parts, dim=1).reshape(len(parts[0]), -1, channels)
+
+
+def upsampling(before: int, after: int) -> Tensor:
+    """(after, before): the shares of each old pixel in each new one, bilinear along one side."""
+    return F.interpolate(torch.eye(before, dtype=torch.float32)[None], size=after, mode="linear", align_corners=False)[
+        0
+    ].t()
 
 
 def padded_channels(channels: int) -> int:
@@ -119,8 +176,7 @@ class GatheredBlock:
         y = steps[..., 0, :].clamp_(0, rows - 2)
         x = steps[..., 1, :].clamp_(0, stride - 2)
         pixel = torch.add(x, y, alpha=stride)
-        if batch > 1:
-            pixel += torch.arange(0, batch * rows * stride, rows * stride, dtype=torch.int32).reshape(-1, 1, 1)
+        pixel += torch.arange(0, batch * rows * stride, rows * stride, dtype=torch.int32).reshape(-1, 1, 1)
         numbers = torch.arange(self.branches, dtype=torch.int32).reshape(-1, 1, 1, 1)
         upper_left = torch.add(numbers, pixel, alpha=self.branches)
         around = torch.tensor([0, self.branches, stride * self.branches, (stride + 1) * self.branches])

@@ -1,0 +1,325 @@
+"""From heatmaps to poses: centers, the candidates that they regress, matching by weight, suppression, scores.
+
+Pure tensor functions. Frames: "heatmap pixels" are cells of the network's output at one scale, "input pixels"
+are pixels of the network's input at scale 1. Points are xy, sizes are (height, width). Candidates come in batches, in
+the same number of places for each photo, M, the highest centers first, and some places hold nobody: so shapes are
+fixed, and nothing waits for a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dekrpose.architectures.contract import Stage
+from dekrpose.architectures.dekr.matching import PEAKS_PER_KEYPOINT, Peaks, read_peaks
+from dekrpose.architectures.dekr.matching import match as match_nearest
+from dekrpose.architectures.dekr.multiscale import average_heatmaps, heat_values
+from dekrpose.architectures.parts.pose_nms import pose_nms
+from dekrpose.config import OUTPUT_STRIDE, MatchMode
+
+CENTER_THRESHOLD = 0.01
+"""Lower centers are nobody's."""
+SPREAD = 0.15
+"""How far off regressed keypoints are expected to be, as a share of the diagonal of their pose's box."""
+WEIGHT_REACH = 2.5
+"""Peaks farther away than this many spreads are not taken by weight."""
+
+Window = Callable[[Tensor], Tensor]
+"""The highest value in the window around each pixel of maps (B, h, w), of the same shape."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How poses are chosen from candidates.
+
+    Args:
+        max_people: most poses in the answer.
+        nms_threshold: pose NMS distance as a share of the pose's box diagonal.
+        nms_min_keypoints: poses are neighbours when more than this many keypoints are near.
+        match: move keypoints to heatmap peaks: to the nearest one after suppression, with the official border quirk or
+            as the paper says; or "weighted", before suppression, see ``move_by_weight``; None is off.
+    """
+
+    max_people: int = 30
+    nms_threshold: float = 0.05
+    nms_min_keypoints: int = 8
+    match: MatchMode | None = None
+
+
+OFFICIAL = Choice()
+"""What the official code chooses for COCO."""
+
+
+@dataclass(frozen=True, eq=False)
+class Centers:
+    """The highest peaks of center maps.
+
+    Args:
+        xy: (B, M, 2) integers, heatmap pixels.
+        values: (B, M), highest first.
+        present: (B, M), whether there is a peak above the threshold.
+    """
+
+    xy: Tensor
+    values: Tensor
+    present: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The poses that the centers of a batch regress.
+
+    Args:
+        poses: (B, M, K, 2) xy, input pixels.
+        values: (B, M) of the center map.
+        present: (B, M), whether somebody can be there.
+    """
+
+    poses: Tensor
+    values: Tensor
+    present: Tensor
+
+    def of(self, index: int) -> Tensor:
+        """Those of one photo, (N, K, 3): x and y in input pixels, and the center's value; N may be 0."""
+        kept = self.present[index]
+        poses, values = self.poses[index][kept], self.values[index][kept]
+        return torch.cat([poses, values[:, None, None].expand(-1, poses.shape[1], 1)], dim=2)
+
+
+def highest_around(maps: Tensor) -> Tensor:
+    """The highest value in the window around each pixel, (B, h, w): 3x3, 5x5 from a mean side of 200, 7x7 of 300."""
+    side = (maps.shape[1] + maps.shape[2]) / 2
+    window = 7 if side > 300 else 5 if side > 200 else 3
+    return F.max_pool2d(maps[:, None], window, stride=1, padding=window // 2)[:, 0]
+
+
+def find_centers(
+    center_maps: Tensor, *, max_centers: int = 30, threshold: float = CENTER_THRESHOLD, highest: Window = highest_around
+) -> Centers:
+    """Find the peaks of center maps: pixels that equal the highest value of their window, so all pixels of a plateau.
+
+    Args:
+        center_maps: (B, h, w) center heatmaps.
+        max_centers: M; maps of fewer pixels have as many places as pixels.
+        threshold: keep values above this.
+        highest: of each window.
+
+    Raises:
+        ValueError: the maps are not (B, h, w).
+    """
+    if center_maps.ndim != 3:
+        raise ValueError(f"center_maps must be (B, h, w), got {tuple(center_maps.shape)}")
+    width = center_maps.shape[2]
+    is_peak = center_maps == highest(center_maps)
+    # The whole map goes through topk, as in the official code: its order among ties is what recordings hold.
+    peaks = torch.where(is_peak, center_maps, 0.0).flatten(1)
+    pixels = peaks.shape[1]
+    values, places = peaks.topk(min(max_centers, pixels) if isinstance(pixels, int) else max_centers)
+    present = values > threshold
+    if threshold < 0:
+        present = present & is_peak.flatten(1).gather(1, places)
+    rows = torch.div(places, width, rounding_mode="floor")
+    return Centers(torch.stack([places - rows * width, rows], dim=2), values, present)
+
+
+def read_at(maps: Tensor, pixels: Tensor) -> Tensor:
+    """The values (B, C, M) of maps (B, C, h, w) at pixels (B, M, 2), integer xy."""
+    places = (pixels[..., 1] * maps.shape[-1] + pixels[..., 0]).unsqueeze(1)
+    return maps.flatten(2).gather(2, places.expand(-1, maps.shape[1], -1))
+
+
+def candidates_at(centers: Centers, positions: Tensor, *, scale: float = 1.0) -> Candidates:
+    """The poses at centers.
+
+    Args:
+        centers: of a batch at one scale.
+        positions: (B, 2K, M) there, heatmap pixels, channels x0, y0, x1, ...
+        scale: size of this scale's input relative to scale 1.
+    """
+    return Candidates(points_of(positions) * (OUTPUT_STRIDE / scale), centers.values, centers.present)
+
+
+def points_of(channels: Tensor) -> Tensor:
+    """(B, 2K, M) with channels x0, y0, x1, ... -> (B, M, K, 2)."""
+    return channels.reshape(channels.shape[0], -1, 2, channels.shape[2]).permute(0, 3, 1, 2)
+
+
+def takes_pick(network: Callable[..., object]) -> bool:
+    """Whether a network gives offsets at picked pixels (see ``DEKR.forward``), and nobody waits for its whole maps.
+
+    Hooks on its answer want the maps, and compiled networks cannot be left in their middle.
+    """
+    # a compiled network's wrapper has its attributes, but not its class
+    if not isinstance(network, nn.Module) or not hasattr(type(network), "picks"):
+        return False
+    watched = network._forward_hooks or getattr(network, "_compiled_call_impl", None) is not None
+    return bool(network.picks) and not watched
+
+
+@dataclass(eq=False)
+class CenterPicker:
+    """Picks the centers of a batch between the network's two heads, so that offsets are computed there alone.
+
+    The offset head's last block is the costliest part of a small network.
+
+    Args:
+        max_centers: of each photo.
+        cells: (height, width) of the maps within which they are, heatmap pixels.
+        stage: of the time that this takes, "decode".
+    """
+
+    max_centers: int
+    cells: tuple[int, int]
+    stage: Stage
+
+    def __call__(self, heatmaps: Tensor) -> Tensor:
+        """Heatmaps (B, K+1, h, w) -> pixels (B, P, 2) xy; photos with fewer centers have others behind them."""
+        height, width = self.cells
+        with self.stage("decode"):
+            found = find_centers(heatmaps[:, -1, :height, :width].float(), max_centers=self.max_centers)
+            most = max(1, int(found.present.sum(1).max()))  # the present come first; networks may count on a pixel
+            self._centers = Centers(found.xy[:, :most], found.values[:, :most], found.present[:, :most])
+        return self._centers.xy
+
+    def candidates(self, offsets: Tensor, scale: float) -> Candidates:
+        """The poses of the picked centers, from offsets (B, 2K, P) there."""
+        pixels = self._centers.xy.transpose(1, 2).repeat(1, offsets.shape[1] // 2, 1)
+        return candidates_at(self._centers, pixels - offsets, scale=scale)
+
+
+def pool_scales(candidates: Sequence[Tensor], scales: Sequence[float], *, other_scale_factor: float) -> Tensor:
+    """Put the candidates of all scales together, their center values made comparable.
+
+    Values of the other scales are divided by their own maximum and multiplied by scale 1's maximum and the factor.
+
+    Args:
+        candidates: per scale (N, K, 3): x, y in input pixels of scale 1, center value (see ``Candidates.of``).
+        scales: the scale of each, from large to small, 1 among them.
+        other_scale_factor: weight of the scales other than 1.
+
+    Returns:
+        (sum of N, K, 3), in the order of the scales.
+    """
+    own = candidates[list(scales).index(1.0)]
+    # Without anybody at scale 1 there is nothing to relate to.
+    reference = own[..., 2].max() if len(own) else 1.0
+    pooled = []
+    for scale, poses in zip(scales, candidates, strict=True):
+        if scale != 1.0 and len(poses):
+            values = poses[..., 2:] / poses[..., 2].max() * reference * other_scale_factor
+            poses = torch.cat([poses[..., :2], values], dim=2)
+        pooled.append(poses)
+    return torch.cat(pooled)
+
+
+@np.errstate(all="ignore")  # what underflows is nothing, whatever the program has told NumPy
+def choose_poses(
+    candidates: Tensor, heatmaps: Sequence[Tensor], size: tuple[int, int], choice: Choice, heat: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """From the candidates of one image to its poses: heat, suppression, matching, in the order that it wants.
+
+    Args:
+        candidates: (N, K, 3), see ``Candidates.of``.
+        heatmaps: of the keypoints, per scale (K, h, w), from large to small.
+        size: (height, width), input pixels of scale 1.
+        choice: among the candidates.
+        heat: (N, K) at the candidates' keypoints, where it has been read already; heatmaps are then for matching only.
+
+    Returns:
+        As ``decode``.
+    """
+    match = choice.match
+    peaks = None if match is None or len(candidates) == 0 else _peaks(heatmaps, size, match)
+    if peaks is not None and match == "weighted":
+        moved, heat = move_by_weight(candidates[..., :2], peaks)
+        candidates = torch.cat([moved, candidates[..., 2:]], dim=2)
+    heat = heat_values(heatmaps, candidates[..., :2], size) if heat is None else heat
+    poses, keypoint_scores, scores = pose_nms(
+        candidates, heat, threshold=choice.nms_threshold, min_keypoints=choice.nms_min_keypoints,
+        max_people=choice.max_people,
+    )  # fmt: skip
+    if peaks is not None and match == "weighted":
+        poses = refine(poses, keypoint_scores, peaks)
+    elif peaks is not None and match is not None:
+        poses = match_nearest(poses, keypoint_scores, peaks, "official" if match == "official" else "paper")
+    return poses, keypoint_scores, scores
+
+
+def _peaks(heatmaps: Sequence[Tensor], size: tuple[int, int], match: MatchMode) -> Peaks:
+    """By weight, those of scale 1's cells if it is the largest scale and its maps cover the size; else of pixels."""
+    height, width = heatmaps[0].shape[1:]
+    if match == "weighted" and size == (OUTPUT_STRIDE * height, OUTPUT_STRIDE * width):
+        return cell_peaks(heatmaps[0] if len(heatmaps) == 1 else average_heatmaps(heatmaps, (height, width)))
+    return read_peaks(average_heatmaps(heatmaps, size))
+
+
+def cells_at(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(height, width) of a scale's maps, heatmap pixels, that belong to a size in input pixels of scale 1."""
+    height, width = (max(1, round(side * scale / OUTPUT_STRIDE)) for side in size)
+    return height, width
+
+
+def cell_peaks(heatmaps: Tensor) -> Peaks:
+    """The peaks of heatmaps (K, h, w) that are not enlarged: cells above 0 that no neighbour surpasses."""
+    count, _, width = heatmaps.shape
+    highest = F.max_pool2d(heatmaps[None], 3, stride=1, padding=1)[0]
+    heat = torch.where((heatmaps == highest) & (heatmaps > 0), heatmaps, 0.0).reshape(count, -1)
+    heat, places = heat.topk(min(PEAKS_PER_KEYPOINT, heat.shape[1]))
+    cells = torch.stack([places % width, places // width], dim=2).to(heat.dtype)
+    return Peaks((OUTPUT_STRIDE * cells).cpu().numpy(), heat.cpu().numpy(), heatmaps.cpu().numpy(), OUTPUT_STRIDE)
+
+
+def move_by_weight(poses: Tensor, peaks: Peaks) -> tuple[Tensor, Tensor]:
+    """Move each keypoint to the peak of the highest weight: its heat times a Gaussian of the way there.
+
+    The Gaussian is as wide as regressed keypoints are uncertain, ``SPREAD`` of the pose's box, so a clear peak is
+    taken before a faint one that is nearer. A keypoint with no peak in reach stays.
+
+    Args:
+        poses: (N, K, 2) xy, input pixels.
+        peaks: of the image.
+
+    Returns:
+        (N, K, 2) xy, input pixels, a new tensor; and (N, K) the weights, 0 where a keypoint stays.
+    """
+    points = poses.cpu().numpy()
+    diagonals = np.linalg.norm(np.ptp(points, axis=1), axis=1)
+    x = points[:, :, None, 0] - peaks.places[:, :, 0]
+    y = points[:, :, None, 1] - peaks.places[:, :, 1]
+    squared = (x * x + y * y) / np.maximum(np.square(SPREAD * diagonals), 1e-9)[:, None, None]
+    weights = np.where(squared < WEIGHT_REACH**2, peaks.heat * np.exp(-0.5 * squared), 0.0)
+    index = weights.argmax(2)
+    best = np.take_along_axis(weights, index[..., None], 2)
+    moved = np.where(best > 0, peaks.places[np.arange(points.shape[1]), index], points)
+    return torch.from_numpy(moved).to(poses), torch.from_numpy(best[..., 0]).to(poses)
+
+
+def refine(poses: Tensor, weights: Tensor, peaks: Peaks) -> Tensor:
+    """Keypoints (N, K, 2) xy, input pixels, moved from peaks to the exact place.
+
+    It is where a parabola through three logarithms is highest, those of the sums over rows, and over columns, of
+    the peak's 3x3 surroundings at stride 4: exact for a Gaussian, and a small part of the work of a fit.
+    Keypoints of weight 0 stay.
+    """
+    points = poses.cpu().numpy().copy()
+    people, keypoints = np.nonzero(weights.cpu().numpy() > 0)
+    _, height, width = peaks.heatmaps.shape
+    step = OUTPUT_STRIDE // peaks.spacing
+    steps = (np.arange(-1, 2) * step)[None]
+    cells = np.rint(points[people, keypoints] / peaks.spacing).astype(np.int64)
+    cells = np.minimum(cells, (width - step, height - step))  # from there on enlarging repeats the border
+    rows = (cells[:, 1:] + steps).clip(0, height - 1)[:, :, None]
+    columns = (cells[:, :1] + steps).clip(0, width - 1)[:, None]
+    around = np.maximum(peaks.heatmaps[keypoints[:, None, None], rows, columns], 0)
+    sums = np.log(np.maximum(np.stack([around.sum(1), around.sum(2)]), 1e-3))
+    before, top, after = np.moveaxis(sums, 2, 0)
+    bend = np.maximum(2 * top - before - after, 1e-6)
+    shifts = OUTPUT_STRIDE * np.clip((after - before) / (2 * bend), -0.75, 0.75)
+    points[people, keypoints] = peaks.spacing * cells + shifts.T
+    return torch.from_numpy(points).to(poses)
