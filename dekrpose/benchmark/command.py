@@ -63,7 +63,7 @@ def _stages(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
     measured = []
     for index, (estimator, each, size) in enumerate(zip(estimators, settings, sizes, strict=True)):
         limit = 2 * MATMUL**3 / 1e6 / times[_limit(estimator)][WHOLE].median_ms
-        costs = gmacs(estimator, each, size)
+        costs = gmacs(estimator, each, size, (1.0,) if data is None else estimator.config.decode.scales)
         peak = memory.of_job(each, options.photo, people).growth_mib
         dtype = str(estimator.dtype).removeprefix("torch.")
         measured.append(Measured(each, dtype, size, times[str(index)], costs, limit, peak))

@@ -122,15 +122,17 @@ def as_file(setting: Setting) -> Setting:
     """The same with the file that the backend wants in the model's place, where it wants one."""
     if setting.backend not in _EXPORTED:
         return setting
-    folder, name = _exported(setting.model, setting.backend, "map" if setting.flip else "people")
+    folder, name = _exported(setting.model, setting.backend, setting.flip)
     return replace(setting, model=str(Path(folder.name) / name), backend="torch")
 
 
 @cache
-def _exported(model: str, backend: str, offsets: Offsets) -> tuple[TemporaryDirectory[str], str]:
+def _exported(model: str, backend: str, flip: bool) -> tuple[TemporaryDirectory[str], str]:
     """A model exported for a backend: a folder, which lasts as long as this process, and the file in it."""
     folder, name = TemporaryDirectory(prefix="dekrpose-benchmark-"), _EXPORTED[backend]
-    _pretrained(Setting(model, device="cpu")).export(cast(Any, backend), Path(folder.name) / name, offsets=offsets)
+    estimator = _pretrained(Setting(model, device="cpu"))
+    offsets: Offsets = "map" if flip or len(estimator.config.decode.scales) > 1 else "people"
+    estimator.export(cast(Any, backend), Path(folder.name) / name, offsets=offsets)
     return folder, name
 
 

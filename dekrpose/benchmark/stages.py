@@ -248,10 +248,12 @@ def matmul_job(device: torch.device, dtype: torch.dtype) -> Callable[[], Times]:
     return multiply
 
 
-def gmacs(estimator: PoseEstimator, setting: Setting, input_size: tuple[int, int]) -> dict[str, float]:
+def gmacs(
+    estimator: PoseEstimator, setting: Setting, input_size: tuple[int, int], scales: Sequence[float] = (1.0,)
+) -> dict[str, float]:
     """Multiply-accumulates of one run by part, in 10^9: all layers are convolutions, so they grow with the pixels."""
-    own = estimator.config.input_size
-    factor = setting.batch * (2 if setting.flip else 1) * input_size[0] * input_size[1] / own**2
+    pixels = input_size[0] * input_size[1] * sum(scale**2 for scale in scales)
+    factor = setting.batch * (2 if setting.flip else 1) * pixels / estimator.config.input_size**2
     return {
         part: factor * value
         for part, value in architecture_of(estimator.config).gmacs_by_part(estimator.config).items()
