@@ -77,6 +77,9 @@ def train(options: argparse.Namespace, config: TrainConfig, processes: Processes
     skeleton = _skeleton(options)
     torch.manual_seed(config.seed)  # what --init leaves open is the same in every process and every time
     model_config, initial = _start(options, skeleton)
+    # it has learnt people of the size that they have in its crops
+    looks = replace(model_config.decode, scales=(1.0,))
+    model_config = replace(model_config, input_size=config.augment.size, decode=looks)
     teacher = None if options.teacher is None else _teacher(options.teacher, model_config.skeleton)
     validation = _validation(options, model_config.skeleton)
     datasets = [KeypointDataset(path, options.images, model_config.skeleton) for path, _ in options.annotations]

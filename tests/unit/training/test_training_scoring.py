@@ -160,7 +160,7 @@ def test_without_photos_held_out_all_are_learnt(tmp_path: Path) -> None:
     _, history = train_scoring_net(*arrays, replace(QUICK, held_out=0.0))
     assert [epoch.held_out_error for epoch in history] == [None] * 100
     assert history[-1].error < history[0].error
-    with pytest.raises(DekrPoseError, match="nothing to learn from"):
+    with pytest.raises(DekrPoseError, match="too few to learn from with photos held out: "):
         train_scoring_net(*arrays, QUICK)
 
 
