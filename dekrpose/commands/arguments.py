@@ -43,6 +43,11 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         words = self._joined(sys.argv[1:] if args is None else args)
         found, unknown = super().parse_known_args(words, namespace)
+        several = [action for action in self._actions if not action.option_strings and action.nargs == "+"]
+        if unknown and several and not any(word.startswith("-") for word in unknown):
+            # argparse takes those before an option and leaves those behind it: predict a.jpg --flip b.jpg
+            getattr(found, several[0].dest).extend(self._get_value(several[0], word) for word in unknown)
+            unknown = []
         if unknown:
             known = [option for action in self._actions for option in action.option_strings]
             meant = [near(word.split("=")[0], known) for word in unknown if word.startswith("-")]
@@ -106,6 +111,27 @@ def share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text}")
     return value
+
+
+def scale(text: str) -> float:
+    """One of several input scales."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"takes numbers such as 0.5 1 2, got {text!r}; what else there is goes first"
+        ) from None
+
+
+def check_out(folder: Path | None) -> None:
+    """Say so before anything is loaded when ``--out`` cannot be a folder, because it or a part of it is a file.
+
+    Raises:
+        NotADirectoryError: it is.
+    """
+    for part in [] if folder is None else [folder, *folder.parents]:
+        if part.exists() and not part.is_dir():
+            raise NotADirectoryError(f"--out must be a folder, and {part} is a file")
 
 
 def check_files(paths: Iterable[Path | None]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dekrpose.commands.arguments import add_match_argument, add_trust_code, check_files, check_model
+from dekrpose.commands.arguments import add_match_argument, add_trust_code, check_files, check_model, scale
 from dekrpose.commands.eval_video import add_arguments as add_video_arguments
 from dekrpose.commands.eval_video import run as run_on_clips
 from dekrpose.errors import DekrPoseError, counted
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--flip", action="store_true", help="average with the mirrored photo, as published numbers do")
     parser.add_argument(
-        "--scales", metavar="S", type=float, nargs="+", help="input scales, 1 among them; default: the model's"
+        "--scales", metavar="S", type=scale, nargs="+", help="input scales, 1 among them; default: the model's"
     )
     add_match_argument(parser)
     parser.add_argument(

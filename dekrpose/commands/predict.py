@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dekrpose.commands.arguments import URL, Word, add_match_argument, add_trust_code, check_model
+from dekrpose.commands.arguments import URL, Word, add_match_argument, add_trust_code, check_model, check_out, scale
 from dekrpose.commands.drawing import add_draw_arguments, draw_options
 from dekrpose.errors import DekrPoseError, counted, error_words, without_password
 
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--no-picture", action="store_true", help="write no pictures")
     parser.add_argument("--resume", action="store_true", help="leave out photos whose files are all there already")
-    parser.add_argument("--scales", type=float, nargs="+", metavar="S", help="such as 0.5 1 2")
+    parser.add_argument("--scales", type=scale, nargs="+", metavar="S", help="such as 0.5 1 2")
     how_much = parser.add_mutually_exclusive_group()
     how_much.add_argument("-q", "--quiet", action="store_true", help="print nothing but what failed")
     how_much.add_argument("-v", "--verbose", action="store_true", help="print the time of each stage, and the log")
@@ -95,6 +95,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--json - and --csv - would mix on standard output; write one of them into files")
     if options.resume and _STREAM in (options.json, options.csv):
         raise ValueError("--resume leaves out photos, and standard output would lack them; write files instead of -")
+    check_out(options.out)
     look = draw_options(options)
     photos, failures = _photos(options.images)
     outputs = _outputs(photos, options)

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from dekrpose.commands.arguments import check_out
 from dekrpose.commands.drawing import add_draw_arguments, draw_options
 from dekrpose.commands.predict import add_model_arguments, estimate_options
 from dekrpose.errors import DekrPoseError, counted, without_password
@@ -73,6 +74,7 @@ def stream_of(source: Any, options: argparse.Namespace, chosen: dict[str, Any], 
 def run(options: argparse.Namespace) -> int:
     """``dekrpose video``: 0 done, 1 frames were broken or missing, 130 stopped by Ctrl-C."""
     _check_source(options.source)
+    check_out(options.out)
     chosen = estimate_options(options)
     look = draw_options(options)
     if options.blur_faces and options.stride > 1:

@@ -103,5 +103,6 @@ def finite_number(value: Any, label: str, most: float = sys.float_info.max) -> f
     """A number from -``most`` to ``most``, else ValueError."""
     number = float(value) if isinstance(value, np.floating) else value
     if isinstance(number, bool) or not isinstance(number, Real) or not -most <= number <= most:  # type: ignore[operator]
-        raise ValueError(f"{label} must be a number up to {most:.1e}, got {reprlib.repr(value)}")
+        limit = f"number up to {most:.1e}" if most < sys.float_info.max else "finite number"
+        raise ValueError(f"{label} must be a {limit}, got {reprlib.repr(value)}")
     return float(value)

@@ -126,9 +126,10 @@ def _from_memory(image: Any, color: Color, exif: bool) -> tuple[Pixels, str | No
     if hasattr(image, "read"):
         name, data = _read_object(image)
         return decode(data, name or f"the file of {len(data)} bytes", exif=exif), name
+    hint = "; estimate_many takes several images" if isinstance(image, (list, tuple)) else ""
     raise ImageError(
         f"image must be a path, URL, encoded bytes, file object, Pillow image, uint8 array or uint8 tensor, "
-        f"got {type(image).__name__}"
+        f"got {type(image).__name__}{hint}"
     )
 
 

@@ -53,6 +53,8 @@ _KNOWN_START = re.compile(b"|".join(_STARTS), re.DOTALL)
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
 """A segment's beginning; those that have no content, and what stands for a byte of the picture, are none."""
 _HEIC_START = re.compile(rb".{4}ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL)
+_FILM_START = re.compile(rb".{4}ftyp(?!avif|avis)|RIFF.{4}AVI |\x1aE\xdf\xa3", re.DOTALL)
+"""MP4 and MOV, AVI, Matroska and WebM."""
 _READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000 or PNM"
 
 
@@ -188,7 +190,8 @@ def _largest(value: Any) -> int:
 def _check_heic(data: bytes, name: str) -> None:
     """Refuse what is not on the list, before any decoder sees it; HEIC is taken where a package reads it."""
     if not _HEIC_START.match(data):
-        raise ImageError(f"{name} is not an image of a kind that is read; pass a {_READABLE} file")
+        film = "; films go through estimate_video and dekrpose video" if _FILM_START.match(data) else ""
+        raise ImageError(f"{name} is not an image of a kind that is read; pass a {_READABLE} file{film}")
     if not _reads_heic():
         raise ImageError(
             f"{name} is a HEIC photo, as iPhones take them, which needs a package; run: pip install pillow-heif, or "

@@ -58,7 +58,13 @@ def without_drawn(paths: Sequence[AnyPath]) -> list[AnyPath]:
 def _nothing_found(pattern: str) -> str:
     here = f"relative paths start at {Path.cwd()}"
     if Path(pattern).is_dir():
-        return f"no image found: {pattern!r} is a folder without images; its subfolders are not looked into"
+        below = Path(pattern, "**", "*.jpg")
+        empty = f"no image found: {pattern!r} is a folder without images; its subfolders are not looked into"
+        return (
+            f"{empty}, a glob such as {str(below)!r} does that"
+            if any(map(Path.is_dir, Path(pattern).iterdir()))
+            else empty
+        )
     if glob.has_magic(pattern):
         return f"no image found: {pattern!r} matches nothing; {here}"
     return f"no image found: {pattern!r} does not exist; {here}"

@@ -42,7 +42,7 @@ def kept(
         raise TypeError(f"where must be a function of a Person, got {where!r}; for a least score: filter(score=0.2)")
     keep = np.ones(len(poses), bool)
     if score is not None:
-        keep &= poses.scores >= finite_number(score, "score")
+        keep &= poses.scores >= _score(score, "score")
     if area is not None:
         keep &= poses.areas >= finite_number(area, "area")
     if box is not None:
@@ -50,7 +50,7 @@ def kept(
     if keypoints is not None:
         seen = counting(poses.keypoints, poses.keypoint_scores)
         if keypoint_score is not None:
-            seen = poses.keypoint_scores >= finite_number(keypoint_score, "keypoint_score")
+            seen = poses.keypoint_scores >= _score(keypoint_score, "keypoint_score")
         if isinstance(keypoints, (int, np.integer)):
             keep &= seen.sum(axis=1) >= keypoints
         else:
@@ -61,6 +61,14 @@ def kept(
     if where is not None:
         keep &= np.array([bool(where(person)) for person in poses], bool)
     return keep
+
+
+def _score(value: Any, label: str) -> float:
+    """A limit of scores, which are at most 1."""
+    number = finite_number(value, label)
+    if number > 1:
+        raise ValueError(f"{label} must be a number of at most 1, as scores are, got {value!r}")
+    return number
 
 
 def _in_box(boxes: NDArray[np.float32], box: Sequence[float]) -> NDArray[np.bool_]:

@@ -86,6 +86,18 @@ def test_out_is_made_and_takes_everything(photos: Path) -> None:
     assert listing(Path("new/out")) == ["a.poses.jpg", "a.poses.json", "b.poses.json", "b.poses.png"]
 
 
+@pytest.mark.parametrize("out", ["photos/a.jpg", "photos/a.jpg/below"])
+@pytest.mark.parametrize("command", ["predict", "video"])
+def test_out_that_is_a_file(photos: Path, command: str, out: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "photos/b.png", "--out", out]) == 1
+    assert "--out must be a folder, and photos/a.jpg is a file" in capsys.readouterr().err
+
+
+def test_photos_on_both_sides_of_an_option(photos: Path) -> None:
+    assert main(["predict", "photos/a.jpg", "--boxes", "photos/b.png", "--out", "out"]) == 0
+    assert listing(Path("out")) == ["a.poses.jpg", "b.poses.png"]
+
+
 def test_numbers_without_pictures(photos: Path) -> None:
     assert main(["predict", "photos", "--json", "--no-picture"]) == 0
     assert listing(photos) == ["a.jpg", "a.poses.json", "b.png", "b.poses.json"]
@@ -306,6 +318,7 @@ def test_alone_it_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["predit", "a.jpg"], "there is no command 'predit'; did you mean predict?"),
         (["predict", "a.jpg", "--jsn"], "--jsn; did you mean --json?"),
         (["train", "a.json", "--epoch-s", "3"], "--epoch-s 3; did you mean --epochs?"),
+        (["predict", "--scales", "0.5", "1", "a.jpg"], "--scales: takes numbers such as 0.5 1 2, got 'a.jpg'"),
         (["dance"], "there is no command 'dance'; there are predict, video"),
         (["video", "a.mp4", "--match-heatmap=best"], "may be followed by official, paper, weighted, off, got 'best'"),
     ],
@@ -515,6 +528,7 @@ def test_quiet_and_verbose(photos: Path, capsys: pytest.CaptureFixture[str]) -> 
     ("place", "message"),
     [
         ("empty", "'empty' is a folder without images"),
+        ("nested", "its subfolders are not looked into, a glob such as 'nested/**/*.jpg' does that"),
         ("photos/*.bmp", "'photos/*.bmp' matches nothing"),
         ("photos/missing.jpg", "'photos/missing.jpg' does not exist"),
     ],
@@ -523,6 +537,7 @@ def test_what_names_no_photo_says_why(
     photos: Path, place: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("empty").mkdir()
+    Path("nested/deep").mkdir(parents=True)
     assert main(["predict", place]) == 1
     assert message in capsys.readouterr().err
 

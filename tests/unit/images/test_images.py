@@ -150,6 +150,15 @@ class TestDamage:
         with pytest.raises(ImageError, match="0 bytes is not an image"):
             load(b"")
 
+    @pytest.mark.parametrize("start", [b"\0\0\0\x1cftypisom", b"RIFF\0\0\0\0AVI LIST", b"\x1aE\xdf\xa3"])
+    def test_films_name_what_takes_them(self, start: bytes) -> None:
+        with pytest.raises(ImageError, match="films go through estimate_video and dekrpose video"):
+            load(start + bytes(100))
+
+    def test_several_images_name_what_takes_them(self) -> None:
+        with pytest.raises(ImageError, match="got list; estimate_many takes several images"):
+            load([photo()])
+
     @pytest.mark.parametrize("kind", sorted({"DDS", "ICO", "PCX", "SGI", "TGA", "IM"}))
     def test_kinds_that_are_not_on_the_list_are_never_decoded(self, kind: str) -> None:
         with pytest.raises(ImageError, match="is not an image of a kind that is read; pass a JPEG"):

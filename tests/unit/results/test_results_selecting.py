@@ -55,7 +55,8 @@ def test_people_are_filtered_by_the_keypoints_that_are_seen() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"score": "high"}, "score must be a number"),
+        ({"score": "high"}, "score must be a finite number, got 'high'"),
+        ({"score": 80}, "score must be a number of at most 1"),
         ({"box": (50, 0, 10, 100)}, "not x, y, width, height"),
         ({"box": 1}, "box must be x0, y0, x1, y1"),
         ({"box": "5000"}, "box must be x0, y0, x1, y1"),
