@@ -478,10 +478,10 @@ ARCHITECTURES: dict[str, ModelConfig] = {
     ),
     "tiny": ModelConfig(
         name="tiny",
-        input_size=256,
+        input_size=192,
         backbone=MobileNetConfig(),
         head=HeadConfig(heatmaps="separable", heatmap_channels=96, shared_offsets=96, keypoint_channels=16, blocks=1),
-        decode=DecodeConfig(match_heatmap="weighted"),
+        decode=DecodeConfig(match_heatmap="weighted", scales=(1.0, 2.0)),
     ),
     **{
         f"directpose-r{depth}": ModelConfig(

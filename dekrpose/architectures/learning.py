@@ -275,6 +275,8 @@ class Learning(Protocol):
     ) -> dict[str, Tensor]:
         """The weights of a network for another skeleton: what belongs to keypoints of the same name is kept.
 
+        What starts fresh is left out, or NaN.
+
         Raises:
             CheckpointError: they cannot be taken apart.
         """

@@ -51,7 +51,8 @@ class Trainer:
         folder: gets ``last.pt`` (state to resume from), ``log.jsonl``, and a model folder's files:
             ``model.safetensors`` (averaged weights), ``config.json``, ``README.md`` (the model card).
         device: where to train.
-        initial: weights to start from, our names; what is not among them starts fresh. The same in every process.
+        initial: weights to start from, our names; what is not among them, or NaN, starts fresh. The same in every
+            process.
         processes: those that train together, each with a trainer; the first one writes the files.
         tensorboard: write event files into the folder's ``tensorboard`` too.
         teacher: a trained network that teaches beside the labels.
@@ -77,9 +78,12 @@ class Trainer:
         self.validation = validation
         self._prepare(model_config, config, folder, device, tensorboard, processes or Processes())
         self.model = build(model_config)
-        self.model.load_state_dict(initial or {}, strict=False)
+        initial, own = initial or {}, self.model.state_dict()
+        for name, value in initial.items():
+            own[name].copy_(torch.where(value.isnan(), own[name], value))
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        brought = {id(value) for name, value in self.model.named_parameters() if name in (initial or {})}
+        whole = {name for name, value in initial.items() if not value.isnan().any()}
+        brought = {id(value) for name, value in self.model.named_parameters() if name in whole}
         pretrained = [
             layer for layer in (self.model.pretrained() if config.pretrained_rate != 1 else [])
             if brought.issuperset(map(id, layer.parameters()))

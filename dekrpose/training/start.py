@@ -157,8 +157,8 @@ def _teacher(source: str, skeleton: Skeleton) -> Network:
     alone = ModelConfig(backbone=MobileNetConfig(channels=0), head=HeadConfig(keypoint_channels=1, blocks=1))
     config, weights = read_initial(source, alone, skeleton)
     model = build(config)
-    if model.state_dict().keys() - weights.keys():
-        raise DekrPoseError(f"--teacher needs a whole model, and {source} is a backbone alone")
+    if model.state_dict().keys() - weights.keys() or any(value.isnan().any() for value in weights.values()):
+        raise DekrPoseError(f"--teacher must be a whole model of the data's keypoints, and {source} is none")
     model.load_state_dict(weights)
     return model
 

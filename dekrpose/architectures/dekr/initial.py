@@ -30,7 +30,7 @@ _HEATMAPS = "heatmap_head.final."
 def fit_to_skeleton(weights: Mapping[str, Tensor], config: ModelConfig, skeleton: Skeleton) -> dict[str, Tensor]:
     """The weights of a model for another skeleton: what belongs to keypoints of the same name is kept.
 
-    Keypoints that the model does not know start from fresh weights; the center's heatmap is kept.
+    NaN stands for what belongs to keypoints that the model does not know; the center's heatmap is kept.
 
     Args:
         weights: our names, of a network that fits ``config``.
@@ -50,17 +50,16 @@ def fit_to_skeleton(weights: Mapping[str, Tensor], config: ModelConfig, skeleton
     to, source = (
         torch.tensor(column, dtype=torch.long) for column in (zip(*pairs, strict=True) if pairs else ((), ()))
     )
-    state = DEKR(ModelConfig(skeleton=skeleton, backbone=config.backbone, head=config.head)).state_dict()
+    state = dict(weights)
     for name, value in weights.items():
-        if name.startswith(_HEATMAPS) and config.head.heatmaps == "separable":
-            state[name][to] = value[source].to(state[name].dtype)
-        elif name.startswith(_HEATMAPS):
-            state[name][to], state[name][-1] = value[source].to(state[name].dtype), value[-1].to(state[name].dtype)
-        elif name.startswith(_STACKED) and not name.startswith(_SHARED) and value.ndim:
-            blocks = state[name].reshape(len(new), -1, *value.shape[1:])
-            blocks[to] = value.reshape(len(old), -1, *value.shape[1:])[source].to(blocks.dtype)
-        else:
-            state[name] = value
+        of_heatmaps = name.startswith(_HEATMAPS)
+        if not of_heatmaps and (not name.startswith(_STACKED) or name.startswith(_SHARED) or not value.ndim):
+            continue
+        center = int(of_heatmaps and config.head.heatmaps != "separable")  # where it is the last of the heatmaps
+        rows = value[: len(value) - center].reshape(len(old), -1, *value.shape[1:])
+        kept = torch.full((len(new), *rows.shape[1:]), torch.nan, dtype=value.dtype)
+        kept[to] = rows[source]
+        state[name] = torch.cat([kept.flatten(0, 1), value[len(value) - center :]])
     return state
 
 

@@ -288,7 +288,7 @@ class DEKR(Network):
         """What published weights fill: the backbone, and heads of MoveNet's form."""
         layers = self.backbone.pretrained()
         if isinstance(self.heatmap_head, SeparableHeatmapHead):
-            layers.append(self.heatmap_head)
+            layers += self.heatmap_head.children()
         if self.offset_head.shared:
             layers += [cast(SharedTransition, self.offset_head.transition).shared, self.offset_head.groups[-1]]
         return layers

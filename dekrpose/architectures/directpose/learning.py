@@ -8,12 +8,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dekrpose.architectures.contract import Network, build
+from dekrpose.architectures.contract import Network
 from dekrpose.architectures.directpose import recipes
 from dekrpose.architectures.directpose.losses import box_loss, focal_loss, keypoint_loss
 from dekrpose.architectures.directpose.network import DirectPose, Levels
 from dekrpose.architectures.directpose.targets import LocationBatch, LocationTargets
 from dekrpose.architectures.learning import Teacher, TrainConfig, normalised
+from dekrpose.checkpoints import expected_shapes
 from dekrpose.config import DirectPoseHeadConfig, ModelConfig, ResNetConfig
 from dekrpose.errors import DekrPoseError
 from dekrpose.skeletons import Skeleton
@@ -103,10 +104,9 @@ def fit_to_skeleton(weights: Mapping[str, Tensor], config: ModelConfig, skeleton
     shaped = ModelConfig(
         architecture=config.architecture, backbone=config.backbone, head=config.head, skeleton=skeleton
     )
-    state = build(shaped).state_dict()
-    fitting = {name: value for name, value in weights.items() if state[name].shape == value.shape}
+    shapes = expected_shapes(shaped)
     anew = ("head.keypoints.", "head.heatmaps.")
-    return {**state, **{name: value for name, value in fitting.items() if not name.startswith(anew)}}
+    return {name: value for name, value in weights.items() if shapes[name] == value.shape and not name.startswith(anew)}
 
 
 def _head(config: ModelConfig) -> DirectPoseHeadConfig:

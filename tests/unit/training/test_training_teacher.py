@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dekrpose.architectures.dekr.batches import MapBatch as Batch
 from dekrpose.architectures.dekr.batches import TargetConfig
+from dekrpose.architectures.dekr.initial import fit_to_skeleton
 from dekrpose.architectures.dekr.losses import probability_loss
 from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.architectures.dekr.teacher import PIXELS, Teacher
@@ -138,6 +139,21 @@ def test_fresh_heads_on_a_pretrained_backbone_learn_at_the_full_rate(photos: Cac
     after = trainer.model.state_dict()
     assert torch.equal(after["backbone.stem.weight"], brought["backbone.stem.weight"])
     assert all(not torch.equal(after[f"heatmap_head.{name}"], value) for name, value in fresh.items())
+
+
+def test_layers_of_keypoints_that_are_new_learn_at_the_full_rate(photos: CachedPhotos, tmp_path: Path) -> None:
+    names = tuple(f"end_{number}" for number in range(len(OWN.skeleton)))
+    start = fit_to_skeleton(DEKR(OWN).state_dict(), OWN, replace(OWN.skeleton, keypoints=names))
+    assert start["heatmap_head.final.weight"].isnan().all()
+    trainer = Trainer(OWN, replace(CONFIG, pretrained_rate=0.0), photos, tmp_path, initial=start)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.run()
+    for name, value in trainer.model.state_dict().items():
+        assert value.isfinite().all(), name
+        fresh = name.startswith(("heatmap_head.final.", "offset_head.groups.1.final."))
+        kept = name.startswith(("heatmap_head.keypoints.", "heatmap_head.final_center.", "backbone.blocks."))
+        assert not fresh or not torch.equal(value, before[name]), name
+        assert not kept or torch.equal(value, before[name]), name
 
 
 def test_several_data_sets_make_one_and_may_be_shown_more_often(tmp_path: Path) -> None:
