@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import json
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,8 +98,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--resume leaves out photos, and standard output would lack them; write files instead of -")
     check_out(options.out)
     look = draw_options(options)
-    photos, failures = _photos(options.images)
-    outputs = _outputs(photos, options)
+    below, failures = _photos(options.images)
+    photos, outputs = list(below), _outputs(below, options)
     if options.resume:
         done = {photo for photo in photos if outputs[photo] and all(path.exists() for path in outputs[photo])}
         photos = [photo for photo in photos if photo not in done]
@@ -173,15 +174,15 @@ def _say(line: str) -> None:
     sys.stdout.flush()  # a reader gets each photo when it is done
 
 
-def _photos(patterns: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Files and URLs to read, and what is wrong with the patterns that name none.
+def _photos(patterns: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
+    """Files and URLs to read, each with its folder below the pattern's; and what is wrong with patterns that name none.
 
     Pictures that this command wrote are left out: all of them in folders and globs; where they are named, which a
     shell's own globs do, those beside the photo that they were made of.
     """
     from dekrpose.images import find_images
 
-    named: dict[str, None] = {}
+    named: dict[str, Path] = {}
     failures: list[str] = []
     for pattern in patterns:
         try:
@@ -193,9 +194,18 @@ def _photos(patterns: Sequence[str]) -> tuple[list[str], list[str]]:
         photos = [photo for photo in found if photo == pattern or not _was_written(photo)]
         if not photos:
             failures.append(f"{pattern} holds only pictures that dekrpose wrote; name one of them to read it")
-        named.update(dict.fromkeys(photos))
+        top = _fixed_part(pattern)
+        for photo in photos:
+            folder = Path(photo).parent
+            named.setdefault(photo, folder.relative_to(top) if folder.is_relative_to(top) else Path())
     beside = {(Path(photo).parent, Path(photo).stem) for photo in named}
-    return [photo for photo in named if not _was_written(photo, beside)], failures
+    return {photo: folder for photo, folder in named.items() if not _was_written(photo, beside)}, failures
+
+
+def _fixed_part(pattern: str) -> Path:
+    """The folder that a pattern names before its first wildcard."""
+    path = Path(pattern).expanduser()
+    return next(part for part in (path, *path.parents) if not glob.has_magic(str(part)))
 
 
 def _was_written(photo: str, beside: set[tuple[Path, str]] | None = None) -> bool:
@@ -206,13 +216,13 @@ def _was_written(photo: str, beside: set[tuple[Path, str]] | None = None) -> boo
     return beside is None or (path.parent, path.stem.removesuffix(".poses")) in beside
 
 
-def _outputs(photos: Sequence[str], options: argparse.Namespace) -> dict[str, list[Path]]:
-    """What is written for each photo; no two may share a file, and no photo is written over."""
+def _outputs(photos: Mapping[str, Path], options: argparse.Namespace) -> dict[str, list[Path]]:
+    """What is written for each photo, in --out in its folder; no two may share a file, no photo is written over."""
     outputs: dict[str, list[Path]] = {}
     owners: dict[Path, str] = {}
     inputs = {Path(photo).resolve() for photo in photos if not URL.match(photo)}
-    for photo in photos:
-        outputs[photo] = list(_written_for(photo, options))
+    for photo, folder in photos.items():
+        outputs[photo] = list(_written_for(photo, options.out and options.out / folder, options))
         for output in outputs[photo]:
             if output.resolve() in inputs:
                 raise DekrPoseError(f"{output} is one of the photos and would be written over; pass another --out")
@@ -224,7 +234,7 @@ def _outputs(photos: Sequence[str], options: argparse.Namespace) -> dict[str, li
     return outputs
 
 
-def _written_for(photo: str, options: argparse.Namespace) -> Iterator[Path]:
+def _written_for(photo: str, out: Path | None, options: argparse.Namespace) -> Iterator[Path]:
     """The files of one photo. What comes from standard input and goes to standard output makes none but in --out."""
     path = Path(photo)
     if URL.match(photo):
@@ -232,7 +242,7 @@ def _written_for(photo: str, options: argparse.Namespace) -> Iterator[Path]:
     if photo == _STREAM:
         path = Path("stdin")
     suffix = path.suffix if path.suffix.lower() in _PICTURES else ".jpg"
-    target = (options.out or path.parent) / f"{path.stem or 'photo'}.poses{suffix}"
+    target = (out or path.parent) / f"{path.stem or 'photo'}.poses{suffix}"
     passed_on = photo == _STREAM in (options.json, options.csv) and options.out is None
     if not options.no_picture and not passed_on:
         yield target

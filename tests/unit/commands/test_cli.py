@@ -169,6 +169,15 @@ def test_photos_that_would_write_the_same_picture(photos: Path, capsys: pytest.C
     assert not Path("out").exists()
 
 
+def test_subfolders_are_found_again_in_out(photos: Path) -> None:
+    for place in ("photos/x/1.png", "photos/y/1.png"):
+        write_photo(Path(place))
+    assert main(["predict", "photos/**/1.png", "photos/x", "--out", "out", "--no-picture", "--json"]) == 0
+    assert listing(Path("out")) == ["x/1.poses.json", "y/1.poses.json"]
+    assert main(["predict", "photos", "--out", "flat", "--no-picture", "--json"]) == 0
+    assert listing(Path("flat")) == ["a.poses.json", "b.poses.json"]
+
+
 def test_photos_that_would_write_the_same_numbers(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_photo(photos / "a.png")
     assert main(["predict", "photos/a.jpg", "photos/a.png"]) == 0
