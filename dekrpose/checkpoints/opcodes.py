@@ -26,9 +26,11 @@ _BYTES_PER_OPCODE, _USUAL_OPCODES = 64, 200_000
 """A tensor of a file has some 30 opcodes; small files with very many take long."""
 _HUNGRY = {f"{module} {name}" for module in ("builtins", "__builtin__") for name in ("bytearray", "set")}
 """torch calls these with any number or list."""
+_COLLECTIONS = {"collections OrderedDict", "collections Counter"}
+"""What torch takes of them."""
 _TOO_MUCH = (
-    "refused: its pickle nests, repeats or holds more than weights do; let whoever made it save model.state_dict() "
-    "alone"
+    "refused: its pickle nests, repeats or holds more than weights do; save the weights alone, "
+    'torch.save(model.state_dict(), "weights.pth"), or ask whoever made it to'
 )
 _EXHAUSTED = "pickle exhausted before seeing STOP"
 
@@ -79,16 +81,17 @@ def check_opcodes(path: Path) -> None:
     most = _USUAL_OPCODES + path.stat().st_size // _BYTES_PER_OPCODE
     try:
         for pickled in opcodes(path):
-            _check(pickled, most)
+            most -= _check(pickled, most)
     except ValueError as error:
         if str(error) != _EXHAUSTED:  # torch says that it is cut off
             raise pickle.UnpicklingError("damaged") from error
 
 
-def _check(pickled: Iterator[Opcode], most: int) -> None:
+def _check(pickled: Iterator[Opcode], most: int) -> int:
+    """How many opcodes there are."""
     stack: list[_Thing | None] = []  # None is a mark
     memo: dict[int, _Thing] = {}
-    repeated, odd_keys, first = 0, 0, ""
+    number, repeated, odd_keys, first = 0, 0, 0, ""
     for number, (opcode, argument, _) in enumerate(pickled):
         name = opcode.name
         if name == "GLOBAL":
@@ -108,6 +111,7 @@ def _check(pickled: Iterator[Opcode], most: int) -> None:
         top = stack[-1] if stack else None
         if repeated > _MAX_REPEATED or odd_keys > _MAX_ODD_KEYS or number > most or (top and top.depth > _MAX_DEPTH):
             raise CheckpointError(_TOO_MUCH)
+    return number
 
 
 def _step(opcode: pickletools.OpcodeInfo, argument: Any, stack: list[_Thing | None]) -> int:
@@ -164,6 +168,8 @@ def _check_call(function: _Thing, given: _Thing) -> None:
 def _check_global(argument: str, first: str) -> None:
     if len(argument) > _MAX_NAME:
         raise CheckpointError(f"refused: its pickle asks for a name of {len(argument):,} letters")
+    if argument.startswith("collections ") and argument not in _COLLECTIONS:
+        raise pickle.UnpicklingError(f"Unsupported class {argument.replace(' ', '.')}")
     if argument in _HUNGRY:
         if first.startswith("torch.nn.modules."):  # a whole module has sets
             raise pickle.UnpicklingError(f"Unsupported class {first.replace(' ', '.')}")

@@ -14,6 +14,7 @@ import threading
 import warnings
 import zipfile
 import zlib
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
@@ -178,6 +179,8 @@ def _check_claims(content: Any, size: int) -> None:
     claimed, waiting, seen = 0, [content], set()
     while waiting:
         value = waiting.pop()
+        if isinstance(value, Counter | OrderedDict | Tensor):
+            vars(value).clear()  # what a file names as a method, it would be asked as one
         if isinstance(value, Tensor):
             claimed += value.numel() * value.element_size()
         elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
@@ -202,6 +205,8 @@ def _check_zip(path: Path) -> None:
         raise CheckpointError("this is a TorchScript program, not weights; save module.state_dict() instead")
     if not any(name.endswith("data.pkl") for name in names):
         raise CheckpointError("this is a zip archive without weights; unpack it first")
+    if sum(name.lower().endswith("data.pkl") for name in names) > 1:
+        raise CheckpointError("refused: it holds several pickles, which torch.save never writes; download it again")
     if packed:
         raise CheckpointError("this archive is compressed, which torch.save never does; unpack it, or save it again")
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dekrpose.data.coco_file import Person, Photo, read_content, read_photos
 from dekrpose.errors import DekrPoseError
-from dekrpose.images import decode
+from dekrpose.images import FILE_LIMIT, decode
 from dekrpose.skeletons import COCO_17, Skeleton
 
 __all__ = ["KeypointDataset", "Person", "Photo", "PhotoFiles", "read_content"]
@@ -178,7 +178,13 @@ class PhotoFiles:
         return found
 
 
+def _check_size(size: int) -> None:
+    if size > FILE_LIMIT:
+        raise ValueError(f"it has {size:,} bytes, and a photo may have {FILE_LIMIT:,}")
+
+
 def _read_tar(path: Path, offset: int, size: int) -> bytes:
+    _check_size(size)
     with path.open("rb") as file:
         file.seek(offset)
         data = file.read(size)
@@ -188,7 +194,9 @@ def _read_tar(path: Path, offset: int, size: int) -> bytes:
 
 
 def _read_zip(path: Path, name: str) -> bytes:
-    return _open_zip(path, os.getpid()).read(name)
+    archive = _open_zip(path, os.getpid())
+    _check_size(archive.getinfo(name).file_size)
+    return archive.read(name)
 
 
 @lru_cache(maxsize=16)

@@ -27,6 +27,10 @@ MAX_SCANS = 64
 _MAX_SIDE = 2**20
 _MAX_TILES = 4096
 """Of a JPEG 2000, times its components: each takes kilobytes, however small."""
+_MAX_PACKETS = 5_000_000
+"""Of a JPEG 2000 whose tiles have one for each component, resolution and layer, however small."""
+_BLOCK_COST, _PACKET_COST = 600, 5
+"""Bytes for each code-block of a JPEG 2000, and for each of its packets, which take few, but time."""
 _MAX_COMMENTS = 1000
 """Of a PNM in plain text, of which Pillow copies the rest for each."""
 _MAX_SEGMENTS = 10_000
@@ -52,6 +56,13 @@ _STARTS = (
 _KNOWN_START = re.compile(b"|".join(_STARTS), re.DOTALL)
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
 """A segment's beginning; those that have no content, and what stands for a byte of the picture, are none."""
+_PROGRESSIVE_MARKERS = (b"\xff\xc2", b"\xff\xca")
+_CODING = re.compile(
+    rb"\xff(?=(?:\x52\0[\x0c-\x2d]([\0-\7]).(..)[\0\1]|\x53\0[\x09-\x2a].([\0\1]))"
+    rb"([\0-\x20])([\0-\x08])([\0-\x08])..(.{0,33}))",
+    re.DOTALL,
+)
+"""How a JPEG 2000 codes its picture, or a component: flags, layers, levels, sizes of code-blocks and precincts."""
 _HEIC_START = re.compile(rb".{4}ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL)
 _FILM_START = re.compile(rb".{4}ftyp(?!avif|avis)|RIFF.{4}AVI |\x1aE\xdf\xa3", re.DOTALL)
 """MP4 and MOV, AVI, Matroska and WebM."""
@@ -100,9 +111,9 @@ def _animated_claim(data: bytes, header: PIL.Image.Image, _name: str) -> Claim:
 
 
 def _jpeg_claim(data: bytes, header: PIL.Image.Image, _name: str) -> Claim:
-    scans = _scans(data)
+    scans, is_kept = _scans(data, len(header.getbands()))
     progressive = _PROGRESSIVE_CMYK_COST if header.mode == "CMYK" else _PROGRESSIVE_COST
-    return Claim(header.width * header.height, progressive if scans > 1 else _USUAL_COST, scans)
+    return Claim(header.width * header.height, progressive if is_kept else _USUAL_COST, scans)
 
 
 def _png_claim(data: bytes, header: PIL.Image.Image, name: str) -> Claim:
@@ -124,18 +135,37 @@ def _tiff_claim(data: bytes, header: PIL.Image.Image, name: str) -> Claim:
 def _jpeg_2000_claim(data: bytes, header: PIL.Image.Image, name: str) -> Claim:
     """Its size stands in its codestream, too, which is what decoders go by."""
     most, cost, _ = _usual_claim(data, header, name)
+    packets, blocks = _coding(data)
+    samples = 1
     for start in re.finditer(b"\xff\x4f\xff\x51", data):
         fields = data[start.start() + 8 : start.start() + 42].ljust(34, b"\0")
         width, height, _, _, tile_width, tile_height, _, _, components = struct.unpack(">8IH", fields)
         if not tile_width or not tile_height:
             raise ImageError(f"{name} is broken: its tiles have no size; get the file again")
+        if components > _MAX_SAMPLES:
+            raise ImageError(f"{name} has {components} samples per pixel; save it as an RGB image")
         tiles = -(-width // tile_width) * -(-height // tile_height)
-        if tiles * components > _MAX_TILES:
+        if tiles * components > _MAX_TILES or tiles * components * packets > _MAX_PACKETS:
             raise ImageError(
-                f"{name} has {tiles:,} tiles of {components} components, more than are read; save it again"
+                f"{name} has {tiles:,} tiles of {components} components in {packets:,} layers and resolutions, more "
+                "than are read; save it again"
             )
-        most = max(most, width * max(1, components // 3) * height)
-    return Claim(most, cost)
+        most, samples = max(most, width * height), max(samples, components)
+    return Claim(most, cost + int(samples * blocks * (_BLOCK_COST + _PACKET_COST * packets)))
+
+
+def _coding(data: bytes) -> tuple[int, float]:
+    """What a JPEG 2000 says of layers times resolutions, and of code-blocks for each pixel of a component, at most."""
+    layers, resolutions, blocks = 1, 1, 0.0
+    for found in _CODING.finditer(data):
+        flags, its_layers, own_flags, (levels,), (wide,), (high,), precincts = found.groups(b"\0")
+        if not max(flags, own_flags)[0] & 1:
+            precincts = b"\xff" * 33
+        sizes = precincts[levels::-1]  # each resolution, the largest first, has a quarter of the one before
+        ends = [min(wide + 2, size % 16 - 1) + min(high + 2, size // 16 - 1) for size in sizes]
+        blocks = max(blocks, sum(2.0 ** -(2 * level + end) for level, end in enumerate(ends)))
+        layers, resolutions = max(layers, int.from_bytes(its_layers, "big")), max(resolutions, levels + 1)
+    return layers * resolutions, blocks
 
 
 def _avif_claim(data: bytes, header: PIL.Image.Image, name: str) -> Claim:
@@ -204,6 +234,8 @@ def _checked_chunks(data: bytes, name: str) -> bytes:
 
     What comes after its last chunk is not looked at: some programs keep things of their own there.
     """
+    if data[12:16] != b"IHDR":  # decoders look elsewhere for its size
+        raise ImageError(f"{name} is broken: it does not begin with its size; save it again")
     start = 8
     while start + 8 <= len(data):  # its length, kind, content, checksum
         end = start + 12 + int.from_bytes(data[start : start + 4], "big")
@@ -253,16 +285,23 @@ def _check_size(data: bytes, header: PIL.Image.Image, claim: Claim, name: str) -
         )
 
 
-def _scans(data: bytes) -> int:
-    """How many scans a JPEG has up to its end; what cameras append, such as a film, is not looked at."""
-    scans, place = 0, 2
+def _scans(data: bytes, components: int) -> tuple[int, bool]:
+    """How many scans a JPEG has up to its end, and whether decoders keep the whole picture's coefficients.
+
+    They do for progressive ones, and where a scan has not every component, even if no other scan follows. What cameras
+    append, such as a film, is not looked at.
+    """
+    scans, is_kept, place = 0, False, 2
     for _ in range(_MAX_SEGMENTS):
         marker = _JPEG_MARKER.search(data, place)
         if marker is None or marker.group() == b"\xff\xd9":
-            return max(scans, 1)
-        scans += marker.group() == b"\xff\xda"
+            return max(scans, 1), is_kept
+        is_kept |= marker.group() in _PROGRESSIVE_MARKERS
+        if marker.group() == b"\xff\xda":
+            scans += 1
+            is_kept |= scans > 1 or data[marker.end() + 2 : marker.end() + 3] != bytes([components])
         place = marker.end() + max(2, int.from_bytes(data[marker.end() : marker.end() + 2], "big"))
-    return _MAX_SEGMENTS
+    return _MAX_SEGMENTS, True
 
 
 def _reads_heic() -> bool:

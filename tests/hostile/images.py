@@ -78,7 +78,14 @@ def make_image(dice: random.Random) -> bytes:
 
 def _lies() -> list[Callable[[int, random.Random], bytes]]:
     """Small pictures by their container, with something of another size or of any number in it."""
-    return [avif_that_lies, webp_that_lies, tiff_that_lies, gif_that_lies, png_of_many_chunks]
+    return [
+        avif_that_lies,
+        webp_that_lies,
+        tiff_that_lies,
+        gif_that_lies,
+        png_of_many_chunks,
+        jpeg_2000_of_small_pieces,
+    ]
 
 
 def avif_that_lies(side: int, dice: random.Random) -> bytes:
@@ -130,6 +137,19 @@ def png_of_many_chunks(side: int, dice: random.Random) -> bytes:
     chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
     data = _saved(PIL.Image.new("RGB", (64, 64)), "PNG")
     return data[:33] + chunk * (900_000 // len(chunk)) + data[33:]
+
+
+def jpeg_2000_of_small_pieces(side: int, dice: random.Random) -> bytes:
+    """Code-blocks and precincts of a few pixels, or very many layers."""
+    precinct = dice.choice((0, 128))
+    options = {"precinct_size": (precinct, precinct)} if precinct else {}
+    data = bytearray(_saved(PIL.Image.new("RGB", (min(side, 3600), side)), "JPEG2000", no_jp2=True, **options))
+    start = data.index(b"\xff\x52")
+    data[start + 6 : start + 8] = dice.choice((1, 1, 20, 65_535)).to_bytes(2, "big")
+    data[start + 10 : start + 12] = bytes([dice.randrange(5)]) * 2
+    if precinct:
+        data[start + 14 : start + 20] = bytes([dice.randrange(1, 8) * 17]) * 6
+    return bytes(data)
 
 
 def _flat(size: tuple[int, int], dice: random.Random) -> bytes:

@@ -102,7 +102,7 @@ def _posetrack_file(path: Path, folder: Path) -> list[VideoSequence]:
             if entry.get("keypoints"):
                 people.setdefault(entry["image_id"], []).append(entry)
         return [_posetrack_video(name, frames, people, names, folder) for name, frames in videos.items()]
-    except (OSError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
         raise DekrPoseError(f"{path} is no PoseTrack annotation: {error!r}") from error
 
 

@@ -11,6 +11,7 @@ import io
 import json
 import math
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -189,7 +190,7 @@ class Files:
             if self._zip.getinfo(name).file_size > _LARGEST:
                 raise DekrPoseError(f"{name} unpacks to more than a gigabyte; unpack the zip yourself if that is right")
             return self._zip.read(name)
-        except (OSError, RuntimeError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise DekrPoseError(f"{name} cannot be read: {error}") from error
 
     def text(self, name: str) -> str:

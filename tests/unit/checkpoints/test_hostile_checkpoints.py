@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import zipfile
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,54 @@ def test_a_pickle_that_would_take_any_time_or_memory_is_refused(tmp_path: Path, 
     with pytest.raises(CheckpointError, match=r"refused|damaged") as caught:
         read_checkpoint(path)
     assert len(str(caught.value)) < 500 + len(str(path))
+
+
+class _Attached:
+    """Pickles as something of a kind, with attributes that are called as its methods are."""
+
+    def __init__(self, kind: type, *values: object) -> None:
+        self.kind, self.values = kind, values
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return self.kind, self.values, dict.fromkeys(("items", "values", "get", "keys"), 1)
+
+
+@pytest.mark.parametrize("holds", [_Attached(OrderedDict), _Attached(Counter, {"a": 1})])
+def test_what_a_file_attaches_to_its_things_takes_no_methods_place(tmp_path: Path, holds: _Attached) -> None:
+    weights = official(width=4)
+    for name in ("numel", "element_size", "clone"):
+        vars(next(iter(weights.values())))[name] = 1
+    torch.save({"state_dict": weights, "model": holds}, tmp_path / "x.pth")
+    assert read_checkpoint(tmp_path / "x.pth").format == "official"
+    torch.save(holds, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        read_checkpoint(tmp_path / "x.pth")
+
+
+def test_an_archive_of_several_pickles_is_refused(tmp_path: Path) -> None:
+    save_official(tmp_path / "x.pth", official(width=4))
+    with zipfile.ZipFile(tmp_path / "x.pth", "a") as archive:
+        archive.writestr("b/Data.pkl", b"\x80\2N.")
+    with pytest.raises(CheckpointError, match="several pickles"):
+        read_checkpoint(tmp_path / "x.pth")
+
+
+def test_the_pickles_of_a_legacy_file_count_together(tmp_path: Path) -> None:
+    (tmp_path / "x.pth").write_bytes((b"\x80\2(" + b"N" * 90_000 + b"l.") * 3)
+    with pytest.raises(CheckpointError, match="holds more than weights do"):
+        read_checkpoint(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_what_weights_do_not_need_is_named_or_what_to_do_is_said(tmp_path: Path, legacy: bool) -> None:
+    for other, message in (
+        (defaultdict(list, {"a": [1]}), "asks for collections.defaultdict"),
+        ({place / 8: place for place in range(99)}, r"torch.save\(model.state_dict\(\)"),
+    ):
+        content = {"state_dict": official(width=4), "other": other}
+        torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
+        with pytest.raises(CheckpointError, match=message):
+            read_checkpoint(tmp_path / "x.pth")
 
 
 def test_an_archive_whose_places_lie_is_damaged(tmp_path: Path) -> None:

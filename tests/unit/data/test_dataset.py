@@ -217,7 +217,7 @@ def test_what_estimate_refuses_is_no_photo_of_a_data_set_either(tmp_path: Path) 
             photos.read(name)
 
 
-@pytest.mark.parametrize("damage", ["checksum", "header", "password", "method"])
+@pytest.mark.parametrize("damage", ["checksum", "header", "password", "method", "size"])
 def test_photos_in_damaged_archives_are_named(tmp_path: Path, damage: str) -> None:
     path = packed(tmp_path, "zip")
     data = bytearray(path.read_bytes())
@@ -226,6 +226,8 @@ def test_photos_in_damaged_archives_are_named(tmp_path: Path, damage: str) -> No
         data[entry + 16] ^= 1
     elif damage == "header":
         data[0] ^= 1
+    elif damage == "size":
+        data[entry + 24 : entry + 28] = (2**30 + 1).to_bytes(4, "little")
     else:
         at = 8 if damage == "password" else 10
         data[entry + at] |= 1 if damage == "password" else 99

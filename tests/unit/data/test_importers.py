@@ -17,7 +17,8 @@ import pytest
 from dekrpose.cli import main
 from dekrpose.data.dataset import KeypointDataset
 from dekrpose.data.importers import IMPORTERS
-from dekrpose.data.importers.base import Importer
+from dekrpose.data.importers.base import Files, Importer
+from dekrpose.errors import DekrPoseError
 from dekrpose.skeletons import COCO_17
 from dekrpose.training.skeleton_file import skeleton_of
 
@@ -467,6 +468,22 @@ def test_sources_that_hold_nothing_to_import(tmp_path: Path, capsys: Capture) ->
     (tmp_path / "cut.zip").write_bytes(zipfile_of(tmp_path / "only")[:-30])
     assert main(["import", str(tmp_path / "cut.zip"), "--out", str(tmp_path / "p.json")]) == 1
     assert "cut.zip is no zip file, or was cut off" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["content", "end"])
+def test_a_damaged_member_of_a_zip_is_named(damage: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.json", '{"a": 1}')
+    data = bytearray((tmp_path / "x.zip").read_bytes())
+    if damage == "content":
+        data[36:40] = b"\xff" * 4
+    else:  # the directory says that more follows than there is
+        entry = data.index(b"PK\1\2")
+        data[entry + 20 : entry + 24] = (2**20).to_bytes(4, "little")
+        data[36] &= ~1  # not its last block
+    (tmp_path / "x.zip").write_bytes(data)
+    with pytest.raises(DekrPoseError, match=r"a\.json cannot be read"):
+        Files(tmp_path / "x.zip").read("a.json")
 
 
 def zipfile_of(folder: Path) -> bytes:

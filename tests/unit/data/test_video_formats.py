@@ -168,9 +168,10 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DekrPoseError, match="lacks visibility"):
         read_sequences("penn", tmp_path, "train")
     (tmp_path / "train").mkdir()
-    (tmp_path / "train" / "a.json").write_text('{"annotations": []}')
-    with pytest.raises(DekrPoseError, match="no PoseTrack annotation"):
-        read_sequences("posetrack", tmp_path, "train")
+    for text in ('{"annotations": []}', "[" * 100_000):
+        (tmp_path / "train" / "a.json").write_text(text)
+        with pytest.raises(DekrPoseError, match="no PoseTrack annotation"):
+            read_sequences("posetrack", tmp_path, "train")
     with pytest.raises(ValueError, match="a video data set is one of"):
         read_sequences("ucf", tmp_path, "train")
     with pytest.raises(DekrPoseError, match="is no folder"):

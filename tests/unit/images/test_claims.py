@@ -8,6 +8,7 @@ import random
 import struct
 import zlib
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,12 @@ def test_a_large_file_may_claim_four_times_as_much() -> None:
 def test_large_pictures_without_content_are_within_the_bounds(kind: str, size: tuple[int, int]) -> None:
     data = saved(kind, size, "L")
     assert read_header(data, "x").size == size
+
+
+def test_a_png_that_begins_with_anything_else_than_its_size_is_refused() -> None:
+    data = saved("PNG", (40, 30))
+    with pytest.raises(ImageError, match="does not begin with its size"):
+        load(data[:8] + chunk(b"tEXt", b"a\0" + bytes(30)) + data[8:])
 
 
 def test_more_than_8_bits_are_refused_by_the_header() -> None:
@@ -143,6 +150,18 @@ def test_a_progressive_jpeg_takes_more_memory_and_may_be_smaller() -> None:
 def test_four_colours_in_many_scans_take_still_more() -> None:
     with pytest.raises(ImageError, match="more than the 30"):
         load(saved("JPEG", (6_800, 6_800), "CMYK", progressive=True, quality=1))
+
+
+@pytest.mark.parametrize("progressive", [True, False])
+def test_a_single_scan_may_take_as_much_as_many(progressive: bool) -> None:
+    data = saved("JPEG", (640, 640), progressive=progressive)
+    start = data.index(b"\xff\xda")
+    cut = data[: data.index(b"\xff", start + 2)] + b"\xff\xd9"
+    if not progressive:  # a scan of one component of three
+        cut = data[:start] + b"\xff\xda\0\x08\1\1\0\0\x3f\0\xff\xd9"
+    assert load(cut)[0].shape == (640, 640, 3)
+    with pytest.raises(ImageError, match="more than the 5"):
+        load(cut.replace(struct.pack(">HH", 640, 640), struct.pack(">HH", 7_900, 7_900), 1))
 
 
 def test_a_large_progressive_photo_is_within_the_bounds() -> None:
@@ -247,6 +266,49 @@ def test_a_jpeg_2000_of_very_many_tiles_is_refused(tile: int) -> None:
     data[start + 24 : start + 32] = struct.pack(">II", tile, tile)
     with pytest.raises(ImageError, match="tiles"):
         load(bytes(data))
+
+
+def coded(marker: int, flags: bytes, blocks: int, precincts: bytes, levels: int = 5) -> bytes:
+    """A segment of a JPEG 2000: how it codes its picture (0x52) or its first component (0x53)."""
+    body = flags + bytes([levels, blocks, blocks, 0, 1]) + precincts
+    return struct.pack(">BBH", 255, marker, len(body) + 2) + body
+
+
+@cache
+def large_jpeg_2000() -> bytes:
+    return saved("JPEG2000", (3_600, 3_600), no_jp2=True)
+
+
+@pytest.mark.parametrize("place", [b"\xff\x5c", b"\xff\x93"], ids=["header", "tile"])
+@pytest.mark.parametrize(
+    ("segment", "is_read"),
+    [
+        (coded(0x52, b"\0\0\0\1\0", 4, b""), True),
+        (coded(0x52, b"\1\0\0\x0c\0", 4, b"\x77\x77\x77\x77\x88\x88"), True),
+        (coded(0x52, b"\0\0\0\1\0", 0, b""), False),
+        (coded(0x52, b"\0\0\0\1\0", 0, b"", levels=32), False),
+        (coded(0x52, b"\1\0\0\1\0", 4, b"\x22" * 6), False),
+        (coded(0x52, b"\1\0\xff\xff\0", 4, b"\x77" * 6), False),
+        (coded(0x53, b"\0\0", 0, b""), False),
+        (coded(0x53, b"\0\1", 4, b"\x22" * 6), False),
+        (b"\xff\x64\0\6\xff\x52\0\x2d" + coded(0x52, b"\0\0\0\1\0", 0, b""), False),
+    ],
+)
+def test_a_jpeg_2000_of_small_blocks_or_many_layers_may_be_smaller(place: bytes, segment: bytes, is_read: bool) -> None:
+    data = large_jpeg_2000().replace(place, segment + place, 1)
+    if is_read:
+        assert read_header(data, "x").size == (3_600, 3_600)
+    else:
+        with pytest.raises(ImageError, match="million that such a file may have"):
+            read_header(data, "x")
+
+
+def test_a_jpeg_2000_of_tiles_with_very_many_layers_is_refused() -> None:
+    data = saved("JPEG2000", (256, 256), no_jp2=True, tile_size=(8, 8))
+    start = data.index(b"\xff\x52")
+    assert load(data)[0].shape == (256, 256, 3)
+    with pytest.raises(ImageError, match="1,024 tiles of 3 components in 262,140 layers"):
+        load(data[: start + 6] + b"\xff\xff" + data[start + 8 :])
 
 
 @pytest.mark.parametrize("kind", ["JPEG2000", "AVIF"])
