@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from torch import Tensor, nn
 
 from dekrpose.architectures.parts.backbone import Backbone
 from dekrpose.config import ModelConfig
-from dekrpose.images import Geometry
 from dekrpose.options import Options
+
+if TYPE_CHECKING:
+    from dekrpose.images import Geometry
 
 Maps = tuple[Tensor, ...]
 """What a network answers, each (B, channels, h, w); what they mean is the architecture's own affair."""

@@ -7,7 +7,7 @@ the input's. What is "seen" are heatmaps and positions, heatmap pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
@@ -29,8 +29,10 @@ from dekrpose.architectures.dekr.multiscale import flip_input, merge_flipped
 from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.architectures.dekr.temporal import build_model
 from dekrpose.config import OUTPUT_STRIDE, ModelConfig
-from dekrpose.images import Geometry
 from dekrpose.options import Options
+
+if TYPE_CHECKING:
+    from dekrpose.images import Geometry
 
 Pair = tuple[Tensor, Tensor]
 title, remembers = "DEKR", True

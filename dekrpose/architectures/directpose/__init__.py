@@ -7,7 +7,7 @@ relative to the location. What is "seen" are ``decode.Candidates``, input pixels
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,10 @@ from dekrpose.architectures.directpose import complexity as sizes
 from dekrpose.architectures.directpose import decode as decoding
 from dekrpose.architectures.directpose.network import DirectPose
 from dekrpose.config import ModelConfig
-from dekrpose.images import Geometry
 from dekrpose.options import Options
+
+if TYPE_CHECKING:
+    from dekrpose.images import Geometry
 
 title, remembers = "DirectPose", False
 PARTS, gmacs_by_part, variants = sizes.PARTS, sizes.gmacs_by_part, sizes.variants

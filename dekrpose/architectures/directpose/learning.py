@@ -8,13 +8,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dekrpose.architectures.contract import Network
+from dekrpose.architectures.contract import Network, build
 from dekrpose.architectures.directpose import recipes
 from dekrpose.architectures.directpose.losses import box_loss, focal_loss, keypoint_loss
 from dekrpose.architectures.directpose.network import DirectPose, Levels
 from dekrpose.architectures.directpose.targets import LocationBatch, LocationTargets
 from dekrpose.architectures.learning import Teacher, TrainConfig, normalised
-from dekrpose.checkpoints import expected_shapes
 from dekrpose.config import DirectPoseHeadConfig, ModelConfig, ResNetConfig
 from dekrpose.errors import DekrPoseError
 from dekrpose.skeletons import Skeleton
@@ -104,9 +103,11 @@ def fit_to_skeleton(weights: Mapping[str, Tensor], config: ModelConfig, skeleton
     shaped = ModelConfig(
         architecture=config.architecture, backbone=config.backbone, head=config.head, skeleton=skeleton
     )
-    shapes = expected_shapes(shaped)
+    with torch.device("meta"):
+        new = build(shaped).state_dict()
     anew = ("head.keypoints.", "head.heatmaps.")
-    return {name: value for name, value in weights.items() if shapes[name] == value.shape and not name.startswith(anew)}
+    fitting = (name for name in weights if new[name].shape == weights[name].shape)
+    return {name: weights[name] for name in fitting if not name.startswith(anew)}
 
 
 def _head(config: ModelConfig) -> DirectPoseHeadConfig:
