@@ -76,7 +76,9 @@ class Geometry:
         ratio = short / min(height, width) * max(height, width)
         long = int((ratio + multiple - 1) // multiple * multiple)
         base = (long, short) if width < height else (short, long)
-        size = (max(1, int(base[0] * scale)), max(1, int(base[1] * scale)))
+        size = (int(base[0] * scale), int(base[1] * scale))
+        if min(size) < 1:
+            raise ValueError(f"scale {scale} leaves nothing of an input of {base[0]} x {base[1]} pixels")
         if size[0] * size[1] > MAX_INPUT_PIXELS:
             raise ImageError(
                 f"a photo of {height} x {width} pixels would need an input of {size[0]} x {size[1]}; "
@@ -100,12 +102,12 @@ class Geometry:
     @cached_property
     def matrix(self) -> npt.NDArray[np.float64]:
         """(2, 3) affine map from image pixels to input pixels at this scale."""
-        return np.asarray(cv2.getAffineTransform(*self._triangles()), np.float64)
+        return _affine(*self._triangles())
 
     @cached_property
     def inverse(self) -> npt.NDArray[np.float64]:
         """(2, 3) affine map from input pixels at this scale to image pixels."""
-        return np.asarray(cv2.getAffineTransform(*reversed(self._triangles())), np.float64)
+        return _affine(*reversed(self._triangles()))
 
     @cached_property
     def base(self) -> Geometry:
@@ -142,6 +144,12 @@ def _triangle(x: float, y: float, half: float) -> npt.NDArray[np.float32]:
     above = np.float32(y - half)
     left = np.float32(x) - (np.float32(y) - above)
     return np.array([[x, y], [x, above], [left, above]], np.float32)
+
+
+def _affine(source: npt.NDArray[np.float32], target: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    matrix = np.asarray(cv2.getAffineTransform(source, target), np.float64)
+    matrix.flags.writeable = False  # it is kept, and shared by all who ask
+    return matrix
 
 
 def _transform(points: npt.ArrayLike, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
