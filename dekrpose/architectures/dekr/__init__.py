@@ -99,12 +99,11 @@ def chosen(looks: Sequence[tuple[Tensor, Candidates]], config: ModelConfig, opti
     """See ``choose_poses``."""
     height, width = looks[options.scales.index(1.0)][0].shape[2:]
     scales, looks = zip(*sorted(zip(options.scales, looks, strict=True), key=lambda pair: -pair[0]), strict=True)
+    size, choice = (OUTPUT_STRIDE * height, OUTPUT_STRIDE * width), _choice(config, options)
     found, factor = [], config.decode.other_scale_factor
     for index in range(len(looks[0][0])):
         pooled = pool_scales([own.of(index) for _, own in looks], scales, other_scale_factor=factor)
-        heatmaps = [own[index, :-1] for own, _ in looks]
-        size = OUTPUT_STRIDE * height, OUTPUT_STRIDE * width
-        found.append(Found(*choose_poses(pooled, heatmaps, size, _choice(config, options))))
+        found.append(Found(*choose_poses(pooled, [maps[index, :-1] for maps, _ in looks], size, choice)))
     return found
 
 

@@ -128,12 +128,6 @@ def find_centers(
     return Centers(torch.stack([places - rows * width, rows], dim=2), values, present)
 
 
-def read_at(maps: Tensor, pixels: Tensor) -> Tensor:
-    """The values (B, C, M) of maps (B, C, h, w) at pixels (B, M, 2), integer xy."""
-    places = (pixels[..., 1] * maps.shape[-1] + pixels[..., 0]).unsqueeze(1)
-    return maps.flatten(2).gather(2, places.expand(-1, maps.shape[1], -1))
-
-
 def candidates_at(centers: Centers, positions: Tensor, *, scale: float = 1.0) -> Candidates:
     """The poses at centers.
 

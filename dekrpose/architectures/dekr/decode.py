@@ -20,8 +20,8 @@ from dekrpose.architectures.dekr.candidates import (
     choose_poses,
     find_centers,
     pool_scales,
-    read_at,
 )
+from dekrpose.architectures.parts.blocks import gather_pixels
 from dekrpose.config import OUTPUT_STRIDE
 
 
@@ -101,7 +101,7 @@ def candidate_poses(
             f"{tuple(heatmaps.shape)} and {tuple(positions.shape)}"
         )
     centers = find_centers(heatmaps[:, -1], max_centers=max_centers, threshold=threshold)
-    return candidates_at(centers, read_at(positions, centers.xy), scale=scale)
+    return candidates_at(centers, gather_pixels(positions, centers.xy), scale=scale)
 
 
 def pose_map(offsets: Tensor) -> Tensor:

@@ -15,9 +15,9 @@ from dekrpose.architectures.dekr.candidates import (
     find_centers,
     highest_around,
     points_of,
-    read_at,
 )
 from dekrpose.architectures.dekr.exported_network import ExportedNetwork
+from dekrpose.architectures.parts.blocks import gather_pixels
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features
 from dekrpose.config import OUTPUT_STRIDE, ModelConfig
 
@@ -40,7 +40,7 @@ class PoseOutputs(nn.Module):
 
     def forward(self, heatmaps: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         centers = self.centers(heatmaps)
-        poses = self.poses_at(centers.xy, read_at(offsets, centers.xy))
+        poses = self.poses_at(centers.xy, gather_pixels(offsets, centers.xy))
         return self.people(heatmaps, poses, centers.values)
 
     def centers(self, heatmaps: Tensor) -> Centers:

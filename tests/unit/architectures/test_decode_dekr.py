@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from dekrpose.architectures.dekr.candidates import Choice, find_centers, points_of, read_at
+from dekrpose.architectures.dekr.candidates import Choice, find_centers, points_of
 from dekrpose.architectures.dekr.decode import candidate_poses, decode, pose_map
 from dekrpose.architectures.dekr.multiscale import average_heatmaps
+from dekrpose.architectures.parts.blocks import gather_pixels
 
 KEYPOINTS = 10
 # A person seen from the front, xy relative to the center in units of its size.
@@ -171,7 +172,7 @@ def test_positions_are_pixel_minus_offset() -> None:
     offsets = torch.zeros(2, 4, 3, 5)
     offsets[1, 0, 2, 4], offsets[1, 1, 2, 4] = 1.5, -2.0
     positions = pose_map(offsets)
-    assert points_of(read_at(positions[1:], torch.tensor([[[4, 2], [0, 1]]])))[0].tolist() == [
+    assert points_of(gather_pixels(positions[1:], torch.tensor([[[4, 2], [0, 1]]])))[0].tolist() == [
         [[2.5, 4.0], [4.0, 2.0]],
         [[0.0, 1.0], [0.0, 1.0]],
     ]
