@@ -163,9 +163,9 @@ class PhotoFiles:
 
     def _alike(self, name: str) -> list[tuple[str, Callable[[], bytes]]]:
         """Whole paths and readers of the photos whose paths end with a name; not of others' namesakes."""
-        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+        parts = parts_of(name)
         same = self._by_last_part.get(parts[-1], {}) if parts else {}
-        return [each for each in same.items() if f"/{each[0]}".endswith("/" + "/".join(parts))]
+        return [each for each in same.items() if ends_with(each[0], parts)]
 
     @cached_property
     def _by_last_part(self) -> dict[str, dict[str, Callable[[], bytes]]]:
@@ -176,6 +176,16 @@ class PhotoFiles:
         for name, reader in {**self._members, **readers}.items():
             found.setdefault(name.rsplit("/", 1)[-1], {})[name] = reader
         return found
+
+
+def parts_of(path: str) -> list[str]:
+    """Folders and name of a path, without dots."""
+    return [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+
+
+def ends_with(path: str, parts: Sequence[str]) -> bool:
+    """Whether a path's last folders and its name are these."""
+    return f"/{path}".endswith("/" + "/".join(parts))
 
 
 def _check_size(size: int) -> None:

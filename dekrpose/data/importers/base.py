@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 import PIL.Image
 
+from dekrpose.data.dataset import ends_with, parts_of
 from dekrpose.errors import DekrPoseError
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14
 
@@ -174,7 +175,7 @@ class Files:
         parts = parts_of(wanted)
         same = self._by_last_name.get(parts[-1], []) if parts else []
         for fits in (
-            [name for name in same if f"/{name}".endswith("/" + "/".join(parts))],
+            [name for name in same if ends_with(name, parts)],
             [name for name in same if hint and hint in name.split("/")],
             same,
         ):
@@ -215,11 +216,6 @@ class Files:
                 return *image.size, int(image.getexif().get(0x0112, 1))
         except Exception as error:  # decoders of broken files raise whatever comes to them
             raise DekrPoseError(f"{name} is broken or no photo: {error}") from error
-
-
-def parts_of(path: str) -> list[str]:
-    """Folders and name of a path, without dots."""
-    return [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
 
 
 def _without_dots(name: str) -> str:

@@ -7,7 +7,8 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dekrpose.data.importers.base import Files, Human, Labelled, Labels, Wishes, parts_of
+from dekrpose.data.dataset import ends_with, parts_of
+from dekrpose.data.importers.base import Files, Human, Labelled, Labels, Wishes
 from dekrpose.errors import DekrPoseError, counted
 
 TITLE = "YOLO-pose (Ultralytics)"
@@ -133,7 +134,7 @@ def _photos(files: Files, settings: dict[str, Any], yaml_name: str, labels: Labe
 
 def _of_entry(files: Files, entry: str, root: str, yaml_name: str, labels: Labels) -> list[str]:
     if entry.endswith(".txt"):
-        name = next((each for each in files.names if f"/{each}".endswith(f"/{PurePosixPath(entry).name}")), None)
+        name = next((each for each in files.names if ends_with(each, [PurePosixPath(entry).name])), None)
         lines = files.text(name).split("\n") if name else []
         listed = {line.strip(): files.find(line.strip(), name or "") for line in lines if line.strip()}
         labels.problems += [f"{name}: there is no photo {line}" for line, photo in listed.items() if photo is None]
