@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Sequence
 
 _LOGIN = re.compile(
     r"([a-z][a-z0-9+.-]{1,30}:[/\\]++|://)(?:[^/?#]*@|[^/@\[]*:(?!\d*(?:[/?#]|$)).*@)", re.DOTALL | re.IGNORECASE
@@ -36,6 +38,13 @@ def error_words(error: Exception) -> str:
 def counted(number: int, one: str, more: str = "") -> str:
     """A number of things for messages: 1 photo, 2 photos; ``more`` are several of what gets no s."""
     return f"{number:,} {one if number == 1 else more or one + 's'}"
+
+
+def unknown_model(name: str, known: Sequence[str]) -> str:
+    """For a name that is no model's, file's or folder's; ``known`` are those of models."""
+    similar = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(similar)}?" if similar else ""
+    return f"no model, file or folder is called {name!r}.{hint} Known names: {', '.join(known)}"
 
 
 def unquoted(error: BaseException) -> str:

@@ -157,7 +157,7 @@ def _random(name: str) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build(ARCHITECTURES[name])
-        for name, values in model.named_parameters():
-            if name.endswith("transform.bias"):  # of adaptive convolutions: taps apart, as in trained weights
+        for layer, values in model.named_parameters():
+            if layer.endswith("transform.bias"):  # of adaptive convolutions: taps apart, as in trained weights
                 nn.init.normal_(values)
     return model.eval()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from dekrpose.config import FORMER_NAMES, MatchMode
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import DekrPoseError, unknown_model
 
 _WEIGHTS = {".safetensors", ".pth", ".pt", ".onnx", ".xml", ".pt2"}
 MODELS = ("tiny", "dekr-w32-coco", "dekr-w48-coco", "dekr-w32-crowdpose", "dekr-w48-crowdpose")
@@ -159,6 +159,4 @@ def check_model(model: str, others: Sequence[str] = ()) -> None:
         raise DekrPoseError(f"there is no weights file or model folder {model!r}; relative paths start at {Path.cwd()}")
     names = list(dict.fromkeys([*MODELS, *others]))
     if "/" not in model and model not in (*names, *FORMER_NAMES) and not path.exists():
-        similar = difflib.get_close_matches(model.lower(), names, n=2, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(similar)}?" if similar else ""
-        raise DekrPoseError(f"no model, file or folder is called {model!r}.{hint} Known names: {', '.join(names)}")
+        raise DekrPoseError(unknown_model(model, names))

@@ -180,7 +180,7 @@ def _photos(patterns: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
     Pictures that this command wrote are left out: all of them in folders and globs; where they are named, which a
     shell's own globs do, those beside the photo that they were made of.
     """
-    from dekrpose.images import find_images
+    from dekrpose.images.listing import find_images, without_drawn
 
     named: dict[str, Path] = {}
     failures: list[str] = []
@@ -198,8 +198,8 @@ def _photos(patterns: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
         for photo in photos:
             folder = Path(photo).parent
             named.setdefault(photo, folder.relative_to(top) if folder.is_relative_to(top) else Path())
-    beside = {(Path(photo).parent, Path(photo).stem) for photo in named}
-    return {photo: folder for photo, folder in named.items() if not _was_written(photo, beside)}, failures
+    kept = set(without_drawn([Path(photo) for photo in named if not URL.match(photo)]))
+    return {photo: folder for photo, folder in named.items() if URL.match(photo) or Path(photo) in kept}, failures
 
 
 def _fixed_part(pattern: str) -> Path:
@@ -208,12 +208,9 @@ def _fixed_part(pattern: str) -> Path:
     return next(part for part in (path, *path.parents) if not glob.has_magic(str(part)))
 
 
-def _was_written(photo: str, beside: set[tuple[Path, str]] | None = None) -> bool:
-    """Whether a path is named as this command names pictures; with ``beside``, only of those photos."""
-    path = Path(photo)
-    if URL.match(photo) or not path.stem.endswith(".poses"):
-        return False
-    return beside is None or (path.parent, path.stem.removesuffix(".poses")) in beside
+def _was_written(photo: str) -> bool:
+    """Whether a path is named as this command names pictures."""
+    return not URL.match(photo) and Path(photo).stem.endswith(".poses")
 
 
 def _outputs(photos: Mapping[str, Path], options: argparse.Namespace) -> dict[str, list[Path]]:

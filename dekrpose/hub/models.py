@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dekrpose.checkpoints import expected_shapes, read_stored_config, write_checkpoint, write_config
 from dekrpose.config import FORMER_NAMES, ModelConfig
-from dekrpose.errors import CheckpointError, DekrPoseError, error_words
+from dekrpose.errors import CheckpointError, DekrPoseError, error_words, unknown_model
 from dekrpose.hub import repositories
 from dekrpose.hub.cache import cache_folder, problem
 from dekrpose.hub.cache import entry as cache_entry
@@ -200,9 +200,7 @@ def _unknown(name: str, path: Path) -> str:
         similar = difflib.get_close_matches(path.name, siblings, n=3)
         hint = f"did you mean {' or '.join(similar)}?" if similar else "check the path"
         return f"there is no file or folder {path}; {hint} {_KNOWN}"
-    similar = difflib.get_close_matches(name.lower(), _MODEL_NAMES, n=2, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(similar)}?" if similar else ""
-    return f"no model, file or folder is called {name!r}.{hint} {_KNOWN}"
+    return unknown_model(name, _MODEL_NAMES)
 
 
 def save_folder(
