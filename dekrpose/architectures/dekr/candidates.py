@@ -246,10 +246,11 @@ def choose_poses(
 
 
 def _peaks(heatmaps: Sequence[Tensor], size: tuple[int, int], match: MatchMode) -> Peaks:
-    """By weight, those of scale 1's cells if it is the largest scale and its maps cover the size; else of pixels."""
+    """By weight, those of the largest scale's cells if they are whole pixels apart; else of pixels."""
     height, width = heatmaps[0].shape[1:]
-    if match == "weighted" and size == (OUTPUT_STRIDE * height, OUTPUT_STRIDE * width):
-        return cell_peaks(heatmaps[0] if len(heatmaps) == 1 else average_heatmaps(heatmaps, (height, width)))
+    spacing = size[0] // height
+    if match == "weighted" and size == (spacing * height, spacing * width) and OUTPUT_STRIDE % spacing == 0:
+        return cell_peaks(average_heatmaps(heatmaps, (height, width)) if heatmaps[1:] else heatmaps[0], spacing)
     return read_peaks(average_heatmaps(heatmaps, size))
 
 
@@ -259,14 +260,14 @@ def cells_at(size: tuple[int, int], scale: float) -> tuple[int, int]:
     return height, width
 
 
-def cell_peaks(heatmaps: Tensor) -> Peaks:
-    """The peaks of heatmaps (K, h, w) that are not enlarged: cells above 0 that no neighbour surpasses."""
+def cell_peaks(heatmaps: Tensor, spacing: int = OUTPUT_STRIDE) -> Peaks:
+    """Of heatmaps (K, h, w) with cells ``spacing`` input pixels apart: cells above 0 that no neighbour surpasses."""
     count, _, width = heatmaps.shape
     highest = F.max_pool2d(heatmaps[None], 3, stride=1, padding=1)[0]
     heat = torch.where((heatmaps == highest) & (heatmaps > 0), heatmaps, 0.0).reshape(count, -1)
     heat, places = heat.topk(min(PEAKS_PER_KEYPOINT, heat.shape[1]))
     cells = torch.stack([places % width, places // width], dim=2).to(heat.dtype)
-    return Peaks((OUTPUT_STRIDE * cells).cpu().numpy(), heat.cpu().numpy(), heatmaps.cpu().numpy(), OUTPUT_STRIDE)
+    return Peaks((spacing * cells).cpu().numpy(), heat.cpu().numpy(), heatmaps.cpu().numpy(), spacing)
 
 
 def move_by_weight(poses: Tensor, peaks: Peaks) -> tuple[Tensor, Tensor]:

@@ -68,10 +68,10 @@ def test_by_weight_of_two_poses_on_the_same_peaks_the_likelier_stays_with_its_we
     torch.testing.assert_close(scores, 0.5 * weights)
 
 
-@pytest.mark.parametrize("cells", [True, False])
-def test_a_refined_peak_is_the_exact_middle_of_its_spot(cells: bool) -> None:
+@pytest.mark.parametrize("spacing", [4, 2, 1])
+def test_a_refined_peak_is_the_exact_middle_of_its_spot(spacing: int) -> None:
     heatmaps = torch.cat([spots([(60.3, 40.8)], sigma=6.0), spots([(98.2, 21.1)])])
-    peaks = cell_peaks(heatmaps[:, ::4, ::4]) if cells else read_peaks(heatmaps)
+    peaks = cell_peaks(heatmaps[:, ::spacing, ::spacing], spacing) if spacing > 1 else read_peaks(heatmaps)
     moved, weights = move_by_weight(torch.tensor([[[55.0, 42.0], [95.0, 20.0]]]), peaks)
     np.testing.assert_allclose(refine(moved, weights, peaks).numpy(), [[[60.3, 40.8], [98.2, 21.1]]], atol=1e-3)
     assert torch.equal(refine(moved, torch.zeros(1, 2), peaks), moved)
