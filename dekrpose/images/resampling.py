@@ -26,7 +26,7 @@ Pixels = npt.NDArray[np.uint8]
 
 MAX_INPUT_PIXELS = 2**26
 """Pixels of the largest network input (67 million)."""
-MAX_ASPECT = 48
+MAX_ASPECT = 32
 """Longest strip: the long side by the short one. The network's input grows with it."""
 
 

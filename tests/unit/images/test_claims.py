@@ -193,7 +193,7 @@ def test_a_plain_pnm_of_very_many_comments_is_refused() -> None:
 
 def test_a_bmp_that_opencv_refuses_is_left_to_nobody_else() -> None:
     palette, body = bytes(1024), bytes([0, 2, 0, 0, 0, 200])
-    header = struct.pack("<IiiHHIIiiII", 40, 7_000, 200, 1, 8, 1, len(body), 0, 0, 0, 0)
+    header = struct.pack("<IiiHHIIiiII", 40, 6_000, 200, 1, 8, 1, len(body), 0, 0, 0, 0)
     start = 14 + 40 + len(palette)
     data = b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + header + palette + body
     with pytest.raises(ImageError, match="OpenCV"):
@@ -339,7 +339,7 @@ def test_a_tiff_of_more_samples_than_colours_is_refused() -> None:
         load(data)
 
 
-@pytest.mark.parametrize("sides", [(49, 1), (1, 49), (2**20 + 1, 60)])
+@pytest.mark.parametrize("sides", [(33, 1), (1, 33), (2**20 + 1, 40_000)])
 def test_strips_are_refused_before_they_are_decoded(sides: tuple[int, int]) -> None:
     with pytest.raises(ImageError, match="long side"):
         read_header(png(*sides), "x")
