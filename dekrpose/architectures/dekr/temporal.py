@@ -1,7 +1,7 @@
 """DEKR for video: what earlier frames of a stream showed is added to both heads' maps.
 
 Between the heads' 1x1 transitions and their blocks stands a convolutional GRU: one group per branch of the offset head,
-so that the representations of keypoints stay apart, and a plain one in the heatmap head. The seed project's network, a
+so that the representations of keypoints stay apart, and a plain one in a heatmap head of usual width. The seed's own, a
 flat GRU behind the offset head, can be built for comparison.
 """
 
@@ -22,6 +22,8 @@ from dekrpose.config import OUTPUT_STRIDE, ModelConfig, TemporalConfig
 
 Maps = tuple[Tensor, Tensor]
 """Heatmaps and offsets, as DEKR gives them."""
+MIXED = 32
+"""Channels of wide maps that are remembered together: all at once, a memory would cost more than the network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +89,12 @@ class TemporalDEKR(DEKR):
         if self.temporal.kind == "gru_offset_flat":
             self.offset_gru = FlatGRU(self.temporal.hidden, self.temporal.input_size // OUTPUT_STRIDE)
             return
-        parts = 2 if config.head.heatmaps == "separable" else 1  # keypoints and centers
-        self.heatmap_memory = MapMemory([(parts * config.head.heatmap_channels, parts)])
+        width = config.head.heatmap_channels
+        maps = 2 if config.head.heatmaps == "separable" else 1  # keypoints and centers
+        self.heatmap_memory = MapMemory([(maps * width, maps * max(1, width // MIXED))])
         branches = [cast(BranchGroup | SharedGroup, group).final.groups for group in self.offset_head.groups]
+        if self.offset_head.shared:
+            branches[-1] = max(1, self.offset_head.splits[-1] // MIXED)
         self.offset_memory = MapMemory(list(zip(self.offset_head.splits, branches, strict=True)))
 
     def step(self, images: Tensor, state: TemporalState | None = None) -> tuple[Maps, TemporalState | None]:
