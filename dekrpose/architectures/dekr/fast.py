@@ -29,7 +29,7 @@ from dekrpose.architectures.dekr.network import (
     SharedTransition,
 )
 from dekrpose.architectures.parts.blocks import SeparableConv, concatenate, gather_pixels
-from dekrpose.architectures.parts.folding import fold_batch_norm
+from dekrpose.architectures.parts.folding import fold_batch_norm, fold_for_cpu
 
 Pair = tuple[Tensor, Tensor]
 SPARE_BYTES = 64 * 2**20
@@ -49,8 +49,7 @@ class FastHeatmapHead(nn.Module):
         self.dtype = dtype
         weight, bias = _fused(head.transition)
         self.transition, self.channels = UpsampledConv(weight, bias, widths), len(bias)
-        block = fold_batch_norm(head.block, dtype)
-        self.conv1, self.conv2, self.final = block.conv1, block.conv2, fold_batch_norm(head.final, dtype)
+        self.block, self.final = fold_for_cpu(head.block, dtype), fold_batch_norm(head.final, dtype)
 
     def forward(self, maps: list[Tensor], between: Between | None = None) -> Tensor:
         batch, _, height, width = maps[0].shape
@@ -58,9 +57,7 @@ class FastHeatmapHead(nn.Module):
         self.transition(maps, x)
         if between is not None:
             between(None, x)
-        x = x.permute(0, 3, 1, 2).to(self.dtype)
-        inner = F.relu(self.conv1(x), inplace=True)
-        return cast(Tensor, self.final(F.relu(self.conv2(inner).add_(x), inplace=True)))
+        return cast(Tensor, self.final(self.block(x.permute(0, 3, 1, 2).to(self.dtype))))
 
 
 class FastSeparableHead(nn.Module):
@@ -68,7 +65,7 @@ class FastSeparableHead(nn.Module):
 
     def __init__(self, head: SeparableHeatmapHead, dtype: torch.dtype) -> None:
         super().__init__()
-        self.dtype, self.head = dtype, fold_batch_norm(head, dtype)
+        self.dtype, self.head = dtype, fold_for_cpu(head, dtype)
 
     def forward(self, maps: list[Tensor], between: Between | None = None) -> Tensor:
         x = self.head.transition(concatenate(maps).to(self.dtype))
@@ -84,7 +81,7 @@ class FastShared(nn.Module):
 
     def __init__(self, transition: SeparableConv, group: SharedGroup, index: int) -> None:
         super().__init__()
-        self.transition, self.group, self.index = fold_batch_norm(transition), fold_batch_norm(group), index
+        self.transition, self.group, self.index = fold_for_cpu(transition), fold_batch_norm(group), index
 
     def forward(self, maps: list[Tensor], between: Between | None = None, pixels: Tensor | None = None) -> Tensor:
         features = concatenate(maps)
@@ -194,7 +191,7 @@ class FastDEKR(nn.Module):
     def __init__(self, model: DEKR, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
-        self.backbone = fold_batch_norm(model.backbone, dtype)
+        self.backbone = fold_for_cpu(model.backbone, dtype)
         widths = model.backbone.map_channels
         heatmap_head = model.heatmap_head
         self.heatmap_head: FastSeparableHead | FastHeatmapHead = (

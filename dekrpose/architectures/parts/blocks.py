@@ -39,6 +39,37 @@ conv_bn6 = partial(conv_bn, activation=nn.ReLU6, eps=1e-3)
 """As in EfficientNet-Lite."""
 
 
+class SameConv(nn.Conv2d):
+    """A 3x3 convolution padded as TensorFlow does ("SAME"): with stride 2 at the right and bottom alone."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, groups: int = 1) -> None:
+        super().__init__(in_channels, out_channels, 3, stride, padding=2 - stride, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride[0] == 1:
+            return super().forward(x)
+        if self.groups > 1 and self.training and not x.is_cuda:
+            # every second pixel of a convolution without stride: its gradient is far faster on CPUs
+            return F.conv2d(x, self.weight, self.bias, padding=1, groups=self.groups)[:, :, 1::2, 1::2]
+        return super().forward(F.pad(x, (0, 1, 0, 1)))
+
+
+class ActivatedConv(nn.Module):
+    """A convolution with ReLU or ReLU6 in one pass over memory: the same numbers, on CPUs and without gradients."""
+
+    def __init__(self, conv: nn.Conv2d, activation: nn.Module) -> None:
+        super().__init__()
+        self.weight, self.bias, padding = conv.weight, conv.bias, conv.padding
+        if isinstance(conv, SameConv) and conv.stride[0] == 2:  # zeros in the kernel cost less than a padded copy
+            padded = F.pad(conv.weight.detach(), (1, 0, 1, 0)).contiguous(memory_format=torch.channels_last)
+            self.weight, padding = nn.Parameter(padded, requires_grad=False), (1, 1)
+        kind: tuple[str, list[float]] = ("hardtanh", [0.0, 6.0]) if isinstance(activation, nn.ReLU6) else ("relu", [])
+        self.settings = padding, conv.stride, conv.dilation, conv.groups, *kind, ""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self.settings))
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut: (B, C, h, w) -> (B, C, h, w)."""
 
@@ -46,11 +77,12 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
+        self.relu1 = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = self.relu1(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         out += x
         return F.relu(out, inplace=True)
@@ -66,16 +98,18 @@ class Bottleneck(nn.Module):
         out_channels = channels * self.expansion
         self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
+        self.relu1 = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
+        self.relu2 = nn.ReLU(inplace=True)
         self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
         changes = stride > 1 or in_channels != out_channels
         self.downsample = conv_bn(in_channels, out_channels, 1, stride, relu=False) if changes else None
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
+        out = self.relu1(self.bn1(self.conv1(x)))
+        out = self.relu2(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
         out += x if self.downsample is None else cast(Tensor, self.downsample(x))
         return F.relu(out, inplace=True)
@@ -117,6 +151,7 @@ class SeparableConv(nn.Module):
         super().__init__()
         self.depthwise = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
         self.pointwise = nn.Conv2d(in_channels, channels, 1)
+        self.relu = nn.ReLU(inplace=True)
 
     def reset_parameters(self) -> None:
         """Weights that keep the size of what passes through."""
@@ -124,7 +159,7 @@ class SeparableConv(nn.Module):
         nn.init.kaiming_normal_(self.pointwise.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.pointwise(self.depthwise(x)), inplace=True)
+        return cast(Tensor, self.relu(self.pointwise(self.depthwise(x))))
 
     def at(self, x: Tensor, pixels: Tensor) -> Tensor:
         """The same at (B, P, 2) integer xy pixels only: (B, channels, P)."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from itertools import chain, pairwise
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from dekrpose.architectures.parts.blocks import ActivatedConv
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -36,6 +39,28 @@ def fold_batch_norm(network: Network, dtype: torch.dtype = torch.float32) -> Net
             module.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
             _detached(module, dtype)
     return twin
+
+
+def fold_for_cpu(network: Network, dtype: torch.dtype = torch.float32) -> Network:
+    """``fold_batch_norm``, and activations that go with the convolutions before them: on CPUs alone."""
+    twin = fold_batch_norm(network, dtype)
+    for parent in list(twin.modules()) if _activates() else ():
+        layers = [item for item in parent.named_children() if not isinstance(item[1], nn.Identity)]
+        for (name, conv), (activation_name, activation) in pairwise(layers):
+            if isinstance(conv, nn.Conv2d) and isinstance(activation, (nn.ReLU, nn.ReLU6)):
+                setattr(parent, name, ActivatedConv(conv, activation))
+                setattr(parent, activation_name, nn.Identity())
+    return twin
+
+
+@cache
+def _activates() -> bool:
+    """Whether this build of torch has what ``ActivatedConv`` calls, which only its compiler does otherwise."""
+    x, conv = torch.randn(1, 8, 6, 6), nn.Conv2d(8, 8, 3, padding=1).requires_grad_(False)
+    try:
+        return torch.allclose(ActivatedConv(conv, nn.ReLU())(x), conv(x).relu(), atol=1e-5)
+    except (RuntimeError, AttributeError):
+        return False
 
 
 def _detached(conv: nn.Conv2d, dtype: torch.dtype) -> nn.Conv2d:

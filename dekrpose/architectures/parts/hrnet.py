@@ -70,8 +70,10 @@ class HRNet(Backbone):
         stem, inner = config.stem_channels, config.layer1_channels
         self.conv1 = nn.Conv2d(3, stem, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
+        self.relu1 = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(stem, stem, 3, stride=2, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(stem)
+        self.relu2 = nn.ReLU(inplace=True)
         expanded = inner * Bottleneck.expansion
         self.layer1 = nn.Sequential(
             *(Bottleneck(stem if index == 0 else expanded, inner) for index in range(config.layer1_blocks))
@@ -100,8 +102,8 @@ class HRNet(Backbone):
         return nn.ModuleList(layers)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x = F.relu(self.bn1(self.conv1(images)), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        x = self.relu1(self.bn1(self.conv1(images)))
+        x = self.relu2(self.bn2(self.conv2(x)))
         maps = [self.layer1(x)]
         for transition, stage in (
             (self.transition1, self.stage2),

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dekrpose.architectures.parts.backbone import Backbone
-from dekrpose.architectures.parts.blocks import InvertedBottleneck, conv_bn, top_down
+from dekrpose.architectures.parts.blocks import InvertedBottleneck, SameConv, conv_bn, top_down
 from dekrpose.config import MobileNetConfig
 
 _STEM, _TOP = 32, 1280
@@ -37,35 +37,21 @@ def scaled(channels: int, width: float) -> int:
     return rounded + 8 if rounded < 0.9 * wanted else rounded
 
 
-class SameConv(nn.Conv2d):
-    """A 3x3 convolution padded as TensorFlow does ("SAME"): with stride 2 at the right and bottom alone."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int, groups: int = 1) -> None:
-        super().__init__(in_channels, out_channels, 3, stride, padding=2 - stride, groups=groups)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.stride[0] == 1:
-            return super().forward(x)
-        if self.groups > 1 and self.training and not x.is_cuda:
-            # every second pixel of a convolution without stride: its gradient is far faster on CPUs
-            return F.conv2d(x, self.weight, self.bias, padding=1, groups=self.groups)[:, :, 1::2, 1::2]
-        return super().forward(F.pad(x, (0, 1, 0, 1)))
-
-
 class InvertedResidual(nn.Module):
     """1x1 expansion, depthwise 3x3 convolution, linear 1x1 projection, and a shortcut where the shape stays."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int) -> None:
         super().__init__()
         inner = in_channels * expansion
-        self.expand = nn.Conv2d(in_channels, inner, 1) if expansion > 1 else None
+        self.expand = nn.Conv2d(in_channels, inner, 1) if expansion > 1 else nn.Identity()
+        self.relu1 = nn.ReLU6(inplace=True) if expansion > 1 else nn.Identity()
         self.depthwise = SameConv(inner, inner, stride, groups=inner)
+        self.relu2 = nn.ReLU6()
         self.project = nn.Conv2d(inner, out_channels, 1)
         self.shortcut = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
-        out = cast(Tensor, self.project(F.relu6(self.depthwise(inner))))
+        out = cast(Tensor, self.project(self.relu2(self.depthwise(self.relu1(self.expand(x))))))
         return out.add_(x) if self.shortcut else out
 
 
@@ -106,7 +92,7 @@ class MobileNet(Backbone):
     def __init__(self, config: MobileNetConfig) -> None:
         super().__init__()
         channels = scaled(_STEM, config.width)
-        self.stem = SameConv(3, channels, 2)
+        self.stem, self.stem_relu = SameConv(3, channels, 2), nn.ReLU6(inplace=True)
         blocks: list[InvertedResidual] = []
         widths: list[int] = []
         for stage, (count, base, stride) in enumerate(_STAGES):
@@ -116,7 +102,7 @@ class MobileNet(Backbone):
                 widths.append(width)
                 channels = width
         self.blocks = nn.ModuleList(blocks)
-        self.top = nn.Conv2d(channels, _TOP, 1)
+        self.top, self.top_relu = nn.Conv2d(channels, _TOP, 1), nn.ReLU6(inplace=True)
         self.pyramid = Pyramid([*(widths[block] for block in _PYRAMID_BLOCKS), _TOP])
         self.laterals, self.merges = nn.ModuleList(), nn.ModuleList()
         if config.channels:
@@ -132,12 +118,12 @@ class MobileNet(Backbone):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x = F.relu6(self.stem(images), inplace=True)
+        x = self.stem_relu(self.stem(images))
         levels = []
         for block in self.blocks:
             x = block(x)
             levels.append(x)
-        top = F.relu6(self.top(x), inplace=True)
+        top = self.top_relu(self.top(x))
         maps = self.pyramid([*(levels[block] for block in _PYRAMID_BLOCKS), top])
         if not self.merges:
             return [maps]

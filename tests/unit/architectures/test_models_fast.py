@@ -16,7 +16,8 @@ from dekrpose.architectures.dekr import fast_convolutions
 from dekrpose.architectures.dekr.fast import FastDEKR, FastPath
 from dekrpose.architectures.dekr.fast_convolutions import GatheredBlock, UpsampledConv, frame, inside, padded_channels
 from dekrpose.architectures.dekr.network import DEKR, RegressionBlock
-from dekrpose.architectures.parts.blocks import concatenate
+from dekrpose.architectures.parts import folding
+from dekrpose.architectures.parts.blocks import ActivatedConv, SameConv, concatenate
 from dekrpose.architectures.parts.folding import fold_batch_norm
 from dekrpose.config import Branches, EfficientNetLiteConfig, ModelConfig
 from tests.movenet_files import OWN
@@ -175,6 +176,24 @@ def test_a_folded_copy_leaves_the_original_as_it_is() -> None:
         weight.fill_(1)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU6()])
+@pytest.mark.parametrize("conv", [SameConv(8, 8, 2, 8), SameConv(3, 8, 2), SameConv(8, 8, 1), nn.Conv2d(8, 5, 1)])
+def test_an_activation_that_goes_with_its_convolution_gives_the_same(conv: nn.Conv2d, activation: nn.Module) -> None:
+    x = 4 * torch.randn(1, conv.in_channels, 6, 10, generator=torch.Generator().manual_seed(1))
+    conv = conv.requires_grad_(False).eval()
+    assert_near(ActivatedConv(conv, activation)(x), activation(conv(x)))
+
+
+def test_a_build_of_torch_without_its_compilers_convolution_folds_batch_norm_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(folding, "_activates", lambda: False)
+    model = network().backbone
+    folded = folding.fold_for_cpu(model)
+    assert not any(isinstance(module, (ActivatedConv, nn.BatchNorm2d)) for module in folded.modules())
+    assert_near(folded(pictures())[0], model(pictures())[0])
 
 
 def test_bfloat16_backbone_and_heatmap_head_give_nearly_the_same() -> None:

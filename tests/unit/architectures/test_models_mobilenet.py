@@ -16,8 +16,8 @@ from torch import Tensor
 from dekrpose import COCO_17, CheckpointError, PoseEstimator
 from dekrpose.architectures.dekr.movenet import read_movenet
 from dekrpose.architectures.dekr.network import DEKR
-from dekrpose.architectures.parts.blocks import SeparableConv
-from dekrpose.architectures.parts.mobilenet import MobileNet, SameConv, scaled
+from dekrpose.architectures.parts.blocks import SameConv, SeparableConv
+from dekrpose.architectures.parts.mobilenet import MobileNet, scaled
 from dekrpose.config import MobileNetConfig, ModelConfig
 from dekrpose.training.initial import brought, read_initial
 from tests.movenet_files import HEAD, OWN, write_movenet
