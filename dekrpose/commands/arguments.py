@@ -16,6 +16,8 @@ from dekrpose.errors import DekrPoseError, unknown_model
 _WEIGHTS = {".safetensors", ".pth", ".pt", ".onnx", ".xml", ".pt2"}
 MODELS = ("tiny", "dekr-w32-coco", "dekr-w48-coco", "dekr-w32-crowdpose", "dekr-w48-crowdpose")
 """The names that ``dekrpose.hub`` knows, which is slow to load; a test compares them."""
+SCORING_NETS = ("rescore-coco", "rescore-crowdpose")
+"""The same for ``--rescoring-net``."""
 VIDEO_SETS = ("posetrack", "jhmdb", "penn")
 """Those that ``data.clips.sequences`` knows."""
 URL = re.compile(r"https?://", re.IGNORECASE)
@@ -145,10 +147,10 @@ def check_files(paths: Iterable[Path | None]) -> None:
             raise FileNotFoundError(f"{path} does not exist; relative paths start at {Path.cwd()}")
 
 
-def check_model(model: str, others: Sequence[str] = ()) -> None:
+def check_model(model: str, others: Sequence[str] = (), rescoring_net: str | Path | None = None) -> None:
     """The same for a model: a file or folder by its suffix, or a first dot, slash or ~; or a name without a slash.
 
-    ``others`` are names that the command knows besides ``MODELS``.
+    ``others`` are names that the command knows besides ``MODELS``; ``rescoring_net`` is looked at in the same way.
 
     Raises:
         DekrPoseError: it is not there, or nothing has this name.
@@ -160,3 +162,5 @@ def check_model(model: str, others: Sequence[str] = ()) -> None:
     names = list(dict.fromkeys([*MODELS, *others]))
     if "/" not in model and model not in (*names, *FORMER_NAMES) and not path.exists():
         raise DekrPoseError(unknown_model(model, names))
+    if rescoring_net is not None:
+        check_model(str(rescoring_net), SCORING_NETS)

@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
         DekrPoseError: the dataset, a photo or the model cannot be read, or the measures cannot be recorded.
         ImportError: faster-coco-eval is missing.
     """
-    check_model(options.model)
+    check_model(options.model, rescoring_net=options.rescoring_net)
     check_files([options.data, *(options.images or [])])
     if options.video:
         return run_on_clips(options)

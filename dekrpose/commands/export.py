@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     file_format: Any = options.format or FORMATS.get(options.out.suffix.lower())
     if file_format is None:
         raise DekrPoseError(f"{options.out.name} must end in {', '.join(FORMATS)}, or --format must say what it is")
-    check_model(options.model)
+    check_model(options.model, rescoring_net=options.rescoring_net)
     from dekrpose.estimator import PoseEstimator
 
     print(f"{options.model} as {file_format}: traced, written, then run beside torch ...", file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dekrpose.data.importers import IMPORTERS, Files, Wishes, coco_content, read_labels, skeleton_fields
-from dekrpose.data.importers.base import Labels, Pairs
+from dekrpose.data.importers.base import Labels, Pairs, part_name
 from dekrpose.errors import DekrPoseError, counted
 from dekrpose.formats import write_whole
 
@@ -58,18 +58,35 @@ def run(options: argparse.Namespace) -> int:
     edges, flips = _pairs(options.edges, names, "--edges"), _pairs(options.flip_pairs, names, "--flip-pairs")
     category = skeleton_fields(labels, wishes, edges, flips)
     splits = Counter(photo.split for photo in labels.photos)
-    if options.split is not None and not splits[options.split]:
+    split = None if options.split is None else part_name(options.split)
+    if split is not None and not splits[split]:
         there = ", ".join(filter(None, splits)) or "none"
         raise DekrPoseError(f"{options.source} has no part {options.split!r}; parts are: {there}")
-    content = coco_content(labels, files, category, options.split)
+    content = coco_content(labels, files, category, split)
     if not content["images"]:
         raise DekrPoseError(f"no photo could be used; the first problem: {labels.problems[0]}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(options.out, json.dumps(content, allow_nan=False))
+    if "flip_pairs" not in category:
+        labels.remarks += _flip_remark(category["keypoints"])
     _tell(options, kind, labels, content["images"], content["annotations"], category["keypoints"])
     check = ["dekrpose", "train", "--check", str(options.out), "--images", str(files.place)]
     print(f"{options.out} is written; look at it with: {shlex.join(check)}")
     return 1 if labels.problems else 0
+
+
+def _flip_remark(names: Sequence[str]) -> list[str]:
+    """Where sides are called otherwise than left and right."""
+    from dekrpose.training.skeleton_file import guess_flip_pairs, likely_flip_pair
+
+    pair = None if guess_flip_pairs(names) else likely_flip_pair(names)
+    if pair is None:
+        return []
+    first, second = pair
+    return [
+        f"no flip pairs, since no names say left and right; if {first} and {second} change places in a mirrored photo, "
+        f"add --flip-pairs {shlex.quote(f'{first}:{second}')} ..."
+    ]
 
 
 def _tell(

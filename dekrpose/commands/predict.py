@@ -83,7 +83,7 @@ def estimate_options(options: argparse.Namespace) -> dict[str, Any]:
     chosen = {name: getattr(options, name) for name in names if hasattr(options, name)}
     chosen |= {"flip_test": options.flip, "match_heatmap": matching(options.match_heatmap)}
     resolve_options(DecodeConfig(), 64, False, **chosen)
-    check_model(options.model)
+    check_model(options.model, rescoring_net=options.rescoring_net)
     return chosen
 
 

@@ -22,7 +22,14 @@ Pairs = tuple[tuple[int, int], ...]
 
 _KNOWN = (COCO_17, CROWDPOSE_14)
 _FIELDS = ("name", "names", "edges", "flip_pairs", "sigmas")
-_SIDE_WORDS: dict[str, Side] = {"left": "left", "l": "left", "right": "right", "r": "right"}
+_SIDE_WORDS: dict[str, Side] = {
+    "left": "left",
+    "l": "left",
+    "左": "left",
+    "right": "right",
+    "r": "right",
+    "右": "right",
+}
 
 
 def skeleton_of(data_file: Path, skeleton_file: Path | None = None) -> Skeleton:
@@ -92,6 +99,17 @@ def guess_flip_pairs(names: Sequence[str]) -> Pairs:
     return tuple((index, sides["right"][rest]) for rest, index in sides["left"].items() if rest in sides["right"])
 
 
+def likely_flip_pair(names: Sequence[str]) -> tuple[str, str] | None:
+    """The first two names that differ in one word which no third name has another of: izq_ojo and der_ojo."""
+    alike: dict[tuple[tuple[str, ...], ...], list[str]] = {}
+    for name in names:
+        words = _words(name)
+        for index, word in enumerate(words if len(words) > 1 else []):
+            if not word.isdigit():
+                alike.setdefault((words[:index], words[index + 1 :]), []).append(name)
+    return next(((pair[0], pair[1]) for pair in alike.values() if len(pair) == 2), None)
+
+
 def default_sigmas(names: Iterable[str]) -> tuple[float, ...]:
     """COCO's or CrowdPose's OKS falloff by name, whatever the side; ``DEFAULT_SIGMA`` for other keypoints."""
     known: dict[str, float] = {}
@@ -101,18 +119,22 @@ def default_sigmas(names: Iterable[str]) -> tuple[float, ...]:
     return tuple(known.get(_side_and_rest(name)[2], DEFAULT_SIGMA) for name in names)
 
 
+def _words(name: str) -> tuple[str, ...]:
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
+    return tuple(word for word in re.split(r"[\W_]+", spaced.lower()) if word)
+
+
 def _side_and_rest(name: str) -> tuple[Side, tuple[str, ...], str]:
     """The side, the words with the side blotted out, and the plain name without the side."""
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
-    words = [word for word in re.split(r"[\W_]+", spaced.lower()) if word]
+    words = _words(name)
     for index, word in enumerate(words):
-        found = re.fullmatch(r"(left|right)(.+)", word)
+        found = re.fullmatch(r"(left|right|左|右)(.+)", word)
         side = _SIDE_WORDS.get(found[1] if found else word)
         if side:
             before, after = words[:index], [*([found[2]] if found else []), *words[index + 1 :]]
             blot = "letter" if len(word) == 1 else "word"  # left_eye and r_eye are no pair
             return side, (*before, blot, *after), "_".join([*before, *after])
-    return "", tuple(words), "_".join(words)
+    return "", words, "_".join(words)
 
 
 def _read_skeleton_file(path: Path) -> dict[str, Any]:

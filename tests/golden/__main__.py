@@ -7,8 +7,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from tests.golden.support import BUNDLED, whole_set
-from tests.golden.test_goldens import AREAS
+from tests.golden.support import AREAS, BUNDLED, whole_set
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ from dekrpose.images import load
 from tests.golden.seeded_weights import synthetic_image
 
 BUNDLED = Path(__file__).parent / "data"
+AREAS = sorted(path.stem for path in Path(__file__).parent.glob("area_*.py"))
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests import golden
-from tests.golden.support import BUNDLED, whole_set
-
-AREAS = sorted(module.name for module in pkgutil.iter_modules(golden.__path__) if module.name.startswith("area_"))
+from tests.golden.support import AREAS, BUNDLED, whole_set
 
 
 def check(area: str, folder: Path) -> None:
@@ -28,6 +26,14 @@ def check(area: str, folder: Path) -> None:
 @pytest.mark.parametrize("area", [pytest.param(a, marks=[pytest.mark.slow] * (a == "area_train_step")) for a in AREAS])
 def test_bundled_subset(area: str) -> None:
     check(area, BUNDLED)
+
+
+def test_the_table_needs_no_pytest() -> None:
+    """README prints it before it installs the tests' packages."""
+    program = "import sys; sys.modules['pytest'] = None; from tests.golden.__main__ import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "--goldens", str(BUNDLED), "--only", "flip_up"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True)
+    assert done.stdout.endswith("0 failed\n")
 
 
 @pytest.mark.slow

@@ -77,6 +77,9 @@ class Labelled:
     relative: bool = False
     """Keypoints and boxes are shares of width and height."""
 
+    def __post_init__(self) -> None:
+        self.split = part_name(self.split)
+
 
 @dataclass
 class Labels:
@@ -228,6 +231,12 @@ def _without_dots(name: str) -> str:
     return "/".join(parts)
 
 
+def part_name(word: str) -> str:
+    """What a part of the photos is called here: tools call val valid or Validation."""
+    word = word.lower()
+    return "val" if word in ("valid", "validation") else word
+
+
 Point = tuple[str, float, float, int]
 """Keypoint's name, x, y, visibility."""
 Box = tuple[float, float, float, float]
@@ -294,12 +303,21 @@ def in_order(found: Sequence[str], wishes: Wishes) -> tuple[str, ...]:
     return tuple(names)
 
 
-def by_names(found: Sequence[tuple[Labelled, People]], wishes: Wishes, **fields: Any) -> Labels:
-    """Labels of photos whose keypoints have names but no order; ``fields`` are further ones of ``Labels``."""
-    names = in_order([point[0] for _, people in found for points, _ in people for point in points], wishes)
+def by_names(
+    found: Sequence[tuple[Labelled, People]], wishes: Wishes, declared: Sequence[str] = (),
+    joined: Sequence[tuple[str, str]] = (), **fields: Any,
+) -> Labels:  # fmt: skip
+    """Labels of photos whose keypoints have names but no order, or one ``declared`` also for those nobody labelled.
+
+    ``joined`` are edges by name; ``fields`` are further ones of ``Labels``.
+    """
+    labelled = [point[0] for _, people in found for points, _ in people for point in points]
+    names = in_order([*([] if wishes.names else declared), *labelled], wishes)
     for photo, people in found:
         photo.people = [Human(_arranged(points, names), box) for points, box in people]
-    return Labels([photo for photo, _ in found], len(names), names, **fields)
+    whole = [pair for pair in dict.fromkeys(joined) if len({*pair} & {*names}) == 2]
+    edges = tuple((names.index(start), names.index(end)) for start, end in whole) or None
+    return Labels([photo for photo, _ in found], len(names), names, edges, **fields)
 
 
 def _arranged(points: Sequence[Point], names: Sequence[str]) -> list[tuple[float, float, int]]:

@@ -125,7 +125,7 @@ def _split(name: str) -> str:
     for word in words:
         for split in ("train", "valid", "val", "test"):
             if word == split or word.removesuffix("2017") == split or word.removesuffix("2014") == split:
-                return "val" if split == "valid" else split
+                return split
     return ""
 
 

@@ -22,6 +22,7 @@ def read(files: Files, wishes: Wishes) -> Labels:
     """See ``Importer``."""
     found: list[tuple[Labelled, People]] = []
     problems: list[str] = []
+    declared, joined = list[str](), list[tuple[str, str]]()
     category, kinds = "person", Counter[str]()
     for name in files.ending(".xml"):
         text = _text(files, name)
@@ -36,6 +37,8 @@ def read(files: Files, wishes: Wishes) -> Labels:
                 f"{name} is CVAT for video, whose tracks are not read; export the task as CVAT for images 1.1 or COCO "
                 "Keypoints 1.0, with the images"
             )
+        names, pairs = _declared(root)
+        declared, joined = declared + names, joined + pairs
         for image in root.iter("image"):
             wanted, split = image.get("name", ""), (image.get("subset") or "").lower()
             photo = files.find(wanted, name, split)
@@ -53,7 +56,25 @@ def read(files: Files, wishes: Wishes) -> Labels:
                 (each.get("label", category) for tag in ("skeleton", "box") for each in image.iter(tag)), category
             )
             found.append((Labelled(photo, [], size, "" if split == "default" else split), people))
-    return by_names(found, wishes, category=category, problems=problems, shapes=kinds)
+    return by_names(found, wishes, declared, joined, category=category, problems=problems, shapes=kinds)
+
+
+def _declared(root: Any) -> tuple[list[str], list[tuple[str, str]]]:
+    """Keypoints and edges of the skeletons in use: CVAT keeps a drawing (SVG) of its nodes and lines with each."""
+    used = {skeleton.get("label") for skeleton in root.iter("skeleton")}
+    names, joined = list[str](), list[tuple[str, str]]()
+    for label in root.iter("label"):
+        if label.findtext("name") not in used or label.find("svg") is None:
+            continue
+        try:
+            drawing = ElementTree.fromstring(f"<svg>{label.findtext('svg')}</svg>")
+        except ElementTree.ParseError:
+            continue
+        nodes = {each.get("data-node-id"): each.get("data-label-name", "") for each in drawing.iter("circle")}
+        lines = [(each.get("data-node-from"), each.get("data-node-to")) for each in drawing.iter("line")]
+        names += filter(None, nodes.values())
+        joined += [(nodes[start], nodes[end]) for start, end in lines if nodes.get(start) and nodes.get(end)]
+    return names, joined
 
 
 def _text(files: Files, name: str) -> str:

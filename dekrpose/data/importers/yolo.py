@@ -126,7 +126,7 @@ def _photos(files: Files, settings: dict[str, Any], yaml_name: str, labels: Labe
         given = settings.get(split)
         for entry in given if isinstance(given, list) else [given] if isinstance(given, str) else []:
             for photo in _of_entry(files, str(entry), str(settings.get("path") or ""), yaml_name, labels):
-                found.setdefault(photo, "val" if split == "valid" else split)
+                found.setdefault(photo, split)
     if not found:
         found = dict.fromkeys(sorted(files.photos), "")
     return list(found.items())

@@ -21,9 +21,10 @@ from dekrpose import PoseEstimator, Poses, __version__, progress
 from dekrpose.architectures import complexity as costs
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.cli import COMMANDS, _parser, main
-from dekrpose.commands.arguments import MODELS, VIDEO_SETS
+from dekrpose.commands.arguments import MODELS, SCORING_NETS, VIDEO_SETS
 from dekrpose.config import ARCHITECTURES
 from dekrpose.hub import models
+from dekrpose.hub.published import PUBLISHED
 from tests import checkpoint_fixtures as fixtures
 from tests.small_model import write_small_model
 
@@ -474,19 +475,31 @@ def test_standard_input_without_a_photo(
 
 def test_models_that_are_known_by_name_are_those_of_the_hub() -> None:
     assert list(MODELS) == models._MODEL_NAMES
+    assert list(SCORING_NETS) == [name for name, weights in PUBLISHED.items() if weights.kind == "rescoring net"]
 
 
 @pytest.mark.parametrize(
-    "words", [["predict", "a.jpg", "--model"], ["eval"], ["export"], ["benchmark"]], ids=lambda words: words[0]
+    ("words", "told"),
+    [
+        (["predict", "a.jpg", "--model", "tinny"], "no model, file or folder is called 'tinny'. Did you mean tiny"),
+        (["eval", "tinny"], "is called 'tinny'. Did you mean tiny"),
+        (["export", "tinny", "tiny.onnx"], "is called 'tinny'. Did you mean tiny"),
+        (["benchmark", "tinny"], "is called 'tinny'. Did you mean tiny"),
+        (["predict", "a.jpg", "--rescoring-net", "net.pth"], "there is no weights file or model folder 'net.pth'"),
+        (["video", "/dev/null", "--rescoring-net", "./net"], "there is no weights file or model folder './net'"),
+        (["webcam", "--rescoring-net", "rescore-coc"], "is called 'rescore-coc'. Did you mean rescore-coco"),
+        (["eval", "tiny", "--rescoring-net", "net.pth"], "there is no weights file or model folder 'net.pth'"),
+        (["export", "tiny", "a.onnx", "--rescoring-net", "net.pth"], "there is no weights file or model folder"),
+    ],
+    ids=lambda given: " ".join(given[:1]) if isinstance(given, list) else "",
 )
-def test_a_misspelt_model_is_told_before_torch_is_loaded(words: list[str], tmp_path: Path) -> None:
-    more = ["tiny.onnx"] if words == ["export"] else []
-    program = f"import sys; from dekrpose.cli import main; main({[*words, 'tinny', *more]}); print(*sys.modules)"
+def test_a_misspelt_model_or_net_is_told_before_torch_is_loaded(words: list[str], told: str, tmp_path: Path) -> None:
+    program = f"import sys; from dekrpose.cli import main; main({words}); print(*sys.modules)"
     own = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=own, cwd=tmp_path, check=True
     )
-    assert "no model, file or folder is called 'tinny'. Did you mean tiny" in done.stderr
+    assert told in done.stderr
     assert "torch" not in done.stdout.split()
 
 

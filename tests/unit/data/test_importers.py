@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 import zipfile
@@ -240,6 +241,7 @@ def test_parts_are_told_and_one_can_be_chosen(tmp_path: Path, capsys: Capture) -
     assert "parts: train (2 photos), val (2 photos)" in capsys.readouterr().out
     content = imported(tmp_path / "r", tmp_path / "p.json", "--split", "val")
     assert [image["file_name"] for image in content["images"]] == ["valid/a.jpg", "valid/b.jpg"]
+    assert imported(tmp_path / "r", tmp_path / "p.json", "--split", "valid") == content
     assert main(["import", str(tmp_path / "r"), "--out", str(tmp_path / "p.json"), "--split", "dev"]) == 1
     assert "no part 'dev'; parts are: train, val" in capsys.readouterr().err
 
@@ -321,6 +323,52 @@ def test_loose_points_and_boxes_of_cvat(tmp_path: Path) -> None:
         ([1, 2, 8, 7], [5, 6, 2, 0, 0, 0]),
         ([50, 1, 10, 8], [0, 0, 0, 0, 0, 0]),
     ]
+
+
+def write_cvat_skeleton(folder: Path, drawing: str, names: tuple[str, ...] = ("tail", "beak")) -> Path:
+    """As CVAT 2 exports a task: the drawing of a skeleton stands in its label, with node numbers of its own."""
+    photos(folder)
+    image = TRUTH["images"][0]
+    points = "".join(f'<points label="{name}" outside="0" points="{5 + x},6"/>' for x, name in enumerate(names))
+    labels = "".join(f"<label><name>{name}</name><type>points</type><parent>bird</parent></label>" for name in names)
+    (folder / "annotations.xml").write_text(
+        '<?xml version="1.0"?><annotations><version>1.1</version><meta><task><labels>'
+        f"<label><name>bird</name><type>skeleton</type><svg>{html.escape(drawing)}</svg></label>{labels}"
+        f'</labels></task></meta><image id="0" name="a.jpg" subset="Validation" width="{image["width"]}" '
+        f'height="{image["height"]}"><skeleton label="bird">{points}</skeleton></image></annotations>'
+    )
+    return folder
+
+
+def test_skeletons_of_cvat_bring_order_and_edges(tmp_path: Path) -> None:
+    """Also of keypoints that nobody labelled; a drawing that is broken brings nothing."""
+    drawing = "".join(
+        f'<line x1="1" y1="2" x2="3" y2="4" data-type="edge" data-node-from="{start}" data-node-to="{end}"></line>'
+        for start, end in ((7, 2), (3, 7), (3, 9))
+    ) + "".join(
+        f'<circle r="1.5" data-type="element node" data-node-id="{node}" data-label-name="{name}"></circle>'
+        for node, name in ((2, "beak"), (7, "back"), (3, "tail"))
+    )
+    source = write_cvat_skeleton(tmp_path / "c", drawing)
+    content = imported(source, tmp_path / "p.json", "--split", "val")
+    assert content["categories"][0]["keypoints"] == ["beak", "back", "tail"]
+    assert content["categories"][0]["skeleton"] == [[2, 1], [3, 2]]
+    assert content["annotations"][0]["keypoints"] == [6, 6, 2, 0, 0, 0, 5, 6, 2]
+    category = imported(source, tmp_path / "p.json", "--names", "tail", "beak", "--edges", "tail:beak")["categories"][0]
+    assert (category["keypoints"], category["skeleton"]) == (["tail", "beak"], [[1, 2]])
+    category = imported(write_cvat_skeleton(tmp_path / "b", "<line"), tmp_path / "p.json")["categories"][0]
+    assert (category["keypoints"], category["skeleton"]) == (["tail", "beak"], [])
+
+
+def test_other_words_for_sides_ask_for_flip_pairs(tmp_path: Path, capsys: Capture) -> None:
+    source = write_cvat_skeleton(tmp_path / "c", "", ("pico", "ala izq", "ala der"))
+    imported(source, tmp_path / "p.json")
+    assert "if ala izq and ala der change places in a mirrored photo, add --flip-pairs 'ala izq:ala der'" in (
+        capsys.readouterr().out
+    )
+    imported(source, tmp_path / "p.json", "--flip-pairs", "ala izq:ala der")
+    assert "change places" not in capsys.readouterr().out
+    assert skeleton_of(tmp_path / "p.json").flip_pairs == ((1, 2),)
 
 
 def test_tracks_of_cvat_for_video_say_what_to_export(tmp_path: Path, capsys: Capture) -> None:

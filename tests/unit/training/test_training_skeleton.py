@@ -14,7 +14,7 @@ import pytest
 from dekrpose.errors import DekrPoseError
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
 from dekrpose.training.check import check_dataset
-from dekrpose.training.skeleton_file import DEFAULT_SIGMA, guess_flip_pairs, side_of, skeleton_of
+from dekrpose.training.skeleton_file import DEFAULT_SIGMA, guess_flip_pairs, likely_flip_pair, side_of, skeleton_of
 
 COCO_EDGES = [
     [16, 14], [14, 12], [17, 15], [15, 13], [12, 13], [6, 12], [7, 13], [6, 7], [6, 8], [7, 9],
@@ -77,6 +77,24 @@ def test_names_and_edges_are_enough(tmp_path: Path) -> None:
     )
 
 
+def test_sides_are_known_in_chinese_and_japanese() -> None:
+    assert guess_flip_pairs(["鼻", "左手", "右手", "足(右)", "足(左)", "左"]) == ((1, 2), (4, 3))
+
+
+@pytest.mark.parametrize(
+    ("names", "pair"),
+    [
+        (["nariz", "izq_ojo", "der_ojo"], ("izq_ojo", "der_ojo")),
+        (["OjoIzq", "nariz", "OjoDer"], ("OjoIzq", "OjoDer")),
+        (["base", "joint", "head"], None),
+        (["finger_1", "finger_2"], None),
+        (["thumb_tip", "index_tip", "ring_tip"], None),
+    ],
+)
+def test_names_with_other_words_for_sides_are_noticed(names: list[str], pair: tuple[str, str] | None) -> None:
+    assert likely_flip_pair(names) == pair
+
+
 def test_the_skeleton_file_comes_first(tmp_path: Path) -> None:
     given = skeleton_file(
         tmp_path, name="hand", edges=[["thumb", "wrist"]], flip_pairs=[["thumb", "wrist"]], sigmas={"thumb": 0.01}
@@ -101,7 +119,8 @@ def test_sigmas_of_the_data_file(tmp_path: Path) -> None:
         ("left_eye", "right_eye"), ("eye_left", "eye_right"), ("l_eye", "r_eye"), ("eye_l", "eye_r"),
         ("left eye", "right eye"), ("Left-Eye", "Right-Eye"), ("LeftEye", "RightEye"), ("leftEye", "rightEye"),
         ("LEye", "REye"), ("lEye", "rEye"), ("eyeL", "eyeR"), ("lefteye", "righteye"), ("LEFT_EYE", "RIGHT_EYE"),
-        ("front_left_paw", "front_right_paw"), ("L_F_Paw", "R_F_Paw"), ("left2", "right2"), ("左_l", "左_r"),
+        ("front_left_paw", "front_right_paw"), ("L_F_Paw", "R_F_Paw"), ("left2", "right2"), ("目_l", "目_r"),
+        ("左目", "右目"),
     ],
 )  # fmt: skip
 def test_pairs_are_guessed_from_many_spellings(pair: tuple[str, str]) -> None:
