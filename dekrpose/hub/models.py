@@ -198,7 +198,7 @@ def _unknown(name: str, path: Path) -> str:
     if path.suffix.lower() in _SUFFIXES or path.is_absolute() or name.startswith((".", "~")):
         siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
         similar = difflib.get_close_matches(path.name, siblings, n=3)
-        hint = f"did you mean {' or '.join(similar)}?" if similar else "check the path"
+        hint = f"did you mean {' or '.join(similar)}?" if similar else "check the path."
         return f"there is no file or folder {path}; {hint} {_KNOWN}"
     return unknown_model(name, _MODEL_NAMES)
 

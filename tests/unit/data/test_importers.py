@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import runpy
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -159,6 +160,15 @@ def test_the_same_people_in_the_same_places(name: str, packed: bool, tmp_path: P
     assert dataset.missing() == []
     assert dataset.read(0).shape[2] == 3
     assert skeleton_of(tmp_path / "people.json").flip_pairs == ((1, 2),)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("package", "kind"), [("ultralytics", "yolo"), ("labelme", "labelme")])
+def test_what_the_packages_write_today_is_read_alike(package: str, kind: str, tmp_path: Path) -> None:
+    pytest.importorskip(package, exc_type=ImportError)
+    runpy.run_path(str(CASES / "make.py"))[f"make_{kind}"](tmp_path / kind)
+    content = imported(tmp_path / kind, tmp_path / "new.json", "--names", *NAMES)
+    assert content == imported(CASES / kind, tmp_path / "old.json", "--names", *NAMES)
 
 
 def test_every_importer_keeps_the_contract() -> None:
