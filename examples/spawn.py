@@ -19,13 +19,14 @@ def start() -> None:
 
 
 def find(photo: Path) -> Poses:
-    return estimator(photo).without_image()  # the photo stays here; only the numbers travel
+    (poses,) = estimator.estimate_many([photo], on_error="skip")  # a broken photo does not end the rest
+    return poses  # which holds no photo: only the numbers travel
 
 
 def main(folder: str) -> None:
     with multiprocessing.get_context("spawn").Pool(2, initializer=start) as pool:
         for poses in pool.imap(find, find_images(folder)):
-            print(f"{poses.source}: {len(poses)}")
+            print(f"{poses.source}: {poses.error or len(poses)}")
 
 
 if __name__ == "__main__":

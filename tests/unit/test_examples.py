@@ -98,9 +98,11 @@ def test_pictures_have_colours_of_ones_own(here: Path, monkeypatch: pytest.Monke
 
 
 def test_threads_share_an_estimator(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    (here / "photos" / "broken.jpg").write_bytes(b"no photo")
     run("thread_pool.py", "photos", monkeypatch=monkeypatch)
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
         "astronaut.jpg",
+        "broken.jpg",
         "photographer.jpg",
     ]
 
@@ -108,11 +110,13 @@ def test_threads_share_an_estimator(here: Path, monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.slow
 @pytest.mark.skipif(not BUNDLED, reason="other processes know the bundled model alone")
 def test_spawned_processes_send_their_results(here: Path) -> None:
+    (here / "photos" / "broken.jpg").write_bytes(b"no photo")
     command = [sys.executable, str(EXAMPLES / "spawn.py"), "photos"]
     environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 2
+    assert len(done.stdout.splitlines()) == 3
+    assert "broken.jpg: " in done.stdout
 
 
 def test_people_are_filtered_and_joined(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import urllib.parse
 from collections import Counter
 from pathlib import PurePosixPath
@@ -31,8 +30,7 @@ def read(files: Files, wishes: Wishes) -> Labels:
                 continue
             wanted = _photo_name(task)
             try:
-                as_uploaded = re.sub(r"(^|/)[0-9a-f]{8}-(?=[^/]*$)", r"\1", wanted)
-                photo = files.find(wanted, name) or files.find(as_uploaded, name)
+                photo = files.find(wanted, name)
                 if photo is None:
                     raise DekrPoseError(f"there is no photo {wanted}")
                 results = [each for each in done[-1].get("result", []) if "value" in each]  # relations have none

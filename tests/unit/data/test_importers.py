@@ -58,6 +58,15 @@ def write_cvat_coco(folder: Path) -> None:
     (folder / "annotations" / "person_keypoints_default.json").write_text(json.dumps(TRUTH))
 
 
+def write_label_studio_coco(folder: Path) -> None:
+    """Names of uploads and two categories, as label-studio-sdk's converter writes COCO, but with people apart."""
+    photos(folder / "photos")
+    images = [{**image, "file_name": f"/data/upload/3/1a2b3c4d-{image['file_name']}"} for image in TRUTH["images"]]
+    (own,) = TRUTH["categories"]
+    categories = [{"id": own["id"] + 1, "name": "bird"}, {**own, "name": "default", "skeleton": []}]
+    (folder / "result.json").write_text(json.dumps({**TRUTH, "images": images, "categories": categories}))
+
+
 def write_cvat_xml(folder: Path) -> None:
     photos(folder / "images")
     lines = ['<?xml version="1.0" encoding="utf-8"?>', "<annotations>", "<version>1.1</version>"]
@@ -117,6 +126,7 @@ SOURCES: dict[str, tuple[Callable[[Path], None], str]] = {
     "made by ultralytics": (copied("yolo"), "yolo"),
     "made by labelme": (copied("labelme"), "labelme"),
     "as Roboflow exports": (write_roboflow, "coco"),
+    "as Label Studio exports COCO": (write_label_studio_coco, "coco"),
     "as CVAT exports COCO keypoints": (write_cvat_coco, "coco"),
     "as CVAT exports for images": (write_cvat_xml, "cvat"),
     "as Label Studio exports": (write_label_studio, "label-studio"),
