@@ -360,8 +360,10 @@ class DecodeConfig(_Stored):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if 1 not in self.scales or len(self.scales) > _MOST_SCALES:
-            raise ValueError(f"scales must be up to {_MOST_SCALES} numbers with 1 among them, got {self.scales[:9]}")
+        if 1 not in self.scales or not len(set(self.scales)) == len(self.scales) <= _MOST_SCALES:
+            raise ValueError(
+                f"scales must be up to {_MOST_SCALES} different numbers with 1 among them, got {self.scales[:9]}"
+            )
 
 
 @dataclass(frozen=True)
@@ -411,7 +413,9 @@ class ModelConfig(_Stored):
         super().__post_init__()
         if self.architecture not in _HEADS:
             known = ", ".join(map(repr, _HEADS))
-            raise ValueError(f"unknown architecture {self.architecture!r}; this version of dekrpose knows {known}")
+            raise ValueError(
+                f"unknown architecture {reprlib.repr(self.architecture)}; this version of dekrpose knows {known}"
+            )
         if not isinstance(self.head, _HEADS[self.architecture]):
             raise ValueError(f"the head of {self.architecture} is no {type(self.head).__name__}")
         if min(self.std) <= 0:

@@ -28,6 +28,10 @@ class ImageError(DekrPoseError, ValueError):
     """An image cannot be read, or its type, shape or values are not supported."""
 
 
+UNREADABLE = (DekrPoseError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What values of a file raise that are not as their format has them."""
+
+
 def error_words(error: Exception) -> str:
     """An error's message; the system's own without their number."""
     if isinstance(error, OSError) and error.strerror:

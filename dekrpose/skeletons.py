@@ -36,25 +36,23 @@ class Skeleton:
     sigmas: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        count = len(self.keypoints)
+        count, name = len(self.keypoints), reprlib.repr(self.name)
         if not 0 < count <= MOST_KEYPOINTS or len(self.edges) > MOST_EDGES:
             raise ValueError(
                 f"a skeleton has 1 to {MOST_KEYPOINTS} keypoints and up to {MOST_EDGES} edges, got {count} and "
                 f"{len(self.edges)}"
             )
         if len(set(self.keypoints)) != count:
-            raise ValueError(f"skeleton {self.name!r} needs unique keypoint names, got {self.keypoints}")
+            raise ValueError(f"skeleton {name} needs unique keypoint names, got {reprlib.repr(self.keypoints)}")
         if len(self.sigmas) != count:
-            raise ValueError(f"skeleton {self.name!r} has {count} keypoints but {len(self.sigmas)} sigmas")
+            raise ValueError(f"skeleton {name} has {count} keypoints but {len(self.sigmas)} sigmas")
         for field in ("edges", "flip_pairs"):
             for pair in getattr(self, field):
                 if len(pair) != 2 or not all(0 <= index < count for index in pair):
-                    raise ValueError(
-                        f"{field} of skeleton {self.name!r} must be pairs of indices below {count}, got {pair}"
-                    )
+                    raise ValueError(f"{field} of skeleton {name} must be pairs of indices below {count}, got {pair}")
         mirrored = [index for pair in self.flip_pairs for index in pair]
         if len(set(mirrored)) != len(mirrored):
-            raise ValueError(f"flip_pairs of skeleton {self.name!r} name a keypoint twice: {self.flip_pairs}")
+            raise ValueError(f"flip_pairs of skeleton {name} name a keypoint twice: {reprlib.repr(self.flip_pairs)}")
 
     def __len__(self) -> int:
         return len(self.keypoints)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import reprlib
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -198,10 +199,8 @@ def _misfit(shapes: Shapes, expected: Shapes) -> str:
     if unexpected:
         problems.append(f"{len(unexpected)} unexpected (first: {unexpected[0][:60]})")
     if other:
-        first = other[0]
-        problems.append(
-            f"{len(other)} of another shape (first: {first[:60]} is {shapes[first]}, expected {expected[first]})"
-        )
+        first, own = other[0], reprlib.repr(shapes[other[0]])
+        problems.append(f"{len(other)} of another shape (first: {first[:60]} is {own}, expected {expected[first]})")
     if not problems:
         return ""
     return f"the tensors do not fit: {', '.join(problems)}. It looks like {describe(shapes)}; {_WHAT_TO_DO}"

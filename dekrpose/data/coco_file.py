@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
 import shlex
 import zlib
@@ -31,6 +30,7 @@ from dekrpose.data.coco_fields import (
     shown,
     with_keypoints,
 )
+from dekrpose.data.packed import gunzip
 from dekrpose.errors import DekrPoseError, counted
 from dekrpose.formats import parse_json
 from dekrpose.skeletons import Skeleton
@@ -95,7 +95,7 @@ def read_content(path: Path) -> Mapping[str, Any]:
     data = path.read_bytes()
     try:
         if data.startswith(b"\x1f\x8b"):
-            data = gzip.decompress(data)
+            data = gunzip(data)
         content = parse_json(data, not_numbers=True)  # which do no harm where nobody reads them
     except (ValueError, OSError, EOFError, zlib.error) as error:
         raise DekrPoseError(f"{path} is not a COCO keypoints file: {error}") from error

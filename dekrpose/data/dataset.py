@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dekrpose.data.coco_file import Person, Photo, read_content, read_photos
+from dekrpose.data.packed import open_zip
 from dekrpose.errors import DekrPoseError
 from dekrpose.images import FILE_LIMIT, decode
 from dekrpose.skeletons import COCO_17, Skeleton
@@ -212,7 +213,7 @@ def _read_zip(path: Path, name: str) -> bytes:
 @lru_cache(maxsize=16)
 def _open_zip(path: Path, process: int) -> zipfile.ZipFile:
     """One open file per process: processes that share one would move each other's position."""
-    return zipfile.ZipFile(path)
+    return open_zip(path)
 
 
 def _zip_names(path: Path) -> list[str]:

@@ -159,7 +159,7 @@ def _read(source: str) -> bytes:
         with open(source, "rb", opener=_without_waiting) as file:
             facts = os.fstat(file.fileno())
             if stat.S_ISREG(facts.st_mode) and facts.st_size <= FILE_LIMIT:
-                return file.read()
+                return file.read(facts.st_size)  # some of /proc are regular files of no size and without end
     except (OSError, ValueError) as error:
         raise _unreadable(source, error) from None
     if stat.S_ISREG(facts.st_mode):

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
+from dekrpose.errors import without_password
+
 _NAMES = "avif bmp dib gif heic heif jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 """File names that ``find_images`` takes for images in folders and globs."""
@@ -31,7 +33,12 @@ def find_images(patterns: str | os.PathLike[str] | Iterable[str | os.PathLike[st
     found: dict[Path, None] = {}
     for pattern in [patterns] if isinstance(patterns, (str, os.PathLike)) else patterns:
         path = Path(pattern)
-        if path.is_file():
+        try:
+            is_file = path.is_file()
+        except OSError as error:  # a mistyped URL of any length, say
+            error.filename = without_password(os.fspath(pattern))
+            raise
+        if is_file:
             found[path] = None
             continue
         # glob, because the ** of pathlib skips files before Python 3.13
@@ -57,6 +64,7 @@ def without_drawn(paths: Sequence[AnyPath]) -> list[AnyPath]:
 
 def _nothing_found(pattern: str) -> str:
     here = f"relative paths start at {Path.cwd()}"
+    pattern = without_password(pattern)
     if Path(pattern).is_dir():
         below = Path(pattern, "**", "*.jpg")
         empty = f"no image found: {pattern!r} is a folder without images; its subfolders are not looked into"

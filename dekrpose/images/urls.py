@@ -21,6 +21,7 @@ from typing import Any
 from dekrpose.errors import ImageError, without_password
 
 MOST_REDIRECTS = 5
+_LONGEST_URL = 2**15
 _PORTS = {"http": 80, "https": 443}
 _MOVED = (301, 302, 303, 307, 308)
 _BLOCK = 1 << 18
@@ -53,6 +54,8 @@ def fetch(url: str, *, seconds: float, most_bytes: int, allow_private: bool) -> 
         ImageError: it is no such URL, leads to an address that is not allowed, or cannot be fetched within the bounds.
     """
     clock, place, shown = _Clock(seconds), url, without_password(url)
+    if len(url) > _LONGEST_URL:
+        raise ImageError(f"image must be a path or an http(s) URL, got {shown}; pass the photo's bytes as they are")
     if not url.lower().startswith(("http://", "https://")):
         raise ImageError(f"image must be a path or an http(s) URL, got {shown!r}; fetch the file and pass its path")
     try:
@@ -155,7 +158,9 @@ class _Timed(io.RawIOBase):
 
 def _answer(connection: socket.socket, clock: _Clock, asked: _Request, method: str = "GET") -> http.client.HTTPResponse:
     lines = [f"{method} {asked.target} HTTP/1.1", *(f"{name}: {value}" for name, value in asked.headers.items())]
-    clock.limit(connection).sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
+    text = "\r\n".join([*lines, "", ""]).encode("ascii")
+    while text:  # not sendall, which has the time anew for every piece of an encrypted one
+        text = text[clock.limit(connection).send(text) :]
     response = http.client.HTTPResponse(_Timed(connection, clock), method=method)  # type: ignore[arg-type]
     response.begin()
     return response

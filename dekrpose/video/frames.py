@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ SLOWEST, FASTEST = 0.01, 100_000
 """Frames per second beyond which a header is not believed."""
 MOST_PIXELS = 2**25
 """Of a frame (8K has 33 million): decoders hold up to 17 of them."""
+_PLAYLIST = re.compile(rb"#EXTM3U|ffconcat|(?:\xef\xbb\xbf)?\s*(?:<|$)")
+"""How files begin that FFmpeg may take for lists of files: HLS, its own, and the XML of DASH and IMF."""
 _WAKE = 0.2  # seconds: waiting without end cannot be interrupted everywhere
 _JOIN = 2.0  # seconds that closing waits for a reader that hangs in its driver
 
@@ -127,8 +130,20 @@ def check_frame(width: float, height: float, title: str) -> None:
 
 
 def location(place: str) -> str:
-    """What names a place beyond doubt: the colon of a bare file name looks like the end of a protocol's."""
-    return place if is_address(place) else str(Path(place).absolute())
+    """What names a place beyond doubt: the colon of a bare file name looks like the end of a protocol's.
+
+    DekrPoseError if it is a file that only names others, which FFmpeg would open wherever they lie.
+    """
+    if is_address(place):
+        return place
+    if os.path.isfile(place):  # noqa: PTH113 - of long ones, Path raises
+        with open(place, "rb") as file:  # noqa: PTH123
+            if _PLAYLIST.match(file.read(4096)):
+                raise DekrPoseError(
+                    f"{place} is a playlist, which names other files, and only those at an address are read; pass the "
+                    "film, or the playlist's address"
+                )
+    return str(Path(place).absolute())
 
 
 @dataclass(eq=False)

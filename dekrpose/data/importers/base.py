@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import re
 import zipfile
 import zlib
@@ -22,13 +21,14 @@ from typing import Any, Protocol
 
 import PIL.Image
 
+from dekrpose.data.coco_fields import LARGEST
 from dekrpose.data.dataset import ends_with, parts_of
+from dekrpose.data.packed import open_zip
 from dekrpose.errors import DekrPoseError
-from dekrpose.skeletons import COCO_17, CROWDPOSE_14
+from dekrpose.skeletons import COCO_17, CROWDPOSE_14, MOST_KEYPOINTS
 
 Pairs = tuple[tuple[int, int], ...]
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".avif", ".gif"}
-_LARGEST = 2**30
 
 
 class Importer(Protocol):
@@ -121,8 +121,8 @@ class Files:
             raise FileNotFoundError(f"{place} does not exist; relative paths start at {Path.cwd()}")
         if place.is_file() and zipfile.is_zipfile(place):
             try:
-                self._zip = zipfile.ZipFile(place)
-            except (zipfile.BadZipFile, OSError) as error:
+                self._zip = open_zip(place)
+            except (zipfile.BadZipFile, OSError, ValueError) as error:
                 raise DekrPoseError(f"{place} is a damaged zip file ({error}); make or copy it again") from error
         elif place.suffix.lower() == ".zip" and place.is_file():
             raise DekrPoseError(f"{place} is no zip file, or was cut off; make or copy it again")
@@ -136,7 +136,7 @@ class Files:
             names = [name for name in self._zip.namelist() if not name.endswith("/")]
         else:
             names = [path.relative_to(self.place).as_posix() for path in self.place.rglob("*") if path.is_file()]
-        return sorted(name for name in names if not any(part[0] in "._" for part in name.split("/")[:-1])
+        return sorted(name for name in names if not any(part.startswith((".", "_")) for part in name.split("/")[:-1])
                       and not name.split("/")[-1].startswith("."))  # fmt: skip
 
     @cached_property
@@ -193,8 +193,6 @@ class Files:
         try:
             if self._zip is None:
                 return (self.place / name).read_bytes()
-            if self._zip.getinfo(name).file_size > _LARGEST:
-                raise DekrPoseError(f"{name} unpacks to more than a gigabyte; unpack the zip yourself if that is right")
             return self._zip.read(name)
         except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise DekrPoseError(f"{name} cannot be read: {error}") from error
@@ -218,7 +216,8 @@ class Files:
         try:
             source = self.place / name if self._zip is None else io.BytesIO(self.read(name))
             with PIL.Image.open(source) as image:
-                return *image.size, int(image.getexif().get(0x0112, 1))
+                # not its own getexif: a PNG would be decoded for it
+                return *image.size, int(PIL.Image.Image.getexif(image).get(0x0112, 1))
         except Exception as error:  # decoders of broken files raise whatever comes to them
             raise DekrPoseError(f"{name} is broken or no photo: {error}") from error
 
@@ -252,12 +251,12 @@ def group(points: Sequence[tuple[Any, Point]], boxes: Sequence[tuple[Any, Box]])
     By their group (a number, an id; None for none), else by the one box that a point lies in, else all are one person.
 
     Raises:
-        DekrPoseError: a person would have two keypoints of a name, or a coordinate is not finite.
+        DekrPoseError: a person would have two keypoints of a name, or a coordinate is no place in a photo.
     """
     placed = [(point[0], point[1:3]) for _, point in points]
     for what, coordinates in [*placed, *(("a box", box) for _, box in boxes)]:
-        if not all(map(math.isfinite, coordinates)):
-            raise DekrPoseError(f"{what} has a coordinate that is no finite number")
+        if not all(abs(value) <= LARGEST for value in coordinates):  # NaN is not
+            raise DekrPoseError(f"{what[:60]} has a coordinate that is no place in a photo")
     people: dict[Any, tuple[list[Point], Box | None]] = {}
     for index, (key, box) in enumerate(boxes):
         people[("box", index) if key is None else key] = ([], box)
@@ -272,8 +271,7 @@ def group(points: Sequence[tuple[Any, Point]], boxes: Sequence[tuple[Any, Box]])
             key = around[0] if around else ("alone",)
         people.setdefault(key, ([], None))[0].append(point)
     for own, _ in people.values():
-        names = [name for name, *_ in own]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, count in Counter(name for name, *_ in own).items() if count > 1)
         if twice:
             raise DekrPoseError(
                 f"{', '.join(twice)} twice in one person; give each person's points a group of their own"
@@ -291,9 +289,11 @@ def in_order(found: Sequence[str], wishes: Wishes) -> tuple[str, ...]:
     """The order of keypoints that have names but no order: the user's, COCO's for COCO's names, else as they came.
 
     Raises:
-        DekrPoseError: the user's names leave some out.
+        DekrPoseError: there are too many, or the user's names leave some out.
     """
     names = list(dict.fromkeys(found))
+    if len(names) > MOST_KEYPOINTS:
+        raise DekrPoseError(f"the labels have {len(names):,} names of keypoints, a network up to {MOST_KEYPOINTS:,}")
     if wishes.names is not None:
         missing = [name for name in names if name not in wishes.names]
         if missing:

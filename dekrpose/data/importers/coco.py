@@ -6,7 +6,17 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from dekrpose.data.coco_fields import as_id, as_name, as_numbers, as_triples, keypoint_names, shown
+from dekrpose.data.coco_fields import (
+    LARGEST,
+    as_id,
+    as_name,
+    as_number,
+    as_numbers,
+    as_triples,
+    keypoint_names,
+    region_problem,
+    shown,
+)  # fmt: skip
 from dekrpose.data.importers.base import Files, Human, Labelled, Labels, Pairs, Wishes
 from dekrpose.errors import DekrPoseError, counted
 
@@ -138,4 +148,6 @@ def _human(entry: dict[str, Any]) -> Human:
         raise DekrPoseError(f"bbox must be x, y, width, height, got {shown(entry.get('bbox'))}")
     points = [(float(x), float(y), int(seen)) for x, y, seen in zip(*[iter(values)] * 3, strict=True)]
     more = {key: entry[key] for key in ("area", "segmentation", "iscrowd") if entry.get(key)}
+    if as_number(entry.get("area", 0), LARGEST**2) is None or region_problem(entry.get("segmentation")):
+        raise DekrPoseError("area must be square image pixels, and segmentation polygons or run lengths")
     return Human(points, (box[0], box[1], box[2], box[3]) if box else None, more)

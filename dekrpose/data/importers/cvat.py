@@ -7,7 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from dekrpose.data.importers.base import Box, Files, Labelled, Labels, People, Point, Wishes, by_names, group, inside
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import UNREADABLE, DekrPoseError
 
 TITLE = "CVAT for images (XML)"
 _START = 1000
@@ -48,7 +48,7 @@ def read(files: Files, wishes: Wishes) -> Labels:
             try:
                 people = _people(image)
                 size = (int(image.get("width", 0)), int(image.get("height", 0)))
-            except (DekrPoseError, TypeError, ValueError) as error:
+            except UNREADABLE as error:
                 problems.append(f"{name}: {wanted}: {error}")
                 continue
             kinds.update(each.tag for each in image)

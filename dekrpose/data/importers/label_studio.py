@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dekrpose.data.importers.base import SUFFIXES, Box, Files, Labelled, Labels, Point, Wishes, by_names, group
-from dekrpose.errors import DekrPoseError, counted
+from dekrpose.errors import UNREADABLE, DekrPoseError, counted
 
 TITLE = "a Label Studio JSON export"
 _KINDS = ("keypointlabels", "rectanglelabels", "rectangle")
@@ -28,15 +28,15 @@ def read(files: Files, wishes: Wishes) -> Labels:
             if not done:
                 undone += 1
                 continue
-            wanted = _photo_name(task)
             try:
+                wanted = _photo_name(task)
                 photo = files.find(wanted, name)
                 if photo is None:
                     raise DekrPoseError(f"there is no photo {wanted}")
                 results = [each for each in done[-1].get("result", []) if "value" in each]  # relations have none
                 kinds.update(str(each.get("type")) for each in results)
                 found.append((Labelled(photo, [], relative=True), _people(results)))
-            except (DekrPoseError, KeyError, TypeError, ValueError, AttributeError) as error:
+            except UNREADABLE as error:
                 problems.append(f"{name}: task {task.get('id')}: {error}")
     remarks = (
         [f"left out: {counted(undone, 'task')} that nobody annotated, or with a cancelled annotation alone"]

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from dekrpose.data.importers.base import Box, Files, Labelled, Labels, People, Point, Wishes, by_names, group
-from dekrpose.errors import DekrPoseError
+from dekrpose.errors import UNREADABLE, DekrPoseError
 
 TITLE = "labelme"
 _LOOKED_AT = 20
@@ -36,7 +36,7 @@ def read(files: Files, wishes: Wishes) -> Labels:
             points, boxes, category = _shapes(content["shapes"], category)
             kinds.update(str(shape.get("shape_type")) for shape in content["shapes"])
             found.append((Labelled(photo, [], whole), group(points, boxes)))
-        except (DekrPoseError, ValueError, RecursionError) as error:
+        except UNREADABLE as error:
             problems.append(f"{name}: {error}")
     return by_names(found, wishes, category=category, problems=problems, shapes=kinds)
 
@@ -68,7 +68,7 @@ def _shapes(shapes: list[Any], category: str) -> tuple[list[tuple[Any, Point]], 
 def _corners(shape: dict[str, Any]) -> list[tuple[float, float]]:
     try:
         corners = [(float(x), float(y)) for x, y in shape["points"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise DekrPoseError(f"points of {shape.get('label')!r} must be pairs of numbers") from error
     if not corners:
         raise DekrPoseError(f"{shape.get('label')!r} has no points")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from dekrpose.data.coco_fields import LARGEST, shown
 from dekrpose.data.dataset import ends_with, parts_of
 from dekrpose.data.importers.base import Files, Human, Labelled, Labels, Wishes
 from dekrpose.errors import DekrPoseError, counted
+from dekrpose.skeletons import MOST_KEYPOINTS
 
 TITLE = "YOLO-pose (Ultralytics)"
+_LONGEST = 2**18
+"""Characters of a data.yaml; PyYAML takes seconds for a million."""
 _SPLITS = ("train", "val", "valid", "test")
 
 
@@ -77,9 +80,14 @@ def _looks_alike(files: Files) -> bool:
 def _settings(files: Files, name: str) -> dict[str, Any]:
     import yaml
 
+    text = files.text(name)
     try:
-        settings = yaml.safe_load(files.text(name))
-    except yaml.YAMLError as error:
+        if len(text) > _LONGEST:
+            raise ValueError(f"it has {len(text):,} characters, more than the {_LONGEST:,} that are read")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError("it repeats parts of itself by *, which may double again and again")
+        settings = yaml.safe_load(text)
+    except Exception as error:  # PyYAML raises whatever comes to it
         raise DekrPoseError(f"{name} is no YAML: {error}") from error
     if not isinstance(settings, dict):
         raise DekrPoseError(f"{name} must be an object with kpt_shape, train and val")
@@ -89,10 +97,11 @@ def _settings(files: Files, name: str) -> dict[str, Any]:
 def _shape(settings: dict[str, Any], name: str) -> tuple[int, int]:
     shape = settings.get("kpt_shape")
     if (
-        not isinstance(shape, list) or len(shape) != 2 or type(shape[0]) is not int or shape[0] < 1
+        not isinstance(shape, list) or len(shape) != 2 or type(shape[0]) is not int
+        or not 0 < shape[0] <= MOST_KEYPOINTS
         or shape[1] not in (2, 3)
     ):  # fmt: skip
-        raise DekrPoseError(f"kpt_shape of {name} must be [keypoints, 2] or [keypoints, 3], got {shape!r}")
+        raise DekrPoseError(f"kpt_shape of {name} must be [keypoints, 2] or [keypoints, 3], got {shown(shape)}")
     return shape[0], shape[1]
 
 
@@ -168,7 +177,7 @@ def _human(line: str, place: str, count: int, values: int) -> tuple[Human, str, 
     except ValueError as error:
         raise DekrPoseError(f"{place}: expected numbers, got {line[:60]!r}") from error
     wanted = 5 + count * values
-    if len(numbers) not in (5, wanted) or not all(map(math.isfinite, numbers)):
+    if len(numbers) not in (5, wanted) or not all(abs(number) <= LARGEST for number in numbers):
         raise DekrPoseError(
             f"{place} has {counted(len(numbers), 'number')}, expected {wanted} for {counted(count, 'keypoint')}"
         )

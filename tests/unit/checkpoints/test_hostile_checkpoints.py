@@ -48,6 +48,7 @@ def with_config(own: Path, path: Path, change: Callable[[dict[str, Any]], object
         lambda config: config.update(input_size="192"),
         lambda config: config.update(input_size=-192),
         lambda config: config.update(input_size=10**9),
+        lambda config: config["decode"].update(scales=[1, 1]),
         lambda config: config["backbone"].update(width=-8),
         lambda config: config["backbone"].update(width="8"),
         lambda config: config["backbone"].update(width=10**9),

@@ -178,6 +178,7 @@ def test_broken_photo_is_an_image_error(tmp_path: Path) -> None:
         ("people.json", b'{"images": [], "annotations": [{"id": 1}]}'),
         ("people.json.gz", gzip.compress(b"{}" * 100)[:-9]),
         ("people.json.gz", b"\x1f\x8b not gzip"),
+        ("people.json.gz", gzip.compress(bytes(2**25))),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, name: str, data: bytes) -> None:

@@ -8,6 +8,7 @@ import runpy
 import shutil
 import zipfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import PIL.Image
 import pytest
 
 from dekrpose.cli import main
-from dekrpose.data.dataset import KeypointDataset
-from dekrpose.data.importers import IMPORTERS
+from dekrpose.data.dataset import KeypointDataset, PhotoFiles
+from dekrpose.data.importers import IMPORTERS, Wishes, read_labels
 from dekrpose.data.importers.base import Files, Importer
 from dekrpose.errors import DekrPoseError
 from dekrpose.skeletons import COCO_17
@@ -507,15 +508,16 @@ def test_annotations_of_coco_that_do_not_fit(tmp_path: Path, capsys: Capture) ->
     assert "--names must differ, got a more than once" in capsys.readouterr().err
 
 
-def test_coordinates_that_are_no_finite_number_name_their_photo(tmp_path: Path, capsys: Capture) -> None:
+@pytest.mark.parametrize("wrong", [float("nan"), 1e308, 10**400])
+def test_coordinates_that_are_no_place_in_a_photo_name_it(tmp_path: Path, capsys: Capture, wrong: float) -> None:
     photos(tmp_path)
     names = [image["file_name"] for image in TRUTH["images"]]
-    for name, x in zip(names, (1.0, float("nan")), strict=False):
+    for name, x in zip(names, (1.0, wrong), strict=False):
         shapes = [{"label": "nose", "points": [[x, 2.0]], "shape_type": "point", "group_id": 1}]
         labels = {"shapes": shapes, "imagePath": Path(name).name}
         (tmp_path / name).with_suffix(".json").write_text(json.dumps(labels))
     assert main(["import", str(tmp_path), "--out", str(tmp_path / "p.json")]) == 1
-    assert "nose has a coordinate that is no finite number" in capsys.readouterr().err
+    assert f"left out: {Path(names[1]).with_suffix('.json')}: " in capsys.readouterr().err
     assert len(json.loads((tmp_path / "p.json").read_text())["annotations"]) == 1
 
 
@@ -560,3 +562,57 @@ def zipfile_of(folder: Path) -> bytes:
         for file in sorted(folder.rglob("*")):
             archive.write(file, file.name)
     return path.read_bytes()
+
+
+_LAUGHS = "a: &a [lol, lol]\n" + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghij"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _LAUGHS + "kpt_shape: *j", _LAUGHS + "kpt_shape: [17, 3]\nnames: *j", "kpt_shape: [17, 3]\nx: " + "[" * 3000,
+        "kpt_shape: [17, 3]\nx: 2001-99-99", "kpt_shape: [17, 3]\nx: !!bool y", "kpt_shape: [17, 3]\nx: " + "9" * 5000,
+        "kpt_shape: [1000000000, 3]", "kpt_shape: [17, 3]\nx: " + "y" * 2**20,
+    ],
+    ids=lambda text: text[-20:],
+)  # fmt: skip
+def test_a_yaml_that_grows_or_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    photos(tmp_path)
+    (tmp_path / "data.yaml").write_text(text)
+    with pytest.raises(DekrPoseError, match=r"data\.yaml") as caught:
+        read_labels(Files(tmp_path), Wishes())
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("change", [{"group_id": [1]}, {"points": 5}, {"label": {}, "shape_type": []}])
+def test_labels_that_are_not_as_their_format_has_them_are_left_out(tmp_path: Path, change: dict[str, Any]) -> None:
+    photos(tmp_path)
+    shape = {"label": "nose", "points": [[1.0, 2.0]], "shape_type": "point"}
+    for image, own in zip(TRUTH["images"], [shape, {**shape, **change}], strict=False):
+        text = json.dumps({"shapes": [own], "imagePath": image["file_name"]})
+        (tmp_path / f"{image['id']}.json").write_text(text)
+    assert main(["import", str(tmp_path), "--out", str(tmp_path / "p.json")]) in (0, 1)
+    assert len(json.loads((tmp_path / "p.json").read_text())["annotations"]) == 1
+
+
+def test_more_names_than_a_network_has_keypoints_are_refused(tmp_path: Path) -> None:
+    photos(tmp_path)
+    shapes = [{"label": str(number), "points": [[1, 2]], "shape_type": "point"} for number in range(1025)]
+    (tmp_path / "a.json").write_text(json.dumps({"shapes": shapes, "imagePath": TRUTH["images"][0]["file_name"]}))
+    with pytest.raises(DekrPoseError, match="1,025 names of keypoints"):
+        read_labels(Files(tmp_path), Wishes())
+
+
+@pytest.mark.parametrize("use", [Files, lambda place: PhotoFiles([place])])
+def test_a_zip_that_expands_is_refused_before_it_is_unpacked(tmp_path: Path, use: Callable[[Path], Any]) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in "ab":
+            archive.writestr(f"{name}.json", bytes(10_000_000))
+    with pytest.raises(DekrPoseError, match="unpacks to more than"):
+        use(tmp_path / "a.zip")
+
+
+def test_names_in_a_zip_may_begin_with_a_slash(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("/b//c.jpg", b"")
+    assert Files(tmp_path / "a.zip").names == ["/b//c.jpg"]

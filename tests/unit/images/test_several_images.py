@@ -117,3 +117,17 @@ def test_no_message_asks_for_a_folder_to_be_listed(tmp_path: Path) -> None:
     assert "find_images" not in str(caught.value)
     with pytest.raises(ImageError, match="estimate_many takes the images of a folder"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("address", ["ftp://name:secret@host/a.jpg", "http:/name:secret@host/" + "a" * 5000])
+def test_a_mistyped_address_of_several_images_shows_no_password(address: str) -> None:
+    with pytest.raises(OSError) as caught:
+        several_images(address)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.skipif(not Path("/proc/kmsg").exists(), reason="a file of Linux")
+@pytest.mark.parametrize("name", ["kmsg", "self/environ", "kpagecount"])
+def test_files_of_no_size_are_not_read_on_and_on(name: str) -> None:
+    with pytest.raises((ImageError, PermissionError, FileNotFoundError)):
+        load(f"/proc/{name}")

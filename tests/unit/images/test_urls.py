@@ -169,6 +169,27 @@ def test_a_server_that_gives_a_byte_now_and_then_is_given_up(start: bytes) -> No
         get(url, seconds=0.2)
 
 
+def test_a_server_that_takes_the_request_a_byte_now_and_then_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(socket.socket):  # as an encrypted connection, which counts anew for each piece
+        def send(self, data: Any, *_: Any) -> int:
+            time.sleep(0.02)
+            return super().send(data[:1])
+
+    def connect(addresses: list[Any], clock: Any) -> socket.socket:
+        connection = Slow(addresses[0][0], socket.SOCK_STREAM)
+        connection.connect(addresses[0][1])
+        return connection
+
+    monkeypatch.setattr(module, "_connect", connect)
+    with raw_server(drip(b"")) as url, pytest.raises(ImageError, match=r"takes longer than 0\.2 s"):
+        get(f"{url}?{'a' * 1000}", seconds=0.2)
+
+
+def test_an_address_of_any_length_is_not_asked_for() -> None:
+    with pytest.raises(ImageError, match="a text of 40,014 characters"):
+        get(f"http://host/{'a' * 40_000}.a")
+
+
 def test_a_slow_look_up_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(1) or [])
     with pytest.raises(ImageError, match="takes longer than"):

@@ -320,3 +320,25 @@ def test_sources_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         open_source(0.5)
     with pytest.raises(TypeError, match="got bytes"):
         open_source(b"film")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#EXTM3U\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile {}\n",
+        " <?xml version='1.0'?><!-- {} --><MPD/>",
+    ],
+)
+@pytest.mark.parametrize("suffix", [".m3u8", ".mp4"])
+@pytest.mark.parametrize("reader", ["PyAV", "OpenCV"])
+def test_a_file_that_names_others_opens_none_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, suffix: str, reader: str
+) -> None:
+    clips.write_clip(tmp_path / "private.ts", clips.regular(12))
+    path = tmp_path / f"upload{suffix}"
+    path.write_text(text.format("private.ts"))
+    if reader == "OpenCV":
+        monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(DekrPoseError, match="playlist"):
+        open_source(path)
