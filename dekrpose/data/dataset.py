@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dekrpose.data.coco_file import Person, Photo, read_content, read_photos
-from dekrpose.data.packed import open_zip
+from dekrpose.data.packed import check_unpacked
 from dekrpose.errors import DekrPoseError
 from dekrpose.images import FILE_LIMIT, decode
 from dekrpose.skeletons import COCO_17, Skeleton
@@ -206,14 +206,16 @@ def _read_tar(path: Path, offset: int, size: int) -> bytes:
 
 def _read_zip(path: Path, name: str) -> bytes:
     archive = _open_zip(path, os.getpid())
-    _check_size(archive.getinfo(name).file_size)
+    member = archive.getinfo(name)
+    _check_size(member.file_size)
+    check_unpacked(member.compress_size, member.file_size)
     return archive.read(name)
 
 
 @lru_cache(maxsize=16)
 def _open_zip(path: Path, process: int) -> zipfile.ZipFile:
     """One open file per process: processes that share one would move each other's position."""
-    return open_zip(path)
+    return zipfile.ZipFile(path)
 
 
 def _zip_names(path: Path) -> list[str]:
