@@ -21,7 +21,7 @@ _MAX_NAME = 1000
 _MAX_ARGUMENTS = 200
 """Things in what a function is called with; a tensor has some 30. A dict, which is filled by itself, may have more."""
 _MAX_ODD_KEYS = 64
-"""Keys of dicts that are neither text nor short integers: their hashes can be made to collide."""
+"""Keys of dicts that are neither text nor short numbers: their hashes can be made to collide."""
 _BYTES_PER_OPCODE, _USUAL_OPCODES = 64, 200_000
 """A tensor of a file has some 30 opcodes; small files with very many take long."""
 _HUNGRY = {f"{module} {name}" for module in ("builtins", "__builtin__") for name in ("bytearray", "set")}
@@ -44,7 +44,7 @@ class _Thing:
     Args:
         count: of other things in it, and itself.
         depth: of tuples in it.
-        label: a text's beginning, a global's name, "{}" of a dict, "0" of a short integer; of a tuple its last one's.
+        label: a text's beginning, a global's name, "{}" of a dict, "0" of a short number; of a tuple its last one's.
         length: of a text.
         is_mentioned: again, from the memo.
     """
@@ -145,7 +145,7 @@ def _step(opcode: pickletools.OpcodeInfo, argument: Any, stack: list[_Thing | No
         depth = deepest + is_tuple if is_tuple or is_call else 0
         stack.extend(_Thing(total, depth, label, length) for _ in opcode.stack_after)
     keys = below[1:2] if name == "SETITEM" else taken[1::2] if name in ("SETITEMS", "DICT") else []
-    return sum(not key.label for key in keys)
+    return sum(not key.label or key.depth > 0 for key in keys)
 
 
 def _label(name: str, argument: Any) -> str:
@@ -153,7 +153,8 @@ def _label(name: str, argument: Any) -> str:
         return argument[:_MAX_NAME] or '""'
     if "DICT" in name:
         return "{}"
-    return "0" if "INT" in name or (isinstance(argument, int) and argument.bit_length() < 64) else ""
+    is_short = isinstance(argument, float) or (isinstance(argument, int) and argument.bit_length() < 64)
+    return "0" if "INT" in name or is_short else ""
 
 
 def _check_call(function: _Thing, given: _Thing) -> None:

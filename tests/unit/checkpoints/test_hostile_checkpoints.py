@@ -164,6 +164,9 @@ HUNGRY = {
     "texts in latin1": encoded(b"latin1"),
     "texts as names of domains": encoded(b"punycode"),
     "keys that collide": b"}" + colliding(1000) + b"u",
+    "tuples that collide": b"}("
+    + b"".join(b"\x8a" + bytes([len(long(k))]) + long(k) + b"K\0\x86N" for k in range(1, 99))
+    + b"u",
     "numbers that collide": b"ccollections\nCounter\n" + colliding(1000) + b"l\x85R",
     "very many things": b"(" + b"]" * 300_000 + b"l",
     "tuples in tuples": b"}" + nested(200_000) + b"K\1s",
@@ -175,6 +178,11 @@ HUNGRY = {
     "a long name without end": b"c" + b"x" * 100_000,
     "a long name of other letters": b"c" + b"\xc3\xa9" * 50_000 + b"\nS\n",
 }
+
+
+def test_a_log_with_numbers_for_keys_does_no_harm(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"a": torch.zeros(3)}, "log": {i / 7: i for i in range(200)}}, tmp_path / "x.pth")
+    assert list(read_tensors(tmp_path / "x.pth")[0]) == ["a"]
 
 
 @pytest.mark.parametrize("place", ["zip", "legacy", "alone", "keys", "before a zip"])
