@@ -249,7 +249,7 @@ def test_the_pickles_of_a_legacy_file_count_together(tmp_path: Path) -> None:
 def test_what_weights_do_not_need_is_named_or_what_to_do_is_said(tmp_path: Path, legacy: bool) -> None:
     for other, message in (
         (defaultdict(list, {"a": [1]}), "asks for collections.defaultdict"),
-        ({place / 8: place for place in range(99)}, r"torch.save\(model.state_dict\(\)"),
+        ({place << 70: place for place in range(99)}, r"torch.save\(model.state_dict\(\)"),
     ):
         content = {"state_dict": official(width=4), "other": other}
         torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
