@@ -55,7 +55,7 @@ class SameConv(nn.Conv2d):
 
 
 class ActivatedConv(nn.Module):
-    """A convolution with ReLU or ReLU6 in one pass over memory: the same numbers, on CPUs and without gradients."""
+    """A convolution with ReLU or ReLU6 in one pass over memory, on CPUs and without gradients."""
 
     def __init__(self, conv: nn.Conv2d, activation: nn.Module) -> None:
         super().__init__()
