@@ -189,7 +189,7 @@ def test_an_activation_that_goes_with_its_convolution_gives_the_same(conv: nn.Co
 def test_a_build_of_torch_without_its_compilers_convolution_folds_batch_norm_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(folding, "_activates", lambda: False)
+    monkeypatch.setattr(folding, "_activates", lambda dtype: False)
     model = network().backbone
     folded = folding.fold_for_cpu(model)
     assert not any(isinstance(module, (ActivatedConv, nn.BatchNorm2d)) for module in folded.modules())
