@@ -11,9 +11,13 @@ _MOST_UNPACKED, _MOST_TIMES = 2**24, 32
 """Bytes, or times the packed size, whichever is larger."""
 
 
+def _most_unpacked(packed: int) -> int:
+    return max(_MOST_UNPACKED, _MOST_TIMES * packed)
+
+
 def check_unpacked(packed: int, unpacked: int) -> None:
     """ValueError if so many bytes are too much for so many packed ones."""
-    most = max(_MOST_UNPACKED, _MOST_TIMES * packed)
+    most = _most_unpacked(packed)
     if unpacked > most:
         raise ValueError(f"it unpacks to more than {most:,} bytes, as labels and photos do not; unpack it yourself")
 
@@ -32,6 +36,6 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 def gunzip(data: bytes) -> bytes:
     """What gzip packed; ValueError if it is too much, and what gzip raises if it is damaged."""
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-        content = file.read(max(_MOST_UNPACKED, _MOST_TIMES * len(data)) + 1)
+        content = file.read(_most_unpacked(len(data)) + 1)
     check_unpacked(len(data), len(content))
     return content

@@ -508,8 +508,15 @@ def test_annotations_of_coco_that_do_not_fit(tmp_path: Path, capsys: Capture) ->
     assert "--names must differ, got a more than once" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrong", [float("nan"), 1e308, 10**400])
-def test_coordinates_that_are_no_place_in_a_photo_name_it(tmp_path: Path, capsys: Capture, wrong: float) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [(value, "nose has a coordinate that is no place in a photo") for value in (float("nan"), 1e308)]
+    + [(10**400, "points of 'nose' must be pairs of numbers")],
+    ids=["nan", "large", "huge"],
+)
+def test_coordinates_that_are_no_place_in_a_photo_name_it(
+    tmp_path: Path, capsys: Capture, wrong: float, told: str
+) -> None:
     photos(tmp_path)
     names = [image["file_name"] for image in TRUTH["images"]]
     for name, x in zip(names, (1.0, wrong), strict=False):
@@ -517,7 +524,7 @@ def test_coordinates_that_are_no_place_in_a_photo_name_it(tmp_path: Path, capsys
         labels = {"shapes": shapes, "imagePath": Path(name).name}
         (tmp_path / name).with_suffix(".json").write_text(json.dumps(labels))
     assert main(["import", str(tmp_path), "--out", str(tmp_path / "p.json")]) == 1
-    assert f"left out: {Path(names[1]).with_suffix('.json')}: " in capsys.readouterr().err
+    assert f"left out: {Path(names[1]).with_suffix('.json')}: {told}" in capsys.readouterr().err
     assert len(json.loads((tmp_path / "p.json").read_text())["annotations"]) == 1
 
 
