@@ -345,6 +345,8 @@ class DecodeConfig(_Stored):
             borders, or those of the highest weight; None leaves them where they were regressed.
         rescored_threshold: ``score_threshold`` for scores of a scoring net, which are lower; None is the same.
         scales: input scales, 1 among them.
+        max_aspect: the long side by the short one up to which photos have the full input size. Longer ones have a
+            smaller one, so that their inputs have no more pixels: what memory and time they take is bounded.
     """
 
     score_threshold: float = 0.05
@@ -355,8 +357,9 @@ class DecodeConfig(_Stored):
     match_heatmap: MatchMode | None = None
     rescored_threshold: float | None = None
     scales: tuple[float, ...] = (1.0,)
+    max_aspect: float = 32.0
 
-    _ranges: ClassVar[_Ranges] = {"nms_min_keypoints": (0, MOST_CHANNELS), "scales": (0.01, 8)}
+    _ranges: ClassVar[_Ranges] = {"nms_min_keypoints": (0, MOST_CHANNELS), "scales": (0.01, 8), "max_aspect": (1, 1e6)}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -485,7 +488,7 @@ ARCHITECTURES: dict[str, ModelConfig] = {
         input_size=192,
         backbone=MobileNetConfig(),
         head=HeadConfig(heatmaps="separable", heatmap_channels=96, shared_offsets=96, keypoint_channels=16, blocks=1),
-        decode=DecodeConfig(match_heatmap="weighted", scales=(1.0, 2.0)),
+        decode=DecodeConfig(match_heatmap="weighted", scales=(1.0, 2.0), max_aspect=6.0),
     ),
     **{
         f"directpose-r{depth}": ModelConfig(

@@ -272,8 +272,8 @@ class PoseEstimator(Pretrained):
             pixels, source = images.load(image, color=options.color, allow_private=options.allow_private)
         height, width = pixels.shape[:2]
         pixels.flags.writeable = False
-        multiple = self.config.backbone.size_multiple
-        geometries = tuple(Geometry.fit(height, width, options.input_size, scale, multiple) for scale in options.scales)
+        size, multiple = options.size_for(height, width), self.config.backbone.size_multiple
+        geometries = tuple(Geometry.fit(height, width, size, scale, multiple) for scale in options.scales)
         return _Loaded(pixels, source, geometries, stages)
 
     def _find(self, batch: Sequence[_Loaded], options: Options, recall: Recall | None = None) -> list[Found]:

@@ -51,6 +51,12 @@ class Options:
     rescore: bool
     color: Color
     allow_private: bool
+    max_aspect: float
+
+    def size_for(self, height: int, width: int) -> int:
+        """The input size for a photo: smaller when it is longer than ``max_aspect`` times its width."""
+        shrink = math.sqrt(self.max_aspect * min(height, width) / max(height, width))
+        return self.input_size if shrink >= 1 else max(MIN_INPUT_SIZE, int(shrink * self.input_size))
 
     @property
     def max_centers(self) -> int:
@@ -100,6 +106,7 @@ def resolve_options(own: DecodeConfig, own_input_size: int, has_rescoring_net: b
         rescore=rescore,
         color=asked.color,
         allow_private=bool(asked.allow_private),
+        max_aspect=own.max_aspect,
     )
 
 

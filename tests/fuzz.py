@@ -16,10 +16,13 @@ import multiprocessing
 import os
 import random
 import resource
+import signal
 import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -47,7 +50,7 @@ class Result:
         outcome: "answer", the name of a documented error, or what is wrong.
         wrong: whether that is a failure.
         seconds: of processor time.
-        mebibytes: memory at the worst moment, above that of a process that has done nothing yet.
+        mebibytes: memory at the worst moment, above that of a process that has loaded what it needs.
     """
 
     index: int
@@ -85,36 +88,46 @@ def _memory(key: str) -> float:
 
 
 def _serve(name: str, pipe: Connection) -> None:
-    """A process of its own: uses one input after the other, and says what became of it."""
+    """A process of its own, which hands every input to a copy of itself and passes on what became of it."""
     kind = KINDS[name]
+    os.setsid()  # so that a copy that hangs ends with it
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders have much to say about damaged files
-    try:
-        use = kind.prepare()
-        free = ctypes.CDLL(None).malloc_trim
-        idle = _memory("VmRSS")
-        most = int(2**20 * (_memory("VmSize") + kind.mebibytes)) + SPARE
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-        pipe.send(None)
-        while True:
+    use = kind.prepare()
+    ctypes.CDLL(None).malloc_trim(0)
+    idle = _memory("RssAnon")
+    most = int(2**20 * (_memory("VmSize") + kind.mebibytes)) + SPARE
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    pipe.send(None)
+    while True:
+        try:
             index, data = pipe.recv()
-            free(0)
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the worst moment until now
-            start, outcome, wrong = time.process_time(), "answer", False
-            try:
-                use(data)
-            except kind.documented as error:
-                outcome = type(error).__name__
-                wrong = kind.secret in str(error)
-                outcome += ": quotes what the file holds" if wrong else ""
-            except Exception:
-                outcome, wrong = f"undocumented: {traceback.format_exc(limit=-4)}", True
-            pipe.send(Result(index, outcome, wrong, time.process_time() - start, _memory("VmHWM") - idle))
-    except EOFError:
-        return
+        except EOFError:
+            return
+        copy = os.fork()
+        if copy == 0:
+            pipe.send(_tried(kind, use, index, data, idle))
+            os._exit(0)
+        status = os.waitpid(copy, 0)[1]
+        if status:
+            sys.exit(os.waitstatus_to_exitcode(status))
+
+
+def _tried(kind: Kind, use: Callable[[bytes], Any], index: int, data: bytes, idle: float) -> Result:
+    start, outcome, wrong = time.process_time(), "answer", False
+    try:
+        use(data)
+    except kind.documented as error:
+        outcome = type(error).__name__
+        wrong = kind.secret in str(error)
+        outcome += ": quotes what the file holds" if wrong else ""
+    except Exception:
+        outcome, wrong = f"undocumented: {traceback.format_exc(limit=-4)}", True
+    used = _memory("VmHWM") - _memory("RssFile") - idle  # a copy reads its libraries anew
+    return Result(index, outcome, wrong, time.process_time() - start, used)
 
 
 class _Child:
-    """A process that uses inputs; a new one takes its place when it ends."""
+    """A process whose copies use inputs; a new one takes its place when it ends."""
 
     def __init__(self, name: str) -> None:
         context = multiprocessing.get_context("spawn")
@@ -138,7 +151,8 @@ class _Child:
         return Result(index, reason, True, PATIENCE, 0.0)
 
     def stop(self) -> None:
-        self.process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid or 0, signal.SIGKILL)
         self.process.join()
         self.pipe.close()
 

@@ -73,8 +73,7 @@ class Geometry:
         if min(height, width, input_size) < 1 or not 0 < scale < math.inf:
             raise ValueError(f"sizes and scale must be positive, got {height} x {width}, {input_size}, scale {scale}")
         short = int((input_size + multiple - 1) // multiple * multiple)
-        ratio = short / min(height, width) * max(height, width)
-        long = int((ratio + multiple - 1) // multiple * multiple)
+        long = int((short / min(height, width) * max(height, width) + multiple - 1) // multiple * multiple)
         base = (long, short) if width < height else (short, long)
         size = (int(base[0] * scale), int(base[1] * scale))
         if min(size) < 1:

@@ -51,3 +51,14 @@ def test_numbers_of_numpy_are_numbers() -> None:
 def test_everyone_is_kept_below_a_threshold_of_nothing() -> None:
     assert resolved(score_threshold=-1).score_threshold == -1
     assert resolved(score_threshold=1).score_threshold == 1
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"), [(48, 64, 192), (10, 60, 192), (60, 10, 192), (10, 240, 96), (9, 10_000, 32)]
+)
+def test_photos_beyond_the_models_aspect_get_a_smaller_input(height: int, width: int, size: int) -> None:
+    assert resolve_options(DecodeConfig(max_aspect=6), 192, False).size_for(height, width) == size
+
+
+def test_published_models_see_any_photo_at_their_input_size() -> None:
+    assert resolved().size_for(10, 320) == 64

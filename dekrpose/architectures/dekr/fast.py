@@ -28,7 +28,7 @@ from dekrpose.architectures.dekr.network import (
     SharedGroup,
     SharedTransition,
 )
-from dekrpose.architectures.parts.blocks import SeparableConv, concatenate, gather_pixels
+from dekrpose.architectures.parts.blocks import TAPS, SeparableConv, concatenate, gather_pixels
 from dekrpose.architectures.parts.folding import fold_batch_norm, fold_for_cpu
 
 Pair = tuple[Tensor, Tensor]
@@ -118,11 +118,15 @@ class FastOffsetHead(nn.Module):
         branches = [blocks[0].branches for blocks in self.blocks]
         channels = [split // count for split, count in zip(splits, branches, strict=True)]
         weight, bias = _fused(cast(nn.Sequential, branches_transition))
-        self.transitions = [
-            UpsampledConv(_with_padding(rows, count, width), _with_padding(shifts, count, width), widths)
+        padded = [
+            (_with_padding(rows, count, width), _with_padding(shifts, count, width))
             for rows, shifts, count, width in zip(
                 torch.split(weight, splits), torch.split(bias, splits), branches, channels, strict=True
             )
+        ]
+        self.transitions = [UpsampledConv(rows, shifts, widths) for rows, shifts in padded]
+        self.matrices = [
+            torch.cat([rows.flatten(1), shifts[:, None]], dim=1).t().contiguous() for rows, shifts in padded
         ]
         self.finals = [_dense_final(group.final, width) for group, width in zip(groups, channels, strict=True)]
         self.finals_at = [_final_at(group.final, width) for group, width in zip(groups, channels, strict=True)]
@@ -130,6 +134,25 @@ class FastOffsetHead(nn.Module):
         self._spare: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
 
     def forward(self, maps: list[Tensor], between: Between | None = None, pixels: Tensor | None = None) -> Tensor:
+        offsets = self._of_features(maps, pixels) if pixels is not None and between is None else []
+        offsets = offsets or self._of_groups(maps, between, pixels)
+        joined = offsets[0] if len(offsets) == 1 else torch.cat(offsets, dim=1)
+        joined = joined if self.channel_order is None else joined[:, self.channel_order]
+        return joined if self.shared is None else joined + self.shared(maps, between, pixels)
+
+    def _of_features(self, maps: list[Tensor], pixels: Tensor) -> list[Tensor]:
+        """Offsets of each group at pixels, the first convolution computed at no more than what single blocks look at
+        there; none where it is cheaper, or needed, everywhere."""
+        batch, _, height, width = maps[0].shape
+        if 4 * TAPS * pixels.shape[1] > height * width or any(len(blocks) > 1 for blocks in self.blocks):
+            return []
+        joined = concatenate(maps).permute(0, 2, 3, 1)
+        framed = frame(batch, height, width, joined.shape[3] + 1)
+        inside(framed)[..., :-1], inside(framed)[..., -1] = joined, 1  # for the bias, which is not in the margin
+        return [self._at(framed, index, pixels, matrix) for index, matrix in enumerate(self.matrices)]
+
+    def _of_groups(self, maps: list[Tensor], between: Between | None, pixels: Tensor | None) -> list[Tensor]:
+        """Offsets of each group, at all pixels or some, from the first convolution at all of them."""
         batch, _, height, width = maps[0].shape
         offsets: list[Tensor] = []
         for index, (transition, blocks) in enumerate(zip(self.transitions, self.blocks, strict=True)):
@@ -144,9 +167,7 @@ class FastOffsetHead(nn.Module):
                 x, out = out, x
             offsets.append(self._whole(x, index) if pixels is None else self._at(x, index, pixels))
             self._keep(size, frames)
-        joined = offsets[0] if len(offsets) == 1 else torch.cat(offsets, dim=1)
-        joined = joined if self.channel_order is None else joined[:, self.channel_order]
-        return joined if self.shared is None else joined + self.shared(maps, between, pixels)
+        return offsets
 
     def _whole(self, x: Tensor, index: int) -> Tensor:
         """Offsets (B, 2 * keypoints, h, w) from the last block's framed maps."""
@@ -154,10 +175,10 @@ class FastOffsetHead(nn.Module):
         framed = F.conv2d(x.permute(0, 3, 1, 2), weight, bias)
         return inside(framed.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
-    def _at(self, x: Tensor, index: int, pixels: Tensor) -> Tensor:
-        """Offsets (B, 2 * keypoints, P) from the framed maps before the last block."""
+    def _at(self, x: Tensor, index: int, pixels: Tensor, matrix: Tensor | None = None) -> Tensor:
+        """Offsets (B, 2 * keypoints, P) from the framed maps before the last block; see its ``at``."""
         weight, bias = self.finals_at[index]
-        found = torch.baddbmm(bias, self.blocks[index][-1].at(x, pixels), weight)
+        found = torch.baddbmm(bias, self.blocks[index][-1].at(x, pixels, matrix), weight)
         return found.reshape(len(weight), *pixels.shape[:2], -1).permute(1, 0, 3, 2).flatten(1, 2)
 
     def _keep(self, size: tuple[int, ...], frames: tuple[Tensor, Tensor]) -> None:

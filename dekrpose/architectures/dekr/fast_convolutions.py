@@ -142,12 +142,13 @@ class GatheredBlock:
                 here = slice(top + MARGIN, top + len(steps) + MARGIN), slice(MARGIN, -MARGIN)
                 torch.clamp(product.add_(image[here]), min=0, out=answer[here])
 
-    def at(self, x: Tensor, pixels: Tensor) -> Tensor:
+    def at(self, x: Tensor, pixels: Tensor, matrix: Tensor | None = None) -> Tensor:
         """The block at some pixels of framed maps only.
 
         Args:
-            x: (B, h + 4, w + 4, G * padded channels).
+            x: (B, h + 4, w + 4, G * padded channels); with ``matrix``, features (B, h + 4, w + 4, F).
             pixels: (B, P, 2) integer xy, heatmap pixels; P is at least 1.
+            matrix: (F, G * padded channels): its product with a pixel's features, after ReLU, are the block's channels.
 
         Returns:
             (G, B * P, padded channels).
@@ -157,11 +158,16 @@ class GatheredBlock:
         first = torch.arange(0, batch * rows * stride, rows * stride)[:, None]  # of each image
         places = (first + (pixels[..., 1] + MARGIN) * stride + (pixels[..., 0] + MARGIN)).reshape(-1, 1)
         patches = table.index_select(0, (places + _neighbours(stride)).flatten())
+        patches = patches if matrix is None else torch.mm(patches, matrix).clamp_(min=0)
         patches = patches.reshape(-1, TAPS, self.branches, self.channels).permute(2, 0, 1, 3).flatten(2)
         shifts = torch.baddbmm(self.shift_bias, patches, self.shift_weight)  # (G, B * P, 18)
         floors = shifts.floor()
         shifts -= floors
         corners = self._corners_at(floors.int(), pixels, (rows, stride))
+        if matrix is not None:
+            table = table.index_select(0, corners.flatten() // self.branches).reshape(self.branches, -1, width)
+            table = torch.bmm(table, matrix.reshape(width, self.branches, -1).transpose(0, 1)).clamp_(min=0)
+            corners = torch.arange(corners.numel(), dtype=torch.int32)
         ends = torch.arange(0, corners.numel() + 1, 4, dtype=torch.int32)
         taps = _blended(table.view(-1, self.channels), corners, shifts, ends)
         taps = taps.reshape(self.branches, -1, TAPS * self.channels)

@@ -181,7 +181,7 @@ def top_down(levels: Sequence[Tensor], laterals: nn.ModuleList, merges: nn.Modul
     merged: Tensor = merges[-1](laterals[-1](levels[-1]))
     for level, lateral, merge in zip(levels[-2::-1], laterals[-2::-1], merges[-2::-1], strict=True):
         x = lateral(level)
-        merged = merge(x + F.interpolate(merged, size=x.shape[-2:], mode="nearest"))
+        merged = merge(x.add_(F.interpolate(merged, size=x.shape[-2:], mode="nearest")))
     return merged
 
 
@@ -199,9 +199,10 @@ def gather_pixels(maps: Tensor, pixels: Tensor) -> Tensor:
 
 def neighbourhoods(maps: Tensor, pixels: Tensor) -> Tensor:
     """The 3x3 pixels around (B, P, 2) integer xy pixels of (B, C, h, w) maps, zero outside: (B * P, 9, C)."""
-    batch, channels, height, width = maps.shape
-    rows = F.pad(maps, (1, 1, 1, 1)).permute(0, 2, 3, 1).reshape(-1, channels)
+    height, width = maps.shape[2:]
     dy, dx = regular_grid(maps.device).long()
-    row = torch.arange(batch, device=maps.device).reshape(-1, 1, 1) * (height + 2) + pixels[..., 1:] + 1 + dy
-    patches = rows.index_select(0, (row * (width + 2) + pixels[..., :1] + 1 + dx).long().flatten())
-    return patches.reshape(-1, TAPS, channels)
+    x, y = pixels[..., :1].long() + dx, pixels[..., 1:].long() + dy
+    inside: Tensor = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    image = torch.arange(len(maps), device=maps.device).reshape(-1, 1, 1)
+    patches = maps.permute(0, 2, 3, 1)[image, y.clamp(0, height - 1), x.clamp(0, width - 1)]
+    return (patches * inside.unsqueeze(-1)).flatten(0, 1)

@@ -118,11 +118,11 @@ class MobileNet(Backbone):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x = self.stem_relu(self.stem(images))
-        levels = []
-        for block in self.blocks:
+        x, levels = self.stem_relu(self.stem(images)), {}
+        for index, block in enumerate(self.blocks):
             x = block(x)
-            levels.append(x)
+            if index in (*_PYRAMID_BLOCKS, *_PATH_BLOCKS):
+                levels[index] = x
         top = self.top_relu(self.top(x))
         maps = self.pyramid([*(levels[block] for block in _PYRAMID_BLOCKS), top])
         if not self.merges:
