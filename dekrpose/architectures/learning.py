@@ -87,7 +87,71 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class Batch:
+class TaughtPose:
+    """Somebody, as targets say; all points are xy in input pixels.
+
+    Attributes:
+        places: (P, 2), where the pose is learned.
+        sides: (P,) of the squares that these stand for, input pixels.
+        center: (2,), the best of them.
+        keypoints: (K, 2).
+        taught: (K,), which of these count.
+    """
+
+    places: NDArray[np.float32]
+    sides: NDArray[np.float32]
+    center: NDArray[np.float32]
+    keypoints: NDArray[np.float32]
+    taught: NDArray[np.bool_]
+
+    @classmethod
+    def of_places(
+        cls,
+        places: NDArray[np.float32],
+        sides: NDArray[np.float32],
+        keypoints: NDArray[np.float32],
+        taught: NDArray[np.bool_],
+        merit: NDArray[np.float32],
+    ) -> list[Self]:
+        """The poses that are taught at places (P, 2), equal ones of (P, K, 2) together; the center is of most merit."""
+        left, poses = np.flatnonzero(taught.any(axis=1)), []
+        while len(left):
+            first = left[0]
+            mask = taught[first]
+            apart = np.abs(keypoints[left] - keypoints[first]).max(axis=2)[:, mask].max(axis=1)
+            same = (taught[left] == mask).all(axis=1) & (apart < _SAME_POSE)
+            own, index = np.unique(places[left[same]], axis=0, return_index=True)
+            index = left[same][index]
+            poses.append(cls(own, sides[index], own[merit[index].argmax()], keypoints[first], mask))
+            left = left[~same]
+        return poses
+
+
+_SAME_POSE = 0.4
+"""Input pixels: places of one person tell one pose, but for rounding."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a sample's targets say, for a picture.
+
+    Attributes:
+        poses: everyone.
+        heat: (K+1, h, w) from 0 to 1, of keypoints and centers.
+        weights: (h, w), how much these count; 0 where people are not annotated.
+        stride: input pixels per cell of the maps.
+        first: input pixels, x and y of the first cell.
+    """
+
+    poses: list[TaughtPose]
+    heat: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    stride: int
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class Batch(ABC):
     """Crops with what is taught of them; a sample is the same without its batch dimension.
 
     Attributes:
@@ -95,6 +159,10 @@ class Batch:
     """
 
     images: Tensor
+
+    @abstractmethod
+    def shown(self) -> Shown:
+        """Of a sample: read from nothing but what the network gets."""
 
     def to(self, device: torch.device) -> Self:
         """The same batch on another device."""

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dekrpose.architectures.dekr.batches import MapBatch
-from dekrpose.architectures.learning import AugmentConfig, Targets
-from dekrpose.config import OUTPUT_STRIDE
+from dekrpose.architectures.learning import AugmentConfig, Batch, Shown, Targets
 from dekrpose.draw.marks import letters
 from dekrpose.errors import DekrPoseError, counted
 from dekrpose.formats import write_whole
@@ -41,21 +37,6 @@ _HATCH = (255, 70, 70)
 _BORDER = 255
 _LETTERS = 9  # height, sheet pixels
 _SHIFT = 4  # OpenCV's sub-pixel bits
-_SAME_POSE = 0.1  # pixels of one disc tell one pose, but for rounding; heatmap pixels
-
-
-@dataclass(frozen=True)
-class TaughtPose:
-    """What the offsets of one disc say; heatmap pixels.
-
-    ``pixels`` (P, 2) are integer xy of the disc, ``center`` (2,) is its pixel of the largest center heat, ``keypoints``
-    (K, 2) xy are pixel minus offset, where the offsets have a weight ``taught`` (K,).
-    """
-
-    pixels: NDArray[np.int64]
-    center: NDArray[np.int64]
-    keypoints: Floats
-    taught: NDArray[np.bool_]
 
 
 def contact_sheet(
@@ -74,11 +55,9 @@ def contact_sheet(
         raise DekrPoseError("there are no photos to draw a contact sheet of")
     samples = Samples(photos, augmentation, targets, seed)
     indices = _first_indices(len(photos.photos), count, seed)
-    if not isinstance(samples[indices[0]], MapBatch):
-        raise DekrPoseError(f"contact sheets show DEKR's targets, got {targets.title}; --arch tiny shows the crops")
     names = [photos.photos[photo].file_name for _, _, photo in indices]
     cells = [samples.draw(index)[0].cells for index in indices]
-    sheet = draw_samples([cast(MapBatch, samples[index]) for index in indices], names, photos.skeleton, cells)
+    sheet = draw_samples([samples[index] for index in indices], names, photos.skeleton, cells)
     _, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, data.tobytes())
@@ -86,13 +65,13 @@ def contact_sheet(
 
 
 def draw_samples(
-    samples: Sequence[MapBatch], names: Sequence[str], skeleton: Skeleton, cells: Sequence[Sequence[Cell]] = ()
+    samples: Sequence[Batch], names: Sequence[str], skeleton: Skeleton, cells: Sequence[Sequence[Cell]] = ()
 ) -> Canvas:
     """Samples side by side, each in two panels, drawn from nothing but what the network gets: (H, W, 3) uint8 RGB.
 
-    Left: the crop; the disc of pixels that regress offsets, a color per person; where their offsets point, as rays and
-    as the skeleton. Right: the heatmaps over the crop in grey, lighter where the weight is 1 instead of the
-    background's. Both: hatched where the heatmap weight is 0. Samples have no batch dimension; each has a name for a
+    Left: the crop; the places where a pose is learned, a color per person; what is learned there, as rays and as the
+    skeleton. Right: the heatmaps over the crop in grey, lighter where their weight is 1 instead of the background's.
+    Both: hatched where that weight is 0. Samples have no batch dimension; each has a name for a
     caption and the left, top, right, bottom of its mosaic cells, input pixels: white lines where they meet.
     """
     columns = math.ceil(math.sqrt(len(samples)))
@@ -102,43 +81,17 @@ def draw_samples(
     sheet = np.full((rows * step_y + _GAP + legend, columns * step_x + _GAP, 3), _BACKGROUND, np.uint8)
     for position, (sample, name) in enumerate(zip(samples, names, strict=True)):
         x, y = _GAP + position % columns * step_x, _GAP + position // columns * step_y
-        poses = taught_poses(sample)
-        panels = (_people_panel(sample, poses, skeleton), _heat_panel(sample, skeleton))
+        shown = sample.shown()
+        panels = (_people_panel(sample, shown, skeleton), _heat_panel(sample, shown, skeleton))
         for left, panel in zip((x, x + _PANEL + 2), panels, strict=True):
             small = np.asarray(cv2.resize(panel, (_PANEL, _PANEL), interpolation=cv2.INTER_AREA), np.uint8)
             if cells:
                 _draw_borders(small, cells[position], sample.images.shape[2])
             sheet[y : y + _PANEL, left : left + _PANEL] = small
-        people = counted(len(poses), "person", "people")
+        people = counted(len(shown.poses), "person", "people")
         _write_text(sheet, f"{name if len(name) <= 48 else '...' + name[-45:]}: {people}", x, y + _PANEL + 14)
     _draw_legend(sheet, rows * step_y + _GAP + _LINE // 2)
     return sheet
-
-
-def taught_poses(sample: MapBatch) -> list[TaughtPose]:
-    """The poses that a sample's offsets lead to, pixels of equal poses together."""
-    offsets, weights = sample.offsets.numpy(), sample.offset_weights.numpy()
-    height, width = sample.heatmaps.shape[1:]
-    if sample.pixels is None:
-        ys, xs = np.divmod(np.arange(height * width), width)
-        pixels = np.stack([xs, ys], axis=1)
-    else:
-        pixels = sample.pixels.numpy()
-    taught = weights.reshape(len(weights), -1).T > 0  # (P, 2K)
-    keypoints = pixels[:, None] - offsets.reshape(len(offsets), -1).T.reshape(len(taught), -1, 2)
-    heat = sample.heatmaps[-1].numpy()
-    left = np.flatnonzero(taught.any(axis=1))
-    poses = []
-    while len(left):
-        first = left[0]
-        mask = taught[first, ::2]
-        distance = np.abs(keypoints[left] - keypoints[first]).max(axis=2)
-        same = (taught[left, ::2] == mask).all(axis=1) & (distance[:, mask] < _SAME_POSE).all(axis=1)
-        disc = np.unique(pixels[left[same]], axis=0)
-        center = disc[heat[disc[:, 1], disc[:, 0]].argmax()]
-        poses.append(TaughtPose(disc, center, keypoints[first].astype(np.float32), mask))
-        left = left[~same]
-    return poses
 
 
 def _first_indices(photos: int, count: int, seed: int) -> list[tuple[int, int, int]]:
@@ -150,13 +103,13 @@ def _first_indices(photos: int, count: int, seed: int) -> list[tuple[int, int, i
     return indices[:count]
 
 
-def _people_panel(sample: MapBatch, poses: Sequence[TaughtPose], skeleton: Skeleton) -> Canvas:
+def _people_panel(sample: Batch, shown: Shown, skeleton: Skeleton) -> Canvas:
     panel = _panel_image(sample)
     zoom = _DRAWN / sample.images.shape[2]
-    for index, pose in enumerate(poses):
+    for index, pose in enumerate(shown.poses):
         color = _PEOPLE[index % len(_PEOPLE)]
         layer = panel.copy()
-        corners = [_on_panel(pose.pixels + corner, zoom) for corner in (-0.42, 0.42)]
+        corners = [_on_panel(pose.places + share * pose.sides[:, None], zoom) for share in (-0.42, 0.42)]
         for low, high in zip(*(_fixed(corner) for corner in corners), strict=True):
             cv2.rectangle(layer, low, high, color, -1, cv2.LINE_AA, _SHIFT)
         (center,) = _fixed(_on_panel(pose.center[None], zoom))
@@ -168,7 +121,7 @@ def _people_panel(sample: MapBatch, poses: Sequence[TaughtPose], skeleton: Skele
         _draw_skeleton(panel, points, pose.taught, skeleton)
         cv2.circle(panel, center, 9 << _SHIFT, (0, 0, 0), -1, cv2.LINE_AA, _SHIFT)
         cv2.circle(panel, center, 7 << _SHIFT, _CENTER, -1, cv2.LINE_AA, _SHIFT)
-    return _hatched(panel, sample)
+    return _hatched(panel, shown)
 
 
 def _draw_skeleton(
@@ -186,20 +139,19 @@ def _draw_skeleton(
             cv2.circle(panel, point, 5 << _SHIFT, _SIDES[side], -1, cv2.LINE_AA, _SHIFT)
 
 
-def _heat_panel(sample: MapBatch, skeleton: Skeleton) -> Canvas:
+def _heat_panel(sample: Batch, shown: Shown, skeleton: Skeleton) -> Canvas:
     image = _panel_image(sample)
     zoom = _DRAWN / sample.images.shape[2]
-    weight = _resized(sample.heatmap_weights.numpy().max(axis=0), zoom)
+    weight = _resized(shown.weights, shown, zoom)
     grey = image.mean(axis=2, dtype=np.float32) * (0.25 + 0.35 * weight)
     panel = np.repeat(grey[..., None], 3, axis=2)
-    heat = sample.heatmaps.numpy()
-    layers = [(_CENTER, heat[-1:])]
-    layers += [(color, heat[:-1][[own == side for own in skeleton.sides]]) for side, color in _SIDES.items()]
+    layers = [(_CENTER, shown.heat[-1:])]
+    layers += [(color, shown.heat[:-1][[own == side for own in skeleton.sides]]) for side, color in _SIDES.items()]
     for color, maps in layers:
         if len(maps):
-            alpha = _resized(maps.max(axis=0), zoom)[..., None] * 0.85
+            alpha = _resized(maps.max(axis=0), shown, zoom)[..., None] * 0.85
             panel = panel * (1 - alpha) + np.array(color, np.float32) * alpha
-    return _hatched(panel.round().astype(np.uint8), sample)
+    return _hatched(panel.round().astype(np.uint8), shown)
 
 
 def _draw_borders(panel: Canvas, cells: Sequence[Cell], size: int) -> None:
@@ -210,15 +162,15 @@ def _draw_borders(panel: Canvas, cells: Sequence[Cell], size: int) -> None:
             panel[top, left:right] = _BORDER
 
 
-def _panel_image(sample: MapBatch) -> Canvas:
+def _panel_image(sample: Batch) -> Canvas:
     image = np.ascontiguousarray(sample.images.permute(1, 2, 0).numpy())
     shrinks = image.shape[1] > _DRAWN
     method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(image, (_DRAWN, _DRAWN), interpolation=method), np.uint8)
 
 
-def _hatched(panel: Canvas, sample: MapBatch) -> Canvas:
-    ignored = (sample.heatmap_weights.numpy() == 0).all(axis=0).astype(np.uint8)
+def _hatched(panel: Canvas, shown: Shown) -> Canvas:
+    ignored = (shown.weights == 0).astype(np.uint8)
     mask = cv2.resize(ignored, (_DRAWN, _DRAWN), interpolation=cv2.INTER_NEAREST) > 0
     ys, xs = np.indices((_DRAWN, _DRAWN))
     stripes = mask & ((xs + ys) % 24 < 5)
@@ -226,17 +178,17 @@ def _hatched(panel: Canvas, sample: MapBatch) -> Canvas:
     return panel
 
 
-def _resized(values: NDArray[np.float32], zoom: float) -> Floats:
-    """A map of the heatmap's size on the panel, its pixels where their positions are."""
-    scale, shift = OUTPUT_STRIDE * zoom, (zoom - 1) / 2
+def _resized(values: Floats, shown: Shown, zoom: float) -> Floats:
+    """A map on the panel, its cells where their positions are."""
+    scale, shift = shown.stride * zoom, shown.first * zoom + (zoom - 1) / 2
     matrix = np.array([[scale, 0, shift], [0, scale, shift]])
     mapped = cv2.warpAffine(values, matrix, (_DRAWN, _DRAWN), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(mapped, np.float32)
 
 
-def _on_panel(points: NDArray[np.floating] | NDArray[np.integer], zoom: float) -> NDArray[np.float64]:
-    """(N, 2) heatmap pixels as panel pixels; the pixel centers of the crop are integers, as on the panel."""
-    return np.asarray((points * OUTPUT_STRIDE + 0.5) * zoom - 0.5, np.float64)
+def _on_panel(points: Floats, zoom: float) -> NDArray[np.float64]:
+    """(N, 2) input pixels as panel pixels; pixel centers are integers in both."""
+    return np.asarray((points + 0.5) * zoom - 0.5, np.float64)
 
 
 def _fixed(points: NDArray[np.float64]) -> list[tuple[int, int]]:
@@ -253,7 +205,7 @@ def _draw_legend(sheet: Canvas, y: int) -> None:
         ("middle", _SIDES["middle"]),
         ("center", _CENTER),
         ("not annotated, not learned", _HATCH),
-        ("squares: where offsets are learned, a color per person", _PEOPLE[0]),
+        ("squares: where a pose is learned, a color per person", _PEOPLE[0]),
         ("right panels: heatmaps, lighter where they weigh in full", _CENTER),
     )
     for text, color in entries:

@@ -59,7 +59,6 @@ ONE_ARCHITECTURE = {
     "benchmark.streaming": "networks for video",
     "benchmark.naive": "DEKR's naive formulation, as a reference",
     "benchmark.made_up": "made-up people for DEKR",
-    "training.contact_sheet": "draws the maps that DEKR is taught",
 }
 """Modules outside ``architectures`` that know one of them by name, and why; the others ask the contract."""
 

@@ -18,7 +18,7 @@ from dekrpose.architectures.dekr.targets import (
     offset_targets,
     person_centers,
 )
-from dekrpose.architectures.learning import AugmentConfig, Batch, Crop, Targets
+from dekrpose.architectures.learning import AugmentConfig, Batch, Crop, Shown, Targets, TaughtPose
 from dekrpose.config import OUTPUT_STRIDE
 from dekrpose.data.dataset import Photo
 from dekrpose.errors import DekrPoseError
@@ -41,6 +41,20 @@ class MapBatch(Batch):
     offsets: Tensor
     offset_weights: Tensor
     pixels: Tensor | None
+
+    def shown(self) -> Shown:
+        """See ``Batch``: poses are where offsets point."""
+        offsets, weights, heat = self.offsets.flatten(1).T, self.offset_weights.flatten(1).T, self.heatmaps.numpy()
+        pixels = self.pixels
+        if pixels is None:
+            rows, columns = torch.meshgrid(*map(torch.arange, heat.shape[1:]), indexing="ij")
+            pixels = torch.stack([columns, rows], dim=-1).flatten(0, 1)
+        keypoints = (pixels[:, None] - offsets.reshape(len(pixels), -1, 2)).numpy() * np.float32(OUTPUT_STRIDE)
+        taught, merit = (weights[:, ::2] > 0).numpy(), heat[-1][pixels[:, 1], pixels[:, 0]]
+        sides = np.full(len(pixels), OUTPUT_STRIDE, np.float32)
+        places = OUTPUT_STRIDE * pixels.numpy().astype(np.float32)
+        poses = TaughtPose.of_places(places, sides, keypoints, taught, merit)
+        return Shown(poses, heat, self.heatmap_weights.amax(0).numpy(), OUTPUT_STRIDE)
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,18 @@ FCOS (Tian et al., ICCV 2019).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dekrpose.architectures.directpose.locations import FIRST_STRIDE, locations, map_sizes, strides
-from dekrpose.architectures.learning import AugmentConfig, Batch, Crop, Targets
+from dekrpose.architectures.learning import AugmentConfig, Batch, Crop, Shown, Targets, TaughtPose
 from dekrpose.data.dataset import Photo
 from dekrpose.errors import DekrPoseError
 from dekrpose.skeletons import Skeleton
@@ -49,6 +52,22 @@ class LocationBatch(Batch):
     labelled: Tensor
     heat: Tensor
     heat_counted: Tensor
+
+    def shown(self) -> Shown:
+        """See ``Batch``: centers are positive locations of any level, the more the nearer to the middle."""
+        height, width = self.images.shape[1:]
+        every = (map_sizes(height, width, levels) for levels in count(1))
+        sizes = next(own for own in every if sum(map(math.prod, own)) == len(self.positive))
+        levels = list(zip(sizes, strides(len(sizes)), strict=True))
+        points = torch.cat([locations(*size, stride) for size, stride in levels])
+        cells = torch.cat([torch.full((math.prod(size),), float(stride)) for size, stride in levels])
+        keypoints = points[:, None] + self.keypoints * cells[:, None, None]
+        told = (points, cells, keypoints, self.labelled, self.centerness)
+        poses = TaughtPose.of_places(*(own.numpy() for own in told))
+        maps = torch.split(self.centerness, [math.prod(size) for size in sizes])
+        finest = [F.interpolate(own.reshape(1, 1, *size), sizes[0])[0] for own, size in zip(maps, sizes, strict=True)]
+        heat = torch.cat([self.heat.float(), torch.stack(finest).amax(0)])
+        return Shown(poses, heat.numpy(), self.heat_counted.float().numpy(), FIRST_STRIDE, FIRST_STRIDE // 2)
 
 
 @dataclass(frozen=True)

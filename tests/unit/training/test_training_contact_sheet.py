@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from dekrpose.architectures.dekr.batches import TargetConfig
+from dekrpose.architectures.directpose.targets import LocationTargets
 from dekrpose.architectures.learning import AugmentConfig
 from dekrpose.data.dataset import KeypointDataset
 from dekrpose.errors import DekrPoseError
-from dekrpose.training.contact_sheet import contact_sheet, draw_samples, taught_poses
+from dekrpose.training.contact_sheet import contact_sheet, draw_samples
 from dekrpose.training.loader import Samples
 from tests.training_photos import made_up_dataset, write_dataset
 
@@ -30,12 +31,29 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> KeypointDataset:
 @pytest.mark.parametrize("offset_pixels", [0, 80])
 def test_the_drawn_pose_is_the_taught_one(photos: KeypointDataset, offset_pixels: int) -> None:
     sample = Samples(photos, STILL, TargetConfig(offset_pixels=offset_pixels), seed=0)[0, 0, 1]
-    (pose,) = taught_poses(sample)
+    (pose,) = sample.shown().poses
     keypoints = photos.photos[1].people[0].keypoints[:, :2]
     assert pose.taught.all()
-    np.testing.assert_allclose(4 * pose.keypoints, keypoints, atol=1e-3)
-    np.testing.assert_allclose(pose.center, keypoints.mean(axis=0) / 4, atol=1)
-    assert len(pose.pixels) == 49  # of a disc of radius 4
+    np.testing.assert_allclose(pose.keypoints, keypoints, atol=4e-3)
+    np.testing.assert_allclose(pose.center, keypoints.mean(axis=0), atol=4)
+    assert len(pose.places) == 49  # of a disc of radius 4
+
+
+def test_directpose_is_drawn_as_it_is_taught(photos: KeypointDataset) -> None:
+    sample = Samples(photos, STILL, LocationTargets(levels=3), seed=0)[0, 0, 1]
+    shown = sample.shown()
+    (pose,) = shown.poses
+    keypoints = photos.photos[1].people[0].keypoints[:, :2]
+    assert pose.taught.all()
+    np.testing.assert_allclose(pose.keypoints, keypoints, atol=1e-3)
+    middle = (keypoints.min(axis=0) + keypoints.max(axis=0)) / 2
+    np.testing.assert_allclose(pose.center, middle, atol=pose.sides[0])
+    assert len(pose.places) == sample.positive.sum()
+    cells = np.argwhere(shown.heat[:-1])[:, ::-1][:, :2] * shown.stride + shown.first
+    np.testing.assert_allclose(cells, keypoints, atol=4.01)
+    picture = draw_samples([sample], ["a"], photos.skeleton)
+    moved = draw_samples([replace(sample, keypoints=sample.keypoints + 1)], ["a"], photos.skeleton)
+    assert (picture != moved).any(axis=2).sum() > 50
 
 
 def test_a_wrong_target_is_seen(photos: KeypointDataset) -> None:
@@ -57,7 +75,7 @@ def test_nobody_is_drawn_where_nobody_is_taught(tmp_path: Path) -> None:
     annotations.write_text(json.dumps(content))
     dataset = KeypointDataset(annotations, [images])
     sample = Samples(dataset, STILL, TargetConfig(), seed=0)[0, 0, 0]
-    assert taught_poses(sample) == []
+    assert sample.shown().poses == []
     picture = draw_samples([sample], ["a"], dataset.skeleton)
     plain = draw_samples(
         [replace(sample, heatmap_weights=torch.full_like(sample.heatmap_weights, 0.1))], ["a"], dataset.skeleton
