@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dekrpose.architectures.contract import Network
+from dekrpose.architectures.directpose.feature_pyramid import FeaturePyramid
 from dekrpose.architectures.directpose.groups import keypoint_groups
 from dekrpose.architectures.directpose.kpalign import GroupedLinear, sample_aligned
 from dekrpose.architectures.parts import make_backbone
-from dekrpose.architectures.parts.feature_pyramid import FeaturePyramid
 from dekrpose.config import DirectPoseHeadConfig, ModelConfig
 
 _PRIOR = 0.01
