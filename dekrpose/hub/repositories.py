@@ -169,9 +169,6 @@ def push_folder(
     return str(commit.commit_url)
 
 
-logger = logging.getLogger(__name__)
-
-
 @dataclass(frozen=True)
 class CachedRepository:
     """A model in the hub's cache: a folder with model.safetensors and config.json, and the bytes of its files.

@@ -25,10 +25,10 @@ from dekrpose.data.coco_fields import LARGEST
 from dekrpose.data.dataset import ends_with, parts_of
 from dekrpose.data.packed import open_zip
 from dekrpose.errors import DekrPoseError
+from dekrpose.images import SUFFIXES
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14, MOST_KEYPOINTS
 
 Pairs = tuple[tuple[int, int], ...]
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".avif", ".gif"}
 
 
 class Importer(Protocol):

@@ -7,8 +7,9 @@ from collections import Counter
 from pathlib import PurePosixPath
 from typing import Any
 
-from dekrpose.data.importers.base import SUFFIXES, Box, Files, Labelled, Labels, Point, Wishes, by_names, group
+from dekrpose.data.importers.base import Box, Files, Labelled, Labels, Point, Wishes, by_names, group
 from dekrpose.errors import UNREADABLE, DekrPoseError, counted
+from dekrpose.images import SUFFIXES
 
 TITLE = "a Label Studio JSON export"
 _KINDS = ("keypointlabels", "rectanglelabels", "rectangle")
