@@ -346,7 +346,7 @@ class DecodeConfig(_Stored):
         rescored_threshold: ``score_threshold`` for scores of a scoring net, which are lower; None is the same.
         scales: input scales, 1 among them.
         max_aspect: the long side by the short one up to which photos have the full input size. Longer ones have a
-            smaller one, so that their inputs have no more pixels: what memory and time they take is bounded.
+            smaller one, so that they take no more memory and time.
     """
 
     score_threshold: float = 0.05

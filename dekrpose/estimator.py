@@ -67,7 +67,8 @@ class PoseEstimator(Pretrained):
             score_threshold: people below it are left out, the others come best first; None is the model's own; 0 or
                 less keeps everyone, in the official order.
             max_people: most people in the answer.
-            input_size: short side of the network's input at scale 1, pixels; None is the model's own.
+            input_size: short side of the network's input at scale 1, pixels; None is the model's own. Photos longer
+                than a model's ``max_aspect`` (the bundled one's is 6) get a smaller one.
             nms_threshold: pose NMS distance as a share of the box diagonal; None is the model's own (0.05 for one
                 scale and 0.15 for several, in the published models).
             flip_test: average with the mirrored image.
@@ -272,7 +273,8 @@ class PoseEstimator(Pretrained):
             pixels, source = images.load(image, color=options.color, allow_private=options.allow_private)
         height, width = pixels.shape[:2]
         pixels.flags.writeable = False
-        size, multiple = options.size_for(height, width), self.config.backbone.size_multiple
+        multiple = self.config.backbone.size_multiple
+        size = options.size_for(height, width, multiple)
         geometries = tuple(Geometry.fit(height, width, size, scale, multiple) for scale in options.scales)
         return _Loaded(pixels, source, geometries, stages)
 

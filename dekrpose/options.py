@@ -53,10 +53,13 @@ class Options:
     allow_private: bool
     max_aspect: float
 
-    def size_for(self, height: int, width: int) -> int:
-        """The input size for a photo: smaller when it is longer than ``max_aspect`` times its width."""
+    def size_for(self, height: int, width: int, multiple: int) -> int:
+        """The input size for a photo: smaller, a multiple, when it is longer than ``max_aspect`` times its width."""
         shrink = math.sqrt(self.max_aspect * min(height, width) / max(height, width))
-        return self.input_size if shrink >= 1 else max(MIN_INPUT_SIZE, int(shrink * self.input_size))
+        if shrink >= 1:
+            return self.input_size
+        least = math.ceil(MIN_INPUT_SIZE / min(self.scales))
+        return min(self.input_size, max(least, int(shrink * self.input_size) // multiple * multiple))
 
     @property
     def max_centers(self) -> int:

@@ -205,7 +205,6 @@ def photo_job(
     ``people`` made-up ones are decoded and drawn instead of the network's own; None leaves those.
     """
     pixels = load(data)[0]
-    size = setting.input_size or estimator.config.input_size
     # on other devices the network is recorded with what it calls, and hooks would be too
     network = _hookable(estimator, setting) if estimator.device.type == "cpu" else None
     parts = PartTimes(network, Clock(estimator.device))
@@ -231,6 +230,7 @@ def photo_job(
 
     height, width = pixels.shape[:2]
     multiple = estimator.config.backbone.size_multiple
+    size = estimator._options(**options).size_for(height, width, multiple)
     return estimate, Geometry.fit(height, width, size, multiple=multiple).input_size
 
 

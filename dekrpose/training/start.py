@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dekrpose.architectures.contract import Network, build
 from dekrpose.architectures.learning import AugmentConfig, TrainConfig, learning_of
-from dekrpose.config import ARCHITECTURES, HeadConfig, MobileNetConfig, ModelConfig, with_head
+from dekrpose.config import ARCHITECTURES, DecodeConfig, HeadConfig, MobileNetConfig, ModelConfig, with_head
 from dekrpose.data.dataset import KeypointDataset
 from dekrpose.errors import DekrPoseError, counted
 from dekrpose.options import whole_number
@@ -78,7 +78,7 @@ def train(options: argparse.Namespace, config: TrainConfig, processes: Processes
     torch.manual_seed(config.seed)  # what --init leaves open is the same in every process and every time
     model_config, initial = _start(options, skeleton)
     # it has learnt people of the size that they have in its crops
-    looks = replace(model_config.decode, scales=(1.0,))
+    looks = replace(model_config.decode, scales=(1.0,), max_aspect=DecodeConfig.max_aspect)
     model_config = replace(model_config, input_size=config.augment.size, decode=looks)
     teacher = None if options.teacher is None else _teacher(options.teacher, model_config.skeleton)
     validation = _validation(options, model_config.skeleton)

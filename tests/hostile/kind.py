@@ -23,6 +23,7 @@ class Kind:
     Args:
         make: an input from random numbers.
         prepare: loads what is needed, and gives the function that uses an input.
+        harmless: an input that is answered.
         documented: errors that may come.
         count: inputs that SECURITY.md speaks of.
         seconds, mebibytes: what using one may take.
@@ -31,6 +32,7 @@ class Kind:
 
     make: Callable[[random.Random], bytes]
     prepare: Callable[[], Callable[[bytes], Any]]
+    harmless: Callable[[], bytes]
     documented: tuple[type[Exception], ...]
     count: int
     seconds: float

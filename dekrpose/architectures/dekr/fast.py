@@ -141,12 +141,13 @@ class FastOffsetHead(nn.Module):
         return joined if self.shared is None else joined + self.shared(maps, between, pixels)
 
     def _of_features(self, maps: list[Tensor], pixels: Tensor) -> list[Tensor]:
-        """Offsets of each group at pixels, the first convolution computed at no more than what single blocks look at
-        there; none where it is cheaper, or needed, everywhere."""
+        """Offsets of each group at a few pixels, the first convolution computed where single blocks look from there;
+        none where that takes longer than the convolution everywhere, or where it is needed."""
         batch, _, height, width = maps[0].shape
-        if 4 * TAPS * pixels.shape[1] > height * width or any(len(blocks) > 1 for blocks in self.blocks):
+        single = len(maps) == 1 and all(len(blocks) == 1 for blocks in self.blocks)
+        if not single or 12 * TAPS * pixels.shape[1] > height * width:  # 36 places each, at three times the cost
             return []
-        joined = concatenate(maps).permute(0, 2, 3, 1)
+        joined = maps[0].permute(0, 2, 3, 1)
         framed = frame(batch, height, width, joined.shape[3] + 1)
         inside(framed)[..., :-1], inside(framed)[..., -1] = joined, 1  # for the bias, which is not in the margin
         return [self._at(framed, index, pixels, matrix) for index, matrix in enumerate(self.matrices)]

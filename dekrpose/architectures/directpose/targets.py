@@ -13,7 +13,6 @@ from itertools import count
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dekrpose.architectures.directpose.locations import FIRST_STRIDE, locations, map_sizes, strides
@@ -65,8 +64,12 @@ class LocationBatch(Batch):
         told = (points, cells, keypoints, self.labelled, self.centerness)
         poses = TaughtPose.of_places(*(own.numpy() for own in told))
         maps = torch.split(self.centerness, [math.prod(size) for size in sizes])
-        finest = [F.interpolate(own.reshape(1, 1, *size), sizes[0])[0] for own, size in zip(maps, sizes, strict=True)]
-        heat = torch.cat([self.heat.float(), torch.stack(finest).amax(0)])
+        rows, columns = sizes[0]
+        finest = [
+            own.reshape(size).repeat_interleave(2**level, 0).repeat_interleave(2**level, 1)[:rows, :columns]
+            for level, (own, size) in enumerate(zip(maps, sizes, strict=True))
+        ]
+        heat = torch.cat([self.heat.float(), torch.stack(finest).amax(0, keepdim=True)])
         return Shown(poses, heat.numpy(), self.heat_counted.float().numpy(), FIRST_STRIDE, FIRST_STRIDE // 2)
 
 

@@ -203,6 +203,6 @@ def neighbourhoods(maps: Tensor, pixels: Tensor) -> Tensor:
     dy, dx = regular_grid(maps.device).long()
     x, y = pixels[..., :1].long() + dx, pixels[..., 1:].long() + dy
     inside: Tensor = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    image = torch.arange(len(maps), device=maps.device).reshape(-1, 1, 1)
+    image = torch.arange(maps.shape[0], device=maps.device).reshape(-1, 1, 1)
     patches = maps.permute(0, 2, 3, 1)[image, y.clamp(0, height - 1), x.clamp(0, width - 1)]
     return (patches * inside.unsqueeze(-1)).flatten(0, 1)

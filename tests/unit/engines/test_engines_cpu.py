@@ -144,9 +144,11 @@ def test_somebody_beside_nobody_in_a_batch() -> None:
 
 @pytest.mark.parametrize("head", list(HEADS))
 @pytest.mark.parametrize("fast", [True, False])
-@pytest.mark.parametrize("size", [(128, 96), (32, 32)])  # few pixels of many, and many of few
-def test_offsets_at_pixels_are_the_maps(head: str, fast: bool, size: tuple[int, int]) -> None:
-    model = network(replace(SMALL, head=HEADS[head]))
+@pytest.mark.parametrize("maps", ["four", "one"])
+@pytest.mark.parametrize("size", [(160, 128), (32, 32)])  # few pixels of many, and many of few
+def test_offsets_at_pixels_are_the_maps(head: str, fast: bool, maps: str, size: tuple[int, int]) -> None:
+    backbone = SMALL.backbone if maps == "four" else EfficientNetLiteConfig(channels=16, expansion=1)
+    model = network(replace(SMALL, head=HEADS[head], backbone=backbone))
     model.fast_path = FastPath() if fast else None
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(2, 3, *size, generator=generator)
