@@ -153,11 +153,20 @@ def _plain(name: str) -> Network:
 
 
 def _random(name: str) -> Network:
-    """An architecture with random weights, the same each time."""
-    with torch.random.fork_rng(devices=[]):
+    """An architecture with random weights, the same each time.
+
+    The backbone keeps the size of what passes through, as trained ones do: processors are slow with tiny numbers.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        model = build(ARCHITECTURES[name])
+        model = build(ARCHITECTURES[name]).train()
+        for module in model.backbone.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+            elif isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1.0  # it takes the statistics of the noise below
         for layer, values in model.named_parameters():
             if layer.endswith("transform.bias"):  # of adaptive convolutions: taps apart, as in trained weights
                 nn.init.normal_(values)
+        model.backbone(torch.randn(2, 3, 128, 128))
     return model.eval()

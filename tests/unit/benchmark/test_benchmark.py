@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from dekrpose.benchmark import made_up
 from dekrpose.benchmark.memory import Memory
@@ -161,6 +162,14 @@ def test_made_up_photos_are_photos_and_always_the_same() -> None:
     large = made_up.photo(640, 480)
     read, _ = load_image(made_up.jpeg(large))
     assert abs(read.astype(int) - large).mean() < 6
+
+
+def test_random_weights_let_through_numbers_that_processors_are_fast_with() -> None:
+    model = load(Setting("tiny-lite", device="cpu")).model
+    maps: list[torch.Tensor] = []
+    model.backbone.register_forward_hook(lambda _, __, answer: maps.extend(answer))
+    model(torch.rand(1, 3, 64, 64))
+    assert 1e-3 < float(maps[0].abs().max()) < 1e3
 
 
 def test_a_second_setting_is_the_first_with_changes(tmp_path: Path) -> None:
