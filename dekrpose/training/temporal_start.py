@@ -73,7 +73,8 @@ def _model(options: argparse.Namespace) -> TemporalDEKR:
         if options.memory == "convgru":
             return with_memory(config, weights)
         temporal = TemporalConfig(kind=options.memory, hidden=options.hidden, input_size=options.size)
-        return with_memory(replace(config, input_size=options.size), weights, temporal)
+        decode = replace(config.decode, scales=(1.0,))  # it reads maps of one size
+        return with_memory(replace(config, input_size=options.size, decode=decode), weights, temporal)
     model = TemporalDEKR(config)
     model.load_state_dict(weights)
     return model

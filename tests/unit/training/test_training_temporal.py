@@ -218,6 +218,15 @@ def test_from_an_image_model_to_a_table(tmp_path: Path, capsys: pytest.CaptureFi
     assert set(json.loads(numbers.read_text())["measures"]) == {"clean", "occluded"}
 
 
+def test_a_flat_network_from_a_model_of_several_scales_sees_frames_at_one(tmp_path: Path) -> None:
+    several = replace(SMALL, decode=replace(SMALL.decode, scales=(1.0, 2.0)))
+    start = write_small_model(tmp_path / "start.safetensors", several)
+    words = ["train-temporal", "--init", str(start), "--memory", "gru_offset_flat", "--hidden", "4", "--clips", "2"]
+    words += ["--frames", "2", "--size", "64", "--epochs", "1", "--batch-size", "2", "--device", "cpu"]
+    assert main([*words, "--out", str(tmp_path / "flat")]) == 0
+    PoseEstimator.from_pretrained(tmp_path / "flat", device="cpu").estimate(np.zeros((64, 64, 3), np.uint8))
+
+
 def test_an_image_model_is_measured_without_a_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start = write_small_model(tmp_path / "start.safetensors", SMALL)
     words = ["eval", str(start), "--video", "drawn", "--clips", "1", "--frames", "3", "--seeds", "0", "--device", "cpu"]
