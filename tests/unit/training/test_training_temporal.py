@@ -212,7 +212,7 @@ def test_from_an_image_model_to_a_table(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(words) == 0
     printed = capsys.readouterr().out
     assert "| occluded | temporal, shuffled order |" in printed
-    assert "control, as it should be: reset at every frame, the advantage is exactly 0" in printed
+    assert "control, as it should be: reset at every frame, the advantage is 0" in printed
     assert "The memory" in printed
     assert "<svg" in report.read_text()
     assert set(json.loads(numbers.read_text())["measures"]) == {"clean", "occluded"}
