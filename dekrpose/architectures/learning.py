@@ -86,6 +86,10 @@ class Crop:
     cells: tuple[tuple[int, int, int, int], ...] = ()
 
 
+_SAME_POSE = 0.4
+"""Input pixels: places of one person tell one pose, but for rounding."""
+
+
 @dataclass(frozen=True)
 class TaughtPose:
     """Somebody, as targets say; all points are xy in input pixels.
@@ -125,10 +129,6 @@ class TaughtPose:
             poses.append(cls(own, sides[index], own[merit[index].argmax()], keypoints[first], mask))
             left = left[~same]
         return poses
-
-
-_SAME_POSE = 0.4
-"""Input pixels: places of one person tell one pose, but for rounding."""
 
 
 @dataclass(frozen=True)

@@ -125,8 +125,9 @@ class FastOffsetHead(nn.Module):
             )
         ]
         self.transitions = [UpsampledConv(rows, shifts, widths) for rows, shifts in padded]
+        single = len(widths) == 1 and all(len(blocks) == 1 for blocks in self.blocks)
         self.matrices = [
-            torch.cat([rows.flatten(1), shifts[:, None]], dim=1).t().contiguous() for rows, shifts in padded
+            torch.cat([rows.flatten(1), shifts[:, None]], dim=1).t().contiguous() for rows, shifts in padded if single
         ]
         self.finals = [_dense_final(group.final, width) for group, width in zip(groups, channels, strict=True)]
         self.finals_at = [_final_at(group.final, width) for group, width in zip(groups, channels, strict=True)]
@@ -144,8 +145,7 @@ class FastOffsetHead(nn.Module):
         """Offsets of each group at a few pixels, the first convolution computed where single blocks look from there;
         none where that takes longer than the convolution everywhere, or where it is needed."""
         batch, _, height, width = maps[0].shape
-        single = len(maps) == 1 and all(len(blocks) == 1 for blocks in self.blocks)
-        if not single or 12 * TAPS * pixels.shape[1] > height * width:  # 36 places each, at three times the cost
+        if not self.matrices or 12 * TAPS * pixels.shape[1] > height * width:  # 36 places each, at three times the cost
             return []
         joined = maps[0].permute(0, 2, 3, 1)
         framed = frame(batch, height, width, joined.shape[3] + 1)

@@ -57,9 +57,7 @@ class LocationBatch(Batch):
         height, width = self.images.shape[1:]
         every = (map_sizes(height, width, levels) for levels in count(1))
         sizes = next(own for own in every if sum(map(math.prod, own)) == len(self.positive))
-        levels = list(zip(sizes, strides(len(sizes)), strict=True))
-        points = torch.cat([locations(*size, stride) for size, stride in levels])
-        cells = torch.cat([torch.full((math.prod(size),), float(stride)) for size, stride in levels])
+        points, cells = _all_locations(sizes)
         keypoints = points[:, None] + self.keypoints * cells[:, None, None]
         told = (points, cells, keypoints, self.labelled, self.centerness)
         poses = TaughtPose.of_places(*(own.numpy() for own in told))
@@ -177,11 +175,7 @@ def location_targets(people: Tensor, ignored: Tensor, levels: int, *, radius: fl
     """
     height, width = ignored.shape
     sizes = map_sizes(height, width, levels)
-    places = [locations(*size, stride) for size, stride in zip(sizes, strides(levels), strict=True)]
-    points = torch.cat(places)
-    cells = torch.cat(
-        [torch.full((len(own),), float(stride)) for own, stride in zip(places, strides(levels), strict=True)]
-    )
+    points, cells = _all_locations(sizes)
     boxes = boxes_around(people)
     person = assigned_people(boxes, height, width, levels, radius=radius)
     positive = person >= 0
@@ -198,6 +192,13 @@ def location_targets(people: Tensor, ignored: Tensor, levels: int, *, radius: fl
     half = FIRST_STRIDE // 2
     heat_counted = heat.any(0) | ~ignored[half::FIRST_STRIDE, half::FIRST_STRIDE]
     return positive, counted, centerness(sides) * positive, sides, relative, labelled, heat, heat_counted
+
+
+def _all_locations(sizes: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """Of all levels' cells, whose maps have these sizes: (L, 2) xy and (L,) sides, input pixels."""
+    levels = [(locations(*size, stride), stride) for size, stride in zip(sizes, strides(len(sizes)), strict=True)]
+    sides = [torch.full((len(points),), float(stride)) for points, stride in levels]
+    return torch.cat([points for points, _ in levels]), torch.cat(sides)
 
 
 def centerness(sides: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -106,6 +107,17 @@ def compare(
     return {key: Cell(values) for key, values in cells.items()}
 
 
+@contextmanager
+def seen_whole(estimator: PoseEstimator) -> Iterator[None]:
+    """Within this block a network for video gives whole maps, and rounds as it does with its memory."""
+    watches = [estimator.model.register_forward_hook(lambda *_: None)] if remembers(estimator.model) else []
+    try:
+        yield
+    finally:
+        for watch in watches:
+            watch.remove()
+
+
 def run_model(
     estimator: PoseEstimator, clip: Clip, memory: Memory = "none", *, input_size: int | None = None
 ) -> list[Prediction]:
@@ -115,7 +127,8 @@ def run_model(
     """
     channels = len(estimator.config.skeleton)
     if memory == "none":
-        raw = (estimator.estimate_raw(frame, input_size=input_size, rescore=False) for frame in clip.frames)
+        with seen_whole(estimator):
+            raw = [estimator.estimate_raw(frame, input_size=input_size, rescore=False) for frame in clip.frames]
         return [Prediction.of(*found, channels=channels) for found in raw]
     if not remembers(estimator.model):
         raise DekrPoseError("this model has no memory; train one with dekrpose train-temporal")

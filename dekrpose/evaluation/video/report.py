@@ -62,10 +62,6 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
-_ROUNDING = 0.005
-"""Below it an advantage is none: with and without a memory the same network adds its numbers in another order."""
-
-
 def criterion(results: Results, bootstrap: Bootstrap) -> list[Finding]:
     """What a network for video must show, part by part.
 
@@ -100,8 +96,8 @@ def controls(results: Results, bootstrap: Bootstrap) -> list[Finding]:
     jitter = bootstrap.acceleration(SHUFFLED, PER_FRAME, spoilt)
     return [
         Finding(
-            "reset at every frame, the advantage is 0",
-            all(abs(end) < _ROUNDING for interval in same for end in (interval.value, interval.low, interval.high)),
+            "reset at every frame, the advantage is exactly 0",
+            all(interval == Interval(0.0, 0.0, 0.0) for interval in same),
             f"AP {words(same[0])}, acceleration error {words(same[1])}",
         ),
         Finding("in shuffled order the advantage in AP is gone", not shuffled.above, words(shuffled)),

@@ -236,7 +236,7 @@ def test_a_better_memory_passes_and_its_controls_hold() -> None:
     findings, checks = criterion(cells, bootstrap), controls(cells, bootstrap)
     assert all(finding.holds for finding in [*findings, *checks]), findings + checks
     assert verdict(findings).endswith("The memory passes the criterion.")
-    assert "the advantage is 0" in checks[0].words
+    assert "exactly 0" in checks[0].words
     assert bootstrap.precision(RESET, PER_FRAME, ["clean", "noisy"]) == Interval(0.0, 0.0, 0.0)
 
 

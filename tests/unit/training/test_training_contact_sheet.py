@@ -34,7 +34,7 @@ def test_the_drawn_pose_is_the_taught_one(photos: KeypointDataset, offset_pixels
     (pose,) = sample.shown().poses
     keypoints = photos.photos[1].people[0].keypoints[:, :2]
     assert pose.taught.all()
-    np.testing.assert_allclose(pose.keypoints, keypoints, atol=4e-3)
+    np.testing.assert_allclose(pose.keypoints, keypoints, atol=1e-3)
     np.testing.assert_allclose(pose.center, keypoints.mean(axis=0), atol=4)
     assert len(pose.places) == 49  # of a disc of radius 4
 

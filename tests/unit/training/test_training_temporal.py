@@ -19,6 +19,7 @@ from dekrpose.cli import main
 from dekrpose.config import TemporalConfig
 from dekrpose.data.clips.clip import ClipShape
 from dekrpose.data.clips.drawn import DrawnClips
+from dekrpose.engines.cpu import CPUEngine
 from dekrpose.errors import DekrPoseError
 from dekrpose.evaluation.video.compare import PER_FRAME, RESET, Bootstrap, Interval, compare, run_model
 from dekrpose.training.clips import ClipRecipe, ClipSamples, MixedClips
@@ -188,6 +189,14 @@ def test_reset_at_every_frame_the_advantage_is_exactly_zero(estimator: PoseEstim
             assert all(np.array_equal(one.series, two.series) for one, two in pairs)
 
 
+def test_frames_alone_are_computed_as_with_a_memory(estimator: PoseEstimator, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = DrawnClips("test", 99).draw(0, np.random.default_rng(0), SHAPE)
+    monkeypatch.delattr(CPUEngine, "candidates")  # which round otherwise than whole maps
+    assert len(run_model(estimator, clip)) == len(clip)
+    with pytest.raises(AttributeError):
+        estimator.estimate(clip.frames[0])
+
+
 def test_a_memory_changes_later_frames_and_not_the_first(estimator: PoseEstimator) -> None:
     clip = DrawnClips("test", 99).draw(0, np.random.default_rng(0), SHAPE)
     alone, kept = run_model(estimator, clip), run_model(estimator, clip, "kept")
@@ -212,7 +221,7 @@ def test_from_an_image_model_to_a_table(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(words) == 0
     printed = capsys.readouterr().out
     assert "| occluded | temporal, shuffled order |" in printed
-    assert "control, as it should be: reset at every frame, the advantage is 0" in printed
+    assert "control, as it should be: reset at every frame, the advantage is exactly 0" in printed
     assert "The memory" in printed
     assert "<svg" in report.read_text()
     assert set(json.loads(numbers.read_text())["measures"]) == {"clean", "occluded"}
