@@ -168,6 +168,24 @@ def test_strips_that_would_need_a_huge_input_are_refused(estimator: PoseEstimato
         estimator.estimate(np.zeros((1, 40_000, 3), np.uint8))
 
 
+@pytest.mark.parametrize(
+    ("shape", "inputs"), [((20, 120), [(192, 1152), (384, 2304)]), ((240, 20), [(1536, 128), (3072, 256)])]
+)
+def test_the_bundled_model_sees_very_long_photos_at_a_smaller_size(
+    shape: tuple[int, int], inputs: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundled, seen = PoseEstimator.from_pretrained(device="cpu"), []
+    find = bundled.engine.find
+
+    def watched(photos: Any, looks: Any, *others: Any) -> Any:
+        seen.extend(geometry.input_size for geometry in looks[0])
+        return find(photos, looks, *others)
+
+    monkeypatch.setattr(bundled.engine, "find", watched)
+    bundled.estimate(np.zeros((*shape, 3), np.uint8))
+    assert seen == inputs
+
+
 # Many images
 
 
