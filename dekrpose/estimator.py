@@ -66,18 +66,19 @@ class PoseEstimator(Pretrained):
                 tensor (3, H, W).
             score_threshold: people below it are left out, the others come best first; None is the model's own; 0 or
                 less keeps everyone, in the official order.
-            max_people: most people in the answer.
+            max_people: most people in the answer, those of the highest scores.
             input_size: short side of the network's input at scale 1, pixels; None is the model's own. Photos longer
                 than a model's ``max_aspect`` (the bundled one's is 6) get a smaller one.
             nms_threshold: pose NMS distance as a share of the box diagonal; None is the model's own (0.05 for one
                 scale and 0.15 for several, in the published models).
-            flip_test: average with the mirrored image.
-            scales: input scales, 1 among them; several are slower and more accurate; None is the model's own.
+            flip_test: average with the mirrored image: two to four times slower, more accurate in the published models.
+            scales: input scales, 1 among them; several are slower, and more accurate in the published models; None is
+                the model's own.
             match_heatmap: move keypoints to heatmap peaks: True or "official" as the released code does, "paper"
                 without its mix-up near borders; "weighted" to the peak of highest heat times likelihood of the way
                 there, which also scores the keypoint; None is the model's own (False in the published models).
-            rescore: predict how good each pose is and multiply its score by that; None does so when the model has
-                the net.
+            rescore: let the scoring net judge each pose: an official one multiplies its score, a calibrated one such as
+                the bundled model's replaces it and those of its keypoints; None does so when the model has the net.
             color: "rgb" or "bgr" (OpenCV), for arrays and tensors.
             allow_private: fetch URLs from private and loopback addresses too. A service that passes its users' strings
                 on must leave this off, and keep strings that are paths away from here: docs/services.md.
@@ -288,14 +289,15 @@ class PoseEstimator(Pretrained):
 
     @torch.inference_mode()
     def _in_image(self, item: _Loaded, found: Found, options: Options) -> Found:
-        """Poses in input pixels as image pixels, and with the scoring net's scores."""
+        """Poses in input pixels as image pixels, with the scoring net's scores, by which the best people are kept."""
         with item.stages("decode"):
             points = torch.from_numpy(item.geometries[0].to_image(found.keypoints.numpy()))
             scores, keypoint_scores = found.scores, found.keypoint_scores
             if options.rescore and self.rescoring_net is not None:
                 features = pose_features(points, keypoint_scores, self.config.skeleton.edges)
                 scores, keypoint_scores = self.rescoring_net.scored(features, keypoint_scores, scores)
-        return Found(points, keypoint_scores, scores)
+            kept = scores.topk(min(options.max_people, len(scores))).indices.sort().values
+        return Found(points[kept], keypoint_scores[kept], scores[kept])
 
     def _poses(self, item: _Loaded, found: Found, score_threshold: float) -> Poses:
         """Those to show: best first, or everyone in the official order without a threshold."""

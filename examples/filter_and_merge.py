@@ -9,8 +9,8 @@ from dekrpose import PoseEstimator
 
 def main(photo: str, output: str) -> None:
     estimator = PoseEstimator.from_pretrained()
-    first = estimator.estimate(photo).filter(score=0.1, keypoints=5)
-    second = estimator.estimate(photo, input_size=2 * estimator.config.input_size).filter(score=0.1, keypoints=5)
+    first = estimator.estimate(photo).filter(score=0.6, keypoints=5)
+    second = estimator.estimate(photo, input_size=2 * estimator.config.input_size).filter(score=0.6, keypoints=5)
     missed = second.filter(lambda person: all(person.similarity(other, aligned=False) < 0.3 for other in first))
     everyone = first + missed
     everyone.save(output, boxes=True, labels="score")

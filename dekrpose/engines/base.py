@@ -63,7 +63,8 @@ class Engine(ABC):
             memory: of the stream whose next frames the photos are.
 
         Returns:
-            Who is where, and the milliseconds of the stages "resize", "network" and "decode".
+            Who is where, perhaps more than ``max_people``; and the milliseconds of the stages "resize", "network" and
+            "decode".
         """
 
     def check(self, options: Options) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 
 from dekrpose.architectures.contract import architecture_of, build
-from dekrpose.config import ModelConfig
+from dekrpose.config import BackboneConfig, ModelConfig
 from dekrpose.errors import counted
 from dekrpose.options import default_threshold
 
@@ -39,6 +39,17 @@ Keypoints that are hidden or outside the photo are guesses. Whether accuracy dif
 measured."""
 
 
+_HRNET_CITATION = """\
+```bibtex
+@inproceedings{sun2019deep,
+  title     = {Deep High-Resolution Representation Learning for Human Pose Estimation},
+  author    = {Sun, Ke and Xiao, Bin and Liu, Dong and Wang, Jingdong},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year      = {2019}
+}
+```"""
+
+
 def model_card(config: ModelConfig, has_rescoring_net: bool = False, repository: str | None = None) -> str:
     """The README.md of a saved model; what is not known is said to be not stated or not measured.
 
@@ -59,7 +70,7 @@ def model_card(config: ModelConfig, has_rescoring_net: bool = False, repository:
         "## Measured numbers": _measured(config),
         "## Published numbers": _published(config),
         "## Limits": "\n\n".join(filter(None, (config.notes.strip(), _LIMITS))),
-        "## Citation": architecture_of(config).CITATION,
+        "## Citation": _citation(config),
     }
     body = "\n\n".join(f"{heading}\n\n{text}" for heading, text in sections.items() if text)
     return f"---\n{_header(config, name)}\n---\n\n{body}\n"
@@ -90,7 +101,7 @@ def _header(config: ModelConfig, name: str) -> str:
         license_name=_slug(config.license) if license_id and not known else None,
         datasets=[item for item in config.datasets if _REPOSITORY_ID.fullmatch(item)] or None,
         metrics=[_slug(metric) for metric in measured] or None,
-        tags=["pose-estimation", "human-pose", "bottom-up", "dekr", "hrnet"],
+        tags=["pose-estimation", "human-pose", "bottom-up", config.architecture, _slug(config.backbone.title)],
         model_name=name if results else None,
         eval_results=results or None,
     )
@@ -144,6 +155,11 @@ def _published(config: ModelConfig) -> str:
         return ""
     by = _line(config.published_by) or "not stated by whom"
     return f"Published ({by}), with other decoding; not measured with this library.\n\n{_numbers(numbers)}"
+
+
+def _citation(config: ModelConfig) -> str:
+    own = architecture_of(config).CITATION
+    return f"{own}\n\n{_HRNET_CITATION}" if isinstance(config.backbone, BackboneConfig) else own
 
 
 def _numbers(values: Mapping[str, float]) -> str:

@@ -86,7 +86,7 @@ def list_models(cache_dir: str | Path | None = None) -> list[ModelInfo]:
 
 def _own_info(name: str, source: str, config: ModelConfig, weights: Path) -> ModelInfo:
     numbers = ", ".join(f"{metric} {value:g}" for metric, value in config.metrics.items())
-    accuracy = f"{numbers} (measured)" if numbers else ""
+    accuracy = f"{numbers} (measured on {config.evaluation_data or 'data that is not stated'})" if numbers else ""
     shapes = expected_shapes(config)
     parameters = sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith(_BUFFERS))
     return ModelInfo(

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import cv2
 import numpy as np
@@ -50,9 +50,7 @@ class Geometry:
     scale: float = 1.0
 
     @classmethod
-    def fit(
-        cls, height: int, width: int, input_size: int, scale: float = 1.0, multiple: int = SIZE_MULTIPLE
-    ) -> Geometry:
+    def fit(cls, height: int, width: int, input_size: int, scale: float = 1.0, multiple: int = SIZE_MULTIPLE) -> Self:
         """The official resize of a (height, width) photo.
 
         Args:
@@ -67,8 +65,7 @@ class Geometry:
         """
         if max(height, width) > MAX_ASPECT * min(height, width) > 0:
             raise ImageError(
-                f"a photo of {height} x {width} pixels is too narrow a strip: at most {MAX_ASPECT} times as long as "
-                "wide can be read; cut it up"
+                f"a photo of {height} x {width} pixels is too narrow a strip, over {MAX_ASPECT}:1; cut it up"
             )
         if min(height, width, input_size) < 1 or not 0 < scale < math.inf:
             raise ValueError(f"sizes and scale must be positive, got {height} x {width}, {input_size}, scale {scale}")

@@ -47,12 +47,6 @@ CITATION = """\
   eprint        = {2104.02300},
   archivePrefix = {arXiv}
 }
-@inproceedings{sun2019deep,
-  title     = {Deep High-Resolution Representation Learning for Human Pose Estimation},
-  author    = {Sun, Ke and Xiao, Bin and Liu, Dong and Wang, Jingdong},
-  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
-  year      = {2019}
-}
 ```"""
 build = build_model
 gives_candidates = takes_pick
@@ -125,4 +119,4 @@ def unpacked(row: Tensor, layout: packing.Layout, config: ModelConfig, options: 
 
 
 def _choice(config: ModelConfig, options: Options) -> Choice:
-    return Choice(options.max_people, options.nms_threshold, config.decode.nms_min_keypoints, options.match)
+    return Choice(options.max_centers, options.nms_threshold, config.decode.nms_min_keypoints, options.match)

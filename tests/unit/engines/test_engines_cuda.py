@@ -148,7 +148,7 @@ def expected(estimator: PoseEstimator, photos: Sequence[Pixels], **options: obje
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"flip_test": True}, {"scales": (1.0, 2.0)}, {"match_heatmap": "paper"}, {"max_people": 3}],
+    [{}, {"flip_test": True}, {"scales": (1.0, 2.0)}, {"match_heatmap": "paper"}, {"max_people": 40}],
     ids=str,
 )
 def test_a_device_finds_the_same_people(estimator: PoseEstimator, options: dict[str, object]) -> None:
