@@ -130,6 +130,9 @@ def _words(kind: Any) -> str:
 class _Backbone(_Stored):
     """What all backbones have: ``title``, a name for people."""
 
+    citation: ClassVar[str] = ""
+    """How its authors are cited, Markdown."""
+
     size_multiple: ClassVar[int] = SIZE_MULTIPLE
     """Sides of network inputs are multiples of this many pixels."""
 
@@ -155,6 +158,15 @@ class BackboneConfig(_Backbone):
     blocks: int = 4
 
     _ranges: ClassVar[_Ranges] = {"layer1_blocks": (1, 64), "modules": (1, 16), "blocks": (1, 16)}
+    citation: ClassVar[str] = """\
+```bibtex
+@inproceedings{sun2019deep,
+  title     = {Deep High-Resolution Representation Learning for Human Pose Estimation},
+  author    = {Sun, Ke and Xiao, Bin and Liu, Dong and Wang, Jingdong},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year      = {2019}
+}
+```"""
 
     @property
     def title(self) -> str:

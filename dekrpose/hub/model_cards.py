@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 
 from dekrpose.architectures.contract import architecture_of, build
-from dekrpose.config import BackboneConfig, ModelConfig
+from dekrpose.config import ModelConfig
 from dekrpose.errors import counted
 from dekrpose.options import default_threshold
 
@@ -39,17 +39,6 @@ Keypoints that are hidden or outside the photo are guesses. Whether accuracy dif
 measured."""
 
 
-_HRNET_CITATION = """\
-```bibtex
-@inproceedings{sun2019deep,
-  title     = {Deep High-Resolution Representation Learning for Human Pose Estimation},
-  author    = {Sun, Ke and Xiao, Bin and Liu, Dong and Wang, Jingdong},
-  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
-  year      = {2019}
-}
-```"""
-
-
 def model_card(config: ModelConfig, has_rescoring_net: bool = False, repository: str | None = None) -> str:
     """The README.md of a saved model; what is not known is said to be not stated or not measured.
 
@@ -70,7 +59,7 @@ def model_card(config: ModelConfig, has_rescoring_net: bool = False, repository:
         "## Measured numbers": _measured(config),
         "## Published numbers": _published(config),
         "## Limits": "\n\n".join(filter(None, (config.notes.strip(), _LIMITS))),
-        "## Citation": _citation(config),
+        "## Citation": "\n\n".join(filter(None, (architecture_of(config).CITATION, config.backbone.citation))),
     }
     body = "\n\n".join(f"{heading}\n\n{text}" for heading, text in sections.items() if text)
     return f"---\n{_header(config, name)}\n---\n\n{body}\n"
@@ -145,8 +134,12 @@ def _measured(config: ModelConfig) -> str:
         return "Not measured."
     command = _line(config.evaluation)
     made = f"by this command:\n\n```bash\n{command}\n```" if command else "by a command that is not stated."
-    data = _line(config.evaluation_data) or "data that is not stated"
-    return f"Measured with this library on {data}, {made}\n\n{_numbers(numbers)}"
+    return f"Measured with this library on {measured_on(config)}, {made}\n\n{_numbers(numbers)}"
+
+
+def measured_on(config: ModelConfig) -> str:
+    """The data that a model's numbers are of, in one line."""
+    return _line(config.evaluation_data) or "data that is not stated"
 
 
 def _published(config: ModelConfig) -> str:
@@ -155,11 +148,6 @@ def _published(config: ModelConfig) -> str:
         return ""
     by = _line(config.published_by) or "not stated by whom"
     return f"Published ({by}), with other decoding; not measured with this library.\n\n{_numbers(numbers)}"
-
-
-def _citation(config: ModelConfig) -> str:
-    own = architecture_of(config).CITATION
-    return f"{own}\n\n{_HRNET_CITATION}" if isinstance(config.backbone, BackboneConfig) else own
 
 
 def _numbers(values: Mapping[str, float]) -> str:

@@ -21,7 +21,7 @@ from dekrpose.errors import CheckpointError, DekrPoseError, error_words, unknown
 from dekrpose.hub import repositories
 from dekrpose.hub.cache import cache_folder, problem
 from dekrpose.hub.cache import entry as cache_entry
-from dekrpose.hub.model_cards import model_card
+from dekrpose.hub.model_cards import measured_on, model_card
 from dekrpose.hub.published import PUBLISHED, PublishedWeights, fetch
 from dekrpose.hub.repository import CARD, CONFIG, WEIGHTS, config_text, is_ours
 
@@ -86,7 +86,7 @@ def list_models(cache_dir: str | Path | None = None) -> list[ModelInfo]:
 
 def _own_info(name: str, source: str, config: ModelConfig, weights: Path) -> ModelInfo:
     numbers = ", ".join(f"{metric} {value:g}" for metric, value in config.metrics.items())
-    accuracy = f"{numbers} (measured on {config.evaluation_data or 'data that is not stated'})" if numbers else ""
+    accuracy = f"{numbers} (measured on {measured_on(config)})" if numbers else ""
     shapes = expected_shapes(config)
     parameters = sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith(_BUFFERS))
     return ModelInfo(

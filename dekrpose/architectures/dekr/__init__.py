@@ -119,4 +119,5 @@ def unpacked(row: Tensor, layout: packing.Layout, config: ModelConfig, options: 
 
 
 def _choice(config: ModelConfig, options: Options) -> Choice:
+    """Of more people than are asked for: the best are told apart when they have their scores."""
     return Choice(options.max_centers, options.nms_threshold, config.decode.nms_min_keypoints, options.match)

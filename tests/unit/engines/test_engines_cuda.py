@@ -174,13 +174,14 @@ def test_an_estimator_on_a_device_gives_the_same_poses(
     estimator: PoseEstimator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = photo(97, 131)
-    plain = estimator.estimate(own)
+    plain, fewer = estimator.estimate(own), estimator.estimate(own, max_people=3)
     monkeypatch.setattr(estimator, "engine", engine(estimator))
     estimator.estimate(own)  # the first answer is the plain engine's, and the other is compared with it
     ours = estimator.estimate(own)
     assert estimator.engine.difference == ""  # type: ignore[attr-defined]
     np.testing.assert_allclose(ours.keypoints, plain.keypoints, rtol=0, atol=1e-2)
     np.testing.assert_allclose(ours.scores, plain.scores, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(estimator.estimate(own, max_people=3).keypoints, fewer.keypoints, rtol=0, atol=1e-2)
     assert set(ours.timing or {}) == set(plain.timing or {})
     many = list(estimator.estimate_many([own, photo(64, 64), own]))
     np.testing.assert_allclose(many[2].keypoints, plain.keypoints, rtol=0, atol=1e-2)

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.architectures.dekr.temporal import build_model
 from dekrpose.checkpoints import read_checkpoint
-from dekrpose.config import ModelConfig, TemporalConfig
+from dekrpose.config import ARCHITECTURES, ModelConfig, TemporalConfig
 from dekrpose.hub import models
 from dekrpose.hub.model_cards import model_card
 from tests.small_model import SMALL, write_small_model
@@ -141,6 +141,24 @@ def test_use_limits_and_citation() -> None:
     assert "Poor at gymnasts." in section(text, "Limits")
     assert "Disentangled Keypoint Regression" in section(text, "Citation")
     assert "2104.02300" in section(text, "Citation")
+
+
+@pytest.mark.parametrize(
+    ("config", "tags", "cited"),
+    [
+        (FULL, ["dekr", "hrnet-w8"], ("2104.02300", "High-Resolution Representation")),
+        (ARCHITECTURES["tiny"], ["dekr", "mobilenetv2-1.5"], ("2104.02300",)),
+        (ARCHITECTURES["directpose-r50"], ["directpose", "resnet-50"], ("1911.07451",)),
+    ],
+    ids=lambda value: value.name if isinstance(value, ModelConfig) else "",
+)
+def test_tags_and_citations_are_those_of_the_network(
+    config: ModelConfig, tags: list[str], cited: tuple[str, ...]
+) -> None:
+    header, text = parts(config)
+    assert header["tags"][-2:] == tags
+    papers = ("2104.02300", "1911.07451", "High-Resolution Representation")
+    assert tuple(paper for paper in papers if paper in section(text, "Citation")) == cited
 
 
 def test_awkward_words_break_neither_header_nor_table() -> None:
