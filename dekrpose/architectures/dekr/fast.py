@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv
-from dekrpose.architectures.dekr.fast_convolutions import GatheredBlock, UpsampledConv, frame, inside, padded_channels
+from dekrpose.architectures.dekr.fast_convolutions import (
+    MARGIN,
+    GatheredBlock,
+    UpsampledConv,
+    frame,
+    inside,
+    padded_channels,
+)
 from dekrpose.architectures.dekr.network import (
     DEKR,
     BranchGroup,
@@ -70,9 +77,7 @@ class FastSeparableHead(nn.Module):
     def forward(self, maps: list[Tensor], between: Between | None = None) -> Tensor:
         x = self.head.transition(concatenate(maps).to(self.dtype))
         if between is not None:
-            x = x.permute(0, 2, 3, 1).float().contiguous()
-            between(None, x)
-            x = x.permute(0, 3, 1, 2).to(self.dtype)
+            between(None, x.permute(0, 2, 3, 1))
         return self.head.from_transition(x)
 
 
@@ -89,9 +94,7 @@ class FastShared(nn.Module):
             return cast(Tensor, self.group.final(self.transition.at(features, pixels).unsqueeze(-1)).squeeze(-1))
         x = self.transition(features)
         if between is not None:
-            x = x.permute(0, 2, 3, 1).contiguous()
-            between(self.index, x)
-            x = x.permute(0, 3, 1, 2)
+            between(self.index, x.permute(0, 2, 3, 1))
         return cast(Tensor, self.group(x))
 
 
@@ -144,12 +147,11 @@ class FastOffsetHead(nn.Module):
     def _of_features(self, maps: list[Tensor], pixels: Tensor) -> list[Tensor]:
         """Offsets of each group at a few pixels, the first convolution computed where single blocks look from there;
         none where that takes longer than the convolution everywhere, or where it is needed."""
-        batch, _, height, width = maps[0].shape
+        height, width = maps[0].shape[2:]
         if not self.matrices or 12 * TAPS * pixels.shape[1] > height * width:  # 36 places each, at three times the cost
             return []
-        joined = maps[0].permute(0, 2, 3, 1)
-        framed = frame(batch, height, width, joined.shape[3] + 1)
-        inside(framed)[..., :-1], inside(framed)[..., -1] = joined, 1  # for the bias, which is not in the margin
+        framed = F.pad(maps[0].permute(0, 2, 3, 1), (0, 1, *[MARGIN] * 4))
+        inside(framed)[..., -1] = 1  # for the bias, which is not in the margin
         return [self._at(framed, index, pixels, matrix) for index, matrix in enumerate(self.matrices)]
 
     def _of_groups(self, maps: list[Tensor], between: Between | None, pixels: Tensor | None) -> list[Tensor]:

@@ -142,51 +142,41 @@ class GatheredBlock:
                 here = slice(top + MARGIN, top + len(steps) + MARGIN), slice(MARGIN, -MARGIN)
                 torch.clamp(product.add_(image[here]), min=0, out=answer[here])
 
-    def at(self, x: Tensor, pixels: Tensor, matrix: Tensor | None = None) -> Tensor:
+    def at(self, maps: Tensor, pixels: Tensor, matrix: Tensor | None = None) -> Tensor:
         """The block at some pixels of framed maps only.
 
         Args:
-            x: (B, h + 4, w + 4, G * padded channels); with ``matrix``, features (B, h + 4, w + 4, F).
+            maps: (B, h + 4, w + 4, G * padded channels); with ``matrix``, features (B, h + 4, w + 4, F).
             pixels: (B, P, 2) integer xy, heatmap pixels; P is at least 1.
             matrix: (F, G * padded channels): its product with a pixel's features, after ReLU, are the block's channels.
 
         Returns:
             (G, B * P, padded channels).
         """
-        batch, rows, stride, width = x.shape
-        table = x.reshape(-1, width)
-        first = torch.arange(0, batch * rows * stride, rows * stride)[:, None]  # of each image
-        places = (first + (pixels[..., 1] + MARGIN) * stride + (pixels[..., 0] + MARGIN)).reshape(-1, 1)
-        patches = table.index_select(0, (places + _neighbours(stride)).flatten())
+        batch, rows, stride, width = maps.shape
+        table, first = maps.reshape(-1, width), torch.arange(0, batch * rows * stride, rows * stride).reshape(-1, 1, 1)
+        centers = pixels.flip(2).unsqueeze(3) + MARGIN  # y and x, (B, P, 2, 1)
+        y, x = (centers + regular_grid().long()).unbind(2)
+        patches = table.index_select(0, (first + y * stride + x).flatten())
         patches = patches if matrix is None else torch.mm(patches, matrix).clamp_(min=0)
         patches = patches.reshape(-1, TAPS, self.branches, self.channels).permute(2, 0, 1, 3).flatten(2)
-        shifts = torch.baddbmm(self.shift_bias, patches, self.shift_weight)  # (G, B * P, 18)
+        shifts = torch.baddbmm(self.shift_bias, patches, self.shift_weight).reshape(-1, *centers.shape[:3], TAPS)
         floors = shifts.floor()
-        shifts -= floors
-        corners = self._corners_at(floors.int(), pixels, (rows, stride))
-        if matrix is not None:
-            table = table.index_select(0, corners.flatten() // self.branches).reshape(self.branches, -1, width)
-            table = torch.bmm(table, matrix.reshape(width, self.branches, -1).transpose(0, 1)).clamp_(min=0)
-            corners = torch.arange(corners.numel(), dtype=torch.int32)
-        ends = torch.arange(0, corners.numel() + 1, 4, dtype=torch.int32)
-        taps = _blended(table.view(-1, self.channels), corners, shifts, ends)
-        taps = taps.reshape(self.branches, -1, TAPS * self.channels)
+        y, x = (floors.int() + centers).unbind(3)
+        upper_left = first + y.clamp_(0, rows - 2) * stride + x.clamp_(0, stride - 2)
+        corners = upper_left.unsqueeze(4) + torch.tensor([0, 1, stride, stride + 1])  # (G, B, P, 9, 4)
+        if matrix is None:
+            rows_of_branches = corners * self.branches + torch.arange(self.branches).reshape(-1, 1, 1, 1, 1)
+            values = table.reshape(-1, self.channels).index_select(0, rows_of_branches.flatten())
+        else:
+            values = table.index_select(0, corners.flatten()).reshape(self.branches, -1, width)
+            values = torch.bmm(values, matrix.reshape(width, self.branches, -1).transpose(0, 1)).clamp_(min=0)
+        values = values.reshape(self.branches, -1, TAPS, 2, 2, self.channels)
+        down, right = (shifts - floors).flatten(1, 2).unsqueeze(4).unbind(2)
+        upper, lower = torch.lerp(values[..., 0, :], values[..., 1, :], right.unsqueeze(3)).unbind(3)
+        taps = torch.lerp(upper, lower, down).flatten(2)
         own = patches[..., TAPS // 2 * self.channels : (TAPS // 2 + 1) * self.channels]
         return torch.baddbmm(self.bias.reshape(self.branches, 1, -1), taps, self.kernel).add_(own).clamp_(min=0)
-
-    def _corners_at(self, steps: Tensor, pixels: Tensor, size: tuple[int, int]) -> Tensor:
-        """``_corners`` of some pixels: (G, B * P, 9, 4) from whole steps (G, B * P, 18) and the size of the frame."""
-        rows, stride = size
-        batch, count, _ = pixels.shape
-        steps = steps.view(self.branches, batch, count, 2, TAPS).add_(pixels.flip(2).int().unsqueeze(3) + MARGIN)
-        y = steps[..., 0, :].clamp_(0, rows - 2)
-        x = steps[..., 1, :].clamp_(0, stride - 2)
-        pixel = torch.add(x, y, alpha=stride)
-        pixel += torch.arange(0, batch * rows * stride, rows * stride, dtype=torch.int32).reshape(-1, 1, 1)
-        numbers = torch.arange(self.branches, dtype=torch.int32).reshape(-1, 1, 1, 1)
-        upper_left = torch.add(numbers, pixel, alpha=self.branches)
-        around = torch.tensor([0, self.branches, stride * self.branches, (stride + 1) * self.branches])
-        return upper_left.unsqueeze(-1) + around.int()
 
     def _transforms(self, image: Tensor, height: int, rows: int) -> Iterator[Tensor]:
         """(rows, w, 6 * G) of a framed image, chunk by chunk."""
@@ -203,7 +193,11 @@ class GatheredBlock:
         floors = shifts.floor()
         shifts -= floors
         corners = self._corners(floors.int(), layout, top)
-        taps = _blended(table, corners, shifts, layout.ends[: len(corners) + 1])
+        shares = _corner_shares(shifts[:, :TAPS], shifts[:, TAPS:]).flatten()
+        taps = F.embedding_bag(
+            corners.flatten(), table, layout.ends[: len(corners) + 1], mode="sum", per_sample_weights=shares,
+            include_last_offset=True,
+        )  # fmt: skip
         return taps.reshape(1, rows, width, -1).permute(0, 3, 1, 2)
 
     def _corners(self, steps: Tensor, layout: _Layout, top: int) -> Tensor:
@@ -251,20 +245,6 @@ def _layout(height: int, width: int, branches: int, rows: int) -> _Layout:
         return _Layout(width, pixels, torch.zeros_like(last), last, numbers, ends)
 
 
-def _blended(table: Tensor, corners: Tensor, shifts: Tensor, ends: Tensor) -> Tensor:
-    """Taps (N, C): the table's rows (.., C) at the four corners (..., 4) of each, in the shares that its shift gives.
-
-    Args:
-        table, corners: see the module and ``GatheredBlock``.
-        shifts: (..., 18) down and right of the upper left corner, 0 to 1.
-        ends: (N + 1,) where the corners of each tap begin.
-    """
-    shares = _corner_shares(shifts[..., :TAPS], shifts[..., TAPS:])
-    return F.embedding_bag(
-        corners.flatten(), table, ends, mode="sum", per_sample_weights=shares.flatten(), include_last_offset=True
-    )
-
-
 def _corner_shares(down: Tensor, right: Tensor) -> Tensor:
     """Bilinear weights (..., 4) of the pixels upper left, upper right, lower left, lower right."""
     shares = torch.empty(*down.shape, 4, dtype=torch.float32)
@@ -273,13 +253,6 @@ def _corner_shares(down: Tensor, right: Tensor) -> Tensor:
     torch.sub(right, both, out=shares[..., 1])
     torch.sub(1.0 - right, low, out=shares[..., 0])
     return shares
-
-
-@lru_cache(maxsize=16)
-def _neighbours(stride: int) -> Tensor:
-    """(9,): how far the 3x3 pixels around one are away in maps with rows of ``stride`` pixels."""
-    with torch.inference_mode(False):
-        return torch.tensor([dy * stride + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
 
 
 def _spread() -> Tensor:

@@ -220,7 +220,8 @@ class MemoryBetween:
         own = rows.view(count, height, width, branches, padded // branches)[..., : channels // branches]
         maps = own.reshape(count, height, width, channels).permute(0, 3, 1, 2)
         before = None if self._before is None else torch.split(self._before[head], memory.splits, dim=1)[index]
-        maps, after = memory.recur(index, maps.reshape(*self._reset.shape, *maps.shape[1:]), before, self._reset)
+        maps = maps.reshape(*self._reset.shape, *maps.shape[1:]).float()
+        maps, after = memory.recur(index, maps, before, self._reset)
         own.copy_(maps.flatten(0, 1).permute(0, 2, 3, 1).reshape(own.shape))
         self._after[head].append(after)
 
