@@ -112,12 +112,6 @@ class Architecture(Protocol):
     def chosen(self, looks: Sequence[Any], config: ModelConfig, options: Options) -> list[Found]:
         """Who is in each photo, from ``candidates`` at each of the scales."""
 
-    def packed(self, seen: Sequence[Maps], options: Options) -> tuple[Any, Tensor]:
-        """All that the CPU needs to know of a batch, (B, n) on its device without waiting for it, and its layout."""
-
-    def unpacked(self, row: Tensor, layout: Any, config: ModelConfig, options: Options) -> Found:
-        """Who is in one photo, from its row of what was ``packed``."""
-
 
 class ForeignNames(Protocol):
     """What a module ``foreign_names`` does: weights of other code, told by their tensors. Shapes are by name."""

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dekrpose.architectures.dekr.candidates import takes_pick
-from dekrpose.architectures.dekr.network import Pick
+from dekrpose.architectures.dekr.network import Pick, takes_pick
 from dekrpose.architectures.dekr.targets import heatmap_targets, offset_targets
 from dekrpose.architectures.parts.blocks import gather_pixels
 from dekrpose.config import ModelConfig

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dekrpose.architectures.contract import Architecture, Found, Maps, architecture_of
 from dekrpose.config import ModelConfig
-from dekrpose.images import Geometry, Pixels
+from dekrpose.images import Geometry, Pixels, network_input
 from dekrpose.options import Options
 
 Photos = Sequence[Pixels]
@@ -74,6 +74,10 @@ class Engine(ABC):
             ValueError: an option that it cannot serve.
         """
         self.architecture.check(options)
+
+    def input(self, photos: Photos, geometries: Sequence[Geometry]) -> Tensor:
+        """The network's input (B, 3, h, w) on its device, from photos and the geometry of each at one scale."""
+        return network_input(photos, geometries, self.config.mean, self.config.std).to(self.device)
 
     def autocast(self) -> torch.autocast:
         """A context in which the network runs in ``dtype``."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dekrpose.engines.base import Answer, Looks, Memory, Photos, Stages
 from dekrpose.engines.torch import TorchEngine
-from dekrpose.images import Geometry, network_input
+from dekrpose.images import Geometry
 from dekrpose.options import Options
 
 
@@ -29,7 +29,7 @@ class CPUEngine(TorchEngine):
         stages, looks = Stages(), []
         for own in zip(*geometries, strict=True):
             with stages("resize"):
-                inputs = network_input(photos, own, self.config.mean, self.config.std)
+                inputs = self.input(photos, own)
             with stages("network"), self.autocast():
                 looks.append(self.candidates(inputs, own[0], options, stages))
         stages.milliseconds["network"] -= stages.milliseconds.get("decode", 0.0)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from dekrpose.architectures.contract import Maps
 from dekrpose.engines.base import Answer, Engine, Looks, Memory, Photos, Stages
-from dekrpose.images import network_input
 from dekrpose.options import Options
 
 
@@ -31,7 +30,7 @@ class TorchEngine(Engine):
         stages, looks = Stages(), []
         for scale, own in zip(options.scales, zip(*geometries, strict=True), strict=True):
             with stages("resize"):
-                inputs = network_input(photos, own, self.config.mean, self.config.std).to(self.device)
+                inputs = self.input(photos, own)
             with stages("network"):
                 looks.append(self.maps(inputs, options.flip_test, self.model if memory is None else memory.at(scale)))
         with stages("decode"):

@@ -6,33 +6,21 @@ the input's. What is "seen" are heatmaps and positions, heatmap pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
-from dekrpose.architectures.contract import Found, Maps, Stage
+from dekrpose.architectures.contract import Found, Maps
 from dekrpose.architectures.dekr import complexity as sizes
-from dekrpose.architectures.dekr import packed as packing
-from dekrpose.architectures.dekr.candidates import (
-    Candidates,
-    CenterPicker,
-    Choice,
-    cells_at,
-    choose_poses,
-    pool_scales,
-    takes_pick,
-)
+from dekrpose.architectures.dekr.candidates import Candidates, Choice, choose_poses, picked_candidates, pool_scales
 from dekrpose.architectures.dekr.decode import decode, pose_map
 from dekrpose.architectures.dekr.fast import FastPath
 from dekrpose.architectures.dekr.multiscale import flip_input, merge_flipped
-from dekrpose.architectures.dekr.network import DEKR
+from dekrpose.architectures.dekr.network import DEKR, takes_pick
 from dekrpose.architectures.dekr.temporal import build_model
 from dekrpose.config import OUTPUT_STRIDE, ModelConfig
 from dekrpose.options import Options
-
-if TYPE_CHECKING:
-    from dekrpose.images import Geometry
 
 Pair = tuple[Tensor, Tensor]
 title, remembers = "DEKR", True
@@ -49,7 +37,7 @@ CITATION = """\
 }
 ```"""
 build = build_model
-gives_candidates = takes_pick
+gives_candidates, candidates = takes_pick, picked_candidates
 mirrored = flip_input
 
 
@@ -79,16 +67,6 @@ def poses(seen: Sequence[Maps], config: ModelConfig, options: Options) -> Found:
     return Found(*decode(maps, options.scales, choice, max_centers=centers, other_scale_factor=factor))
 
 
-def candidates(
-    network: Callable[..., Any], images: Tensor, geometry: Geometry, options: Options, stage: Stage
-) -> tuple[Tensor, Candidates]:
-    """Heatmaps, and the poses at their centers; offsets are computed there alone."""
-    height, width = cells_at(geometry.base_size, geometry.scale)
-    picker = CenterPicker(options.max_centers, (height, width), stage)
-    heatmaps, offsets = network(images, pick=picker)
-    return heatmaps[..., :height, :width].float(), picker.candidates(offsets, geometry.scale)
-
-
 def chosen(looks: Sequence[tuple[Tensor, Candidates]], config: ModelConfig, options: Options) -> list[Found]:
     """See ``choose_poses``."""
     height, width = looks[options.scales.index(1.0)][0].shape[2:]
@@ -99,23 +77,6 @@ def chosen(looks: Sequence[tuple[Tensor, Candidates]], config: ModelConfig, opti
         pooled = pool_scales([own.of(index) for _, own in looks], scales, other_scale_factor=factor)
         found.append(Found(*choose_poses(pooled, [maps[index, :-1] for maps, _ in looks], size, choice)))
     return found
-
-
-def packed(seen: Sequence[Maps], options: Options) -> tuple[packing.Layout, Tensor]:
-    """Candidates and their heat; heatmaps too where keypoints are matched to them."""
-    layout = packing.layout_of(
-        [maps[0] for maps in seen],
-        options.scales,
-        max_centers=options.max_centers,
-        with_heatmaps=options.match is not None,
-    )
-    return layout, packing.answer(cast(Sequence[Pair], seen), layout)
-
-
-def unpacked(row: Tensor, layout: packing.Layout, config: ModelConfig, options: Options) -> Found:
-    """See ``packing.finish``."""
-    factor = config.decode.other_scale_factor
-    return Found(*packing.finish(row, layout, _choice(config, options), other_scale_factor=factor))
 
 
 def _choice(config: ModelConfig, options: Options) -> Choice:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dekrpose.architectures.contract import Stage
 from dekrpose.architectures.dekr.matching import PEAKS_PER_KEYPOINT, Peaks, read_peaks
@@ -22,6 +23,10 @@ from dekrpose.architectures.dekr.matching import match as match_nearest
 from dekrpose.architectures.dekr.multiscale import average_heatmaps, heat_values
 from dekrpose.architectures.parts.pose_nms import pose_nms
 from dekrpose.config import OUTPUT_STRIDE, MatchMode
+from dekrpose.options import Options
+
+if TYPE_CHECKING:
+    from dekrpose.images import Geometry
 
 CENTER_THRESHOLD = 0.01
 """Lower centers are nobody's."""
@@ -69,6 +74,11 @@ class Centers:
     xy: Tensor
     values: Tensor
     present: Tensor
+
+    def shortened(self) -> Centers:
+        """Without the places behind the last peak of any map, but never without any: networks count on a pixel."""
+        most = max(1, int(self.present.sum(1).max()))
+        return Centers(self.xy[:, :most], self.values[:, :most], self.present[:, :most])
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,15 +138,15 @@ def find_centers(
     return Centers(torch.stack([places - rows * width, rows], dim=2), values, present)
 
 
-def candidates_at(centers: Centers, positions: Tensor, *, scale: float = 1.0) -> Candidates:
-    """The poses at centers.
+def candidates_at(centers: Centers, points: Tensor, *, scale: float = 1.0) -> Candidates:
+    """The poses at centers, on the CPU.
 
     Args:
         centers: of a batch at one scale.
-        positions: (B, 2K, M) there, heatmap pixels, channels x0, y0, x1, ...
+        points: (B, M, K, 2) xy there, heatmap pixels.
         scale: size of this scale's input relative to scale 1.
     """
-    return Candidates(points_of(positions) * (OUTPUT_STRIDE / scale), centers.values, centers.present)
+    return Candidates((points * (OUTPUT_STRIDE / scale)).cpu(), centers.values.cpu(), centers.present.cpu())
 
 
 def points_of(channels: Tensor) -> Tensor:
@@ -144,47 +154,26 @@ def points_of(channels: Tensor) -> Tensor:
     return channels.reshape(channels.shape[0], -1, 2, channels.shape[2]).permute(0, 3, 1, 2)
 
 
-def takes_pick(network: Callable[..., object]) -> bool:
-    """Whether a network gives offsets at picked pixels (see ``DEKR.forward``), and nobody waits for its whole maps.
+def picked_candidates(
+    network: Callable[..., Any], images: Tensor, geometry: Geometry, options: Options, stage: Stage
+) -> tuple[Tensor, Candidates]:
+    """See ``Architecture.candidates``: heatmaps, and the poses at their centers.
 
-    Hooks on its answer want the maps, and compiled networks cannot be left in their middle.
+    Centers are picked between the network's two heads, so that offsets are computed there alone: the offset head's last
+    block is the costliest part of a small network.
     """
-    # a compiled network's wrapper has its attributes, but not its class
-    if not isinstance(network, nn.Module) or not hasattr(type(network), "picks"):
-        return False
-    watched = network._forward_hooks or getattr(network, "_compiled_call_impl", None) is not None
-    return bool(network.picks) and not watched
+    height, width = cells_at(geometry.base_size, geometry.scale)
+    picked: list[Centers] = []
 
+    def pick(heatmaps: Tensor) -> Tensor:
+        with stage("decode"):
+            center_maps = heatmaps[:, -1, :height, :width].float()
+            picked.append(find_centers(center_maps, max_centers=options.max_centers).shortened())
+        return picked[0].xy
 
-@dataclass(eq=False)
-class CenterPicker:
-    """Picks the centers of a batch between the network's two heads, so that offsets are computed there alone.
-
-    The offset head's last block is the costliest part of a small network.
-
-    Args:
-        max_centers: of each photo.
-        cells: (height, width) of the maps within which they are, heatmap pixels.
-        stage: of the time that this takes, "decode".
-    """
-
-    max_centers: int
-    cells: tuple[int, int]
-    stage: Stage
-
-    def __call__(self, heatmaps: Tensor) -> Tensor:
-        """Heatmaps (B, K+1, h, w) -> pixels (B, P, 2) xy; photos with fewer centers have others behind them."""
-        height, width = self.cells
-        with self.stage("decode"):
-            found = find_centers(heatmaps[:, -1, :height, :width].float(), max_centers=self.max_centers)
-            most = max(1, int(found.present.sum(1).max()))  # the present come first; networks may count on a pixel
-            self._centers = Centers(found.xy[:, :most], found.values[:, :most], found.present[:, :most])
-        return self._centers.xy
-
-    def candidates(self, offsets: Tensor, scale: float) -> Candidates:
-        """The poses of the picked centers, from offsets (B, 2K, P) there."""
-        pixels = self._centers.xy.transpose(1, 2).repeat(1, offsets.shape[1] // 2, 1)
-        return candidates_at(self._centers, pixels - offsets, scale=scale)
+    heatmaps, offsets = network(images, pick=pick)
+    points = picked[0].xy.unsqueeze(2) - points_of(offsets)
+    return heatmaps[..., :height, :width].float().cpu(), candidates_at(picked[0], points, scale=geometry.scale)
 
 
 def pool_scales(candidates: Sequence[Tensor], scales: Sequence[float], *, other_scale_factor: float) -> Tensor:

@@ -19,6 +19,7 @@ from dekrpose.architectures.dekr.candidates import (
     cells_at,
     choose_poses,
     find_centers,
+    points_of,
     pool_scales,
 )
 from dekrpose.architectures.parts.blocks import gather_pixels
@@ -101,7 +102,7 @@ def candidate_poses(
             f"{tuple(heatmaps.shape)} and {tuple(positions.shape)}"
         )
     centers = find_centers(heatmaps[:, -1], max_centers=max_centers, threshold=threshold)
-    return candidates_at(centers, gather_pixels(positions, centers.xy), scale=scale)
+    return candidates_at(centers, points_of(gather_pixels(positions, centers.xy)), scale=scale)
 
 
 def pose_map(offsets: Tensor) -> Tensor:

@@ -302,6 +302,18 @@ class DEKR(Network):
         return concatenate(self.backbone(images))
 
 
+def takes_pick(network: Callable[..., object]) -> bool:
+    """Whether a network gives offsets at picked pixels (see ``DEKR.forward``), and nobody waits for its whole maps.
+
+    Hooks on its answer want the maps, and compiled networks cannot be left in their middle.
+    """
+    # a compiled network's wrapper has its attributes, but not its class
+    if not isinstance(network, nn.Module) or not hasattr(type(network), "picks"):
+        return False
+    watched = network._forward_hooks or getattr(network, "_compiled_call_impl", None) is not None
+    return bool(network.picks) and not watched
+
+
 def _heatmap_head(in_channels: int, keypoints: int, config: HeadConfig) -> HeatmapHead | SeparableHeatmapHead:
     if config.heatmaps == "separable":
         return SeparableHeatmapHead(in_channels, keypoints, config.heatmap_channels)

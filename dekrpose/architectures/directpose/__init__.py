@@ -93,15 +93,3 @@ def candidates(network: Callable[..., Any], images: Tensor, geometry: Geometry, 
 def chosen(looks: Sequence[Any], config: ModelConfig, options: Options) -> list[Found]:
     """Never asked, see ``gives_candidates``."""
     raise NotImplementedError
-
-
-def packed(seen: Sequence[Maps], options: Options) -> tuple[list[list[torch.Size]], Tensor]:
-    """All of what is seen, side by side."""
-    layout = [[part.shape[1:] for part in look] for look in seen]
-    return layout, torch.cat([part.flatten(1) for look in seen for part in look], dim=1)
-
-
-def unpacked(row: Tensor, layout: list[list[torch.Size]], config: ModelConfig, options: Options) -> Found:
-    """The inverse of ``packed``, and ``poses``."""
-    parts = iter(torch.split(row, [shape.numel() for look in layout for shape in look]))
-    return poses([tuple(next(parts).reshape(shape) for shape in look) for look in layout], config, options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dekrpose import PoseEstimator, Poses
-from dekrpose.architectures.dekr.candidates import CenterPicker, takes_pick
+from dekrpose.architectures import dekr
 from dekrpose.architectures.dekr.fast import FastPath
-from dekrpose.architectures.dekr.network import DEKR
+from dekrpose.architectures.dekr.network import DEKR, takes_pick
 from dekrpose.architectures.parts.blocks import gather_pixels
 from dekrpose.architectures.parts.scoring_net import OKSScoreNet
-from dekrpose.config import EfficientNetLiteConfig, HeadConfig, ModelConfig
+from dekrpose.config import DecodeConfig, EfficientNetLiteConfig, HeadConfig, ModelConfig
 from dekrpose.engines.base import Stages
+from dekrpose.images import Geometry
+from dekrpose.options import resolve_options
 from tests.small_model import SMALL
 
 ROOT = Path(__file__).parents[3]
@@ -130,13 +132,18 @@ def test_nobody_there() -> None:
 
 
 def test_somebody_beside_nobody_in_a_batch() -> None:
-    picker = CenterPicker(30, (8, 8), Stages())
     heatmaps = torch.zeros(2, 3, 8, 8)
     heatmaps[1, -1, 2, 5] = 0.7
-    pixels = picker(heatmaps)
-    assert pixels.shape == (2, 1, 2)
-    assert pixels[1, 0].tolist() == [5, 2]
-    candidates = picker.candidates(torch.ones(2, 4, 1), 1.0)
+    picked: list[Tensor] = []
+
+    def network(_: Tensor, *, pick: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        picked.append(pick(heatmaps))
+        return heatmaps, torch.ones(2, 4, 1)
+
+    geometry, options = Geometry.fit(32, 32, 32), resolve_options(DecodeConfig(), 32, False)
+    _, candidates = dekr.candidates(network, torch.zeros(2, 3, 32, 32), geometry, options, Stages())
+    assert picked[0].shape == (2, 1, 2)
+    assert picked[0][1, 0].tolist() == [5, 2]
     nobody, somebody = candidates.of(0), candidates.of(1)
     assert nobody.shape == (0, 2, 3)
     np.testing.assert_allclose(somebody[0], [[16, 4, 0.7]] * 2)

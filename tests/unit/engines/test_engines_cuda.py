@@ -14,14 +14,12 @@ from torch import Tensor
 
 from dekrpose import PoseEstimator, images
 from dekrpose.architectures.contract import Found
-from dekrpose.architectures.dekr.candidates import Choice
-from dekrpose.architectures.dekr.decode import decode
-from dekrpose.architectures.dekr.packed import answer, finish, layout_of
+from dekrpose.config import IMAGE_MEAN, IMAGE_STD
 from dekrpose.engines import VARIABLE, choose_engine
 from dekrpose.engines.cuda import CUDAEngine
 from dekrpose.engines.torch import TorchEngine, single_precision
 from dekrpose.images import Geometry, Pixels
-from dekrpose.images.on_device import normalise, pack, resize_shipment
+from dekrpose.images.on_device import network_input_on, normalise
 from tests.nothing_waits import NothingWaits
 from tests.small_model import write_small_model
 
@@ -39,89 +37,30 @@ def estimator(tmp_path_factory: pytest.TempPathFactory) -> PoseEstimator:
     )
 
 
-@pytest.mark.parametrize(("height", "width"), SIZES)
-@pytest.mark.parametrize("input_size", [64, 192])
-def test_a_device_resizes_to_the_same_bytes(height: int, width: int, input_size: int) -> None:
-    own = photo(height, width)
-    scales = [Geometry.fit(height, width, input_size, scale) for scale in (1.0, 0.5)]
-    resized = resize_shipment(pack([own], [scales]))
-    for geometry, ours in zip(scales, resized, strict=True):
-        np.testing.assert_array_equal(ours[0].numpy(), images.resize(own, geometry))
-
-
-def test_photos_of_several_sizes_travel_together() -> None:
-    photos = [photo(100, 100), photo(64, 64), photo(333, 333)]
-    geometries = [[Geometry.fit(*own.shape[:2], 64, scale) for scale in (2.0, 1.0)] for own in photos]
-    for index, ours in enumerate(resize_shipment(pack(photos, geometries))):
-        expected = [images.resize(own, each[index]) for own, each in zip(photos, geometries, strict=True)]
-        np.testing.assert_array_equal(ours.numpy(), np.stack(expected))
-
-
-def test_photos_of_different_input_sizes_cannot() -> None:
-    photos = [photo(64, 64), photo(64, 200)]
-    with pytest.raises(ValueError, match="one input size"):
-        pack(photos, [[Geometry.fit(*own.shape[:2], 64)] for own in photos])
+@pytest.mark.parametrize("sizes", [*([size] for size in SIZES), [(100, 100), (64, 64), (333, 333)]])
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_a_device_makes_the_same_input(sizes: list[tuple[int, int]], scale: float) -> None:
+    photos = [photo(*size) for size in sizes]
+    geometries = [Geometry.fit(*size, 192, scale) for size in sizes]
+    ours = network_input_on(torch.device("cpu"), photos, geometries, IMAGE_MEAN, IMAGE_STD)
+    expected = images.network_input(photos, geometries, IMAGE_MEAN, IMAGE_STD)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=0)
 
 
 def test_a_device_normalises_to_the_same_numbers() -> None:
     resized = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
     ours = normalise(torch.from_numpy(resized))
-    assert ours.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(ours, images.to_tensor(list(resized)), rtol=0, atol=0)
 
 
-def made_up_maps(batch: int, scales: Sequence[float], *, people: bool = True) -> list[tuple[Tensor, Tensor]]:
-    generator = torch.Generator().manual_seed(0)
-    maps = []
-    for scale in scales:
-        height, width = round(24 * scale), round(32 * scale)
-        heatmaps = torch.rand(batch, 6, height, width, generator=generator) - (0.0 if people else 2.0)
-        positions = torch.rand(batch, 10, height, width, generator=generator) * width * 1.2 - 2
-        maps.append((heatmaps, positions))
-    return maps
-
-
-@pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0, 2.0), (1.0, 1.5)])
-@pytest.mark.parametrize("people", [True, False])
-@pytest.mark.parametrize("match", [None, "paper", "weighted"])
-def test_decoding_on_a_device_gives_the_same_poses(scales: tuple[float, ...], people: bool, match: str | None) -> None:
-    maps = made_up_maps(3, scales, people=people)
-    layout = layout_of([own for own, _ in maps], scales, max_centers=20, with_heatmaps=match is not None)
-    rows = answer(maps, layout)
-    for index, row in enumerate(rows):
-        own = [(heatmaps[index], positions[index]) for heatmaps, positions in maps]
-        choice = Choice(9, 0.3, 1, match)  # type: ignore[arg-type]
-        expected = decode(own, scales, choice, max_centers=20)
-        assert (len(expected[0]) > 0) == people
-        for ours, other in zip(finish(row, layout, choice), expected, strict=True):
-            torch.testing.assert_close(ours, other, rtol=0, atol=0)
-
-
-def test_maps_of_fewer_pixels_than_centers_are_decoded() -> None:
-    maps = [(heatmaps[..., :3, :4], positions[..., :3, :4]) for heatmaps, positions in made_up_maps(1, (1.0,))]
-    layout = layout_of([maps[0][0]], (1.0,), max_centers=30)
-    expected = decode([(maps[0][0][0], maps[0][1][0])], max_centers=30)
-    for ours, other in zip(finish(answer(maps, layout)[0], layout), expected, strict=True):
-        torch.testing.assert_close(ours, other, rtol=0, atol=0)
-
-
-def test_matching_without_heatmaps_is_refused() -> None:
-    maps = made_up_maps(1, (1.0,))
-    layout = layout_of([maps[0][0]], (1.0,), max_centers=30)
-    with pytest.raises(ValueError, match="with_heatmaps"):
-        finish(answer(maps, layout)[0], layout, Choice(match="paper"))
-
-
-def test_nothing_between_photo_and_answer_waits_for_the_device() -> None:
+def test_nothing_waits_while_inputs_are_made() -> None:
     photos = [photo(100, 100), photo(64, 64)]
-    shipment = pack(photos, [[Geometry.fit(*own.shape[:2], 64, scale) for scale in (1.0, 0.5)] for own in photos])
-    maps = made_up_maps(2, (1.0, 0.5))
-    layout = layout_of([own for own, _ in maps], (1.0, 0.5), max_centers=30, with_heatmaps=True)
-    normalise(resize_shipment(shipment)[0])  # what is kept for later calls may wait once
+    geometries = [Geometry.fit(*own.shape[:2], 64) for own in photos]
+    arguments = torch.device("cpu"), photos, geometries, IMAGE_MEAN, IMAGE_STD
+    network_input_on(*arguments)  # what is kept for later calls may wait once
     with NothingWaits():
-        for resized in resize_shipment(shipment):
-            normalise(resized)
-        answer(maps, layout)
+        network_input_on(*arguments)
 
 
 def engine(estimator: PoseEstimator) -> CUDAEngine:
