@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dekrpose.architectures.contract import Found
-from dekrpose.engines.base import Answer, Looks, Memory, Photos
+from dekrpose.engines.base import Answer, Looks, Memory, Photos, Stages
 from dekrpose.engines.cpu import CPUEngine
-from dekrpose.engines.torch import TorchEngine
+from dekrpose.engines.torch import TorchEngine, single_precision
 from dekrpose.errors import counted
 from dekrpose.images import Geometry
 from dekrpose.images.on_device import network_input_on
@@ -44,6 +45,10 @@ class CUDAEngine(CPUEngine):
 
     def input(self, photos: Photos, geometries: Sequence[Geometry]) -> Tensor:
         return network_input_on(self.device, photos, geometries, self.config.mean, self.config.std)
+
+    def candidates(self, inputs: Tensor, geometry: Geometry, options: Options, stages: Stages) -> Any:
+        with single_precision(self.device):
+            return super().candidates(inputs, geometry, options, stages)
 
     def find(self, photos: Photos, geometries: Looks, options: Options, memory: Memory | None = None) -> Answer:
         """As ``Engine.find``. A device works while the CPU goes on: "network" is the time until its answer is here."""

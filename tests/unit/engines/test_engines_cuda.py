@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -107,6 +108,22 @@ def test_convolutions_are_not_rounded_to_tf32_meanwhile() -> None:
     assert switches.allow_tf32 == before
     with single_precision(torch.device("cpu")):
         assert switches.allow_tf32 == before
+
+
+def test_candidates_are_found_in_single_precision(estimator: PoseEstimator, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.device] = []
+
+    @contextmanager
+    def watched(device: torch.device) -> Iterator[None]:
+        asked.append(device)
+        yield
+
+    for module in ("cuda", "torch"):
+        monkeypatch.setattr(f"dekrpose.engines.{module}.single_precision", watched)
+    for options in ({}, {"flip_test": True}):
+        asked.clear()
+        run(engine(estimator), estimator, [photo(64, 64)], **options)
+        assert len(asked) == 1
 
 
 def test_an_estimator_on_a_device_gives_the_same_poses(
