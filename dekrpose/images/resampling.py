@@ -187,9 +187,7 @@ def resize(image: Pixels, geometry: Geometry) -> Pixels:
         blend += rows[bottom[block]] * bottom_weight[block]
         total = blend.take(left, axis=1, mode="clip") * left_weight
         total += blend.take(right, axis=1, mode="clip") * right_weight
-        total += 512
-        total >>= 10
-        result[block] = total
+        result[block] = (total + 512) >> 10
     return result.reshape(height, width, 3)
 
 
@@ -198,13 +196,8 @@ _Axis = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[
 
 def axis_neighbours(geometry: Geometry) -> tuple[_Axis, _Axis]:
     """For input rows and for columns: each one's two neighbours in the photo, and their weights out of 32."""
-    matrix = geometry.matrix
-    # Invert, round and add in the order of warpAffine, because a position on the edge of two 1/32 depends on it.
-    factor = 1.0 / (matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0])
-    x_scale, y_scale = matrix[1, 1] * factor, matrix[0, 0] * factor
-    x_skew, y_skew = matrix[0, 1] * -factor, matrix[1, 0] * -factor
-    x_shift = -x_scale * matrix[0, 2] - x_skew * matrix[1, 2]
-    y_shift = -y_skew * matrix[0, 2] - y_scale * matrix[1, 2]
+    # Inverted, rounded and added in the order of warpAffine: a position on the edge of two 1/32 depends on it.
+    (x_scale, _, x_shift), (_, y_scale, y_shift) = cv2.invertAffineTransform(geometry.matrix)
     (height, width), (input_height, input_width) = geometry.image_size, geometry.input_size
     y = np.rint((y_scale * np.arange(input_height) + y_shift) * 1024)
     x = np.rint(x_shift * 1024) + np.rint(x_scale * np.arange(input_width) * 1024)

@@ -26,6 +26,15 @@ from dekrpose.skeletons import Skeleton
 
 __all__ = ["Keypoint", "Person", "Poses"]
 
+_ARRAYS: dict[str, tuple[Any, ...]] = {
+    "keypoints": (np.float32, "N", "K", 2),
+    "keypoint_scores": (np.float32, "N", "K"),
+    "scores": (np.float32, "N"),
+    "track_ids": (np.int64, "N"),
+    "image": (np.uint8, "H", "W", 3),
+}
+"""Types and shapes of the fields of ``Poses`` that are arrays; H and W are the image's sides."""
+
 
 class _OldEmpty:
     """``Poses.empty``, a constructor once: always true in ``if poses.empty:``, where a question was meant."""
@@ -75,21 +84,14 @@ class Poses(Exports, Pictures):
     image: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
-        height, width = self.image_size
-        count, channels = len(self.scores), len(self.skeleton.keypoints)
-        arrays: dict[str, tuple[Any, tuple[int, ...]]] = {
-            "keypoints": (np.float32, (count, channels, 2)),
-            "keypoint_scores": (np.float32, (count, channels)),
-            "scores": (np.float32, (count,)),
-        }
-        if self.track_ids is not None:
-            arrays["track_ids"] = (np.int64, (count,))
-        if self.image is not None:
-            arrays["image"] = (np.uint8, (height, width, 3))
-        for name, (dtype, shape) in arrays.items():
-            object.__setattr__(self, name, _own(getattr(self, name), dtype, shape, name))
-        object.__setattr__(self, "image_size", (int(height), int(width)))
+        height, width = map(int, self.image_size)
+        sizes = {"N": len(self.scores), "K": len(self.skeleton.keypoints), "H": height, "W": width}
+        object.__setattr__(self, "image_size", (height, width))
         object.__setattr__(self, "timing", {str(stage): float(value) for stage, value in self.timing.items()})
+        for name, (dtype, *sides) in _ARRAYS.items():
+            if getattr(self, name) is not None or name not in ("track_ids", "image"):
+                shape = tuple(sizes.get(side, side) for side in sides)
+                object.__setattr__(self, name, _own(getattr(self, name), dtype, shape, name))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for value in state.values():

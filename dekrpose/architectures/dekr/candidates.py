@@ -203,7 +203,7 @@ def pool_scales(candidates: Sequence[Tensor], scales: Sequence[float], *, other_
 
 @np.errstate(all="ignore")  # what underflows is nothing, whatever the program has told NumPy
 def choose_poses(
-    candidates: Tensor, heatmaps: Sequence[Tensor], size: tuple[int, int], choice: Choice, heat: Tensor | None = None
+    candidates: Tensor, heatmaps: Sequence[Tensor], size: tuple[int, int], choice: Choice
 ) -> tuple[Tensor, Tensor, Tensor]:
     """From the candidates of one image to its poses: heat, suppression, matching, in the order that it wants.
 
@@ -212,34 +212,32 @@ def choose_poses(
         heatmaps: of the keypoints, per scale (K, h, w), from large to small.
         size: (height, width), input pixels of scale 1.
         choice: among the candidates.
-        heat: (N, K) at the candidates' keypoints, where it has been read already; heatmaps are then for matching only.
 
     Returns:
         As ``decode``.
     """
-    match = choice.match
-    peaks = None if match is None or len(candidates) == 0 else _peaks(heatmaps, size, match)
-    if peaks is not None and match == "weighted":
+    weighted = choice.match == "weighted"
+    peaks = _peaks(heatmaps, size, weighted) if choice.match is not None and len(candidates) else None
+    if peaks is not None and weighted:
         moved, heat = move_by_weight(candidates[..., :2], peaks)
         candidates = torch.cat([moved, candidates[..., 2:]], dim=2)
-    heat = heat_values(heatmaps, candidates[..., :2], size) if heat is None else heat
-    poses, keypoint_scores, scores = pose_nms(
-        candidates, heat, threshold=choice.nms_threshold, min_keypoints=choice.nms_min_keypoints,
-        max_people=choice.max_people,
-    )  # fmt: skip
-    if peaks is not None and match == "weighted":
-        poses = refine(poses, keypoint_scores, peaks)
-    elif peaks is not None and match is not None:
-        poses = match_nearest(poses, keypoint_scores, peaks, "official" if match == "official" else "paper")
-    return poses, keypoint_scores, scores
+    else:
+        heat = heat_values(heatmaps, candidates[..., :2], size)
+    nms = choice.nms_threshold, choice.nms_min_keypoints, choice.max_people
+    poses, weights, scores = pose_nms(candidates, heat, *nms)
+    if peaks is not None and weighted:
+        poses = refine(poses, weights, peaks)
+    elif peaks is not None:
+        poses = match_nearest(poses, weights, peaks, choice.match == "official")
+    return poses, weights, scores
 
 
-def _peaks(heatmaps: Sequence[Tensor], size: tuple[int, int], match: MatchMode) -> Peaks:
+def _peaks(heatmaps: Sequence[Tensor], size: tuple[int, int], weighted: bool) -> Peaks:
     """By weight, those of the largest scale's cells if they are whole pixels apart; else of pixels."""
     height, width = heatmaps[0].shape[1:]
     spacing = size[0] // height
-    if match == "weighted" and size == (spacing * height, spacing * width) and OUTPUT_STRIDE % spacing == 0:
-        return cell_peaks(average_heatmaps(heatmaps, (height, width)) if heatmaps[1:] else heatmaps[0], spacing)
+    if weighted and size == (spacing * height, spacing * width) and OUTPUT_STRIDE % spacing == 0:
+        return cell_peaks(average_heatmaps(heatmaps, (height, width)), spacing)
     return read_peaks(average_heatmaps(heatmaps, size))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import torch
@@ -32,8 +31,6 @@ FIT_EVALUATIONS = 300
 
 Fits = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 """(N, 3) keypoint, x, y -> fitted (N, 2) xy, input pixels; NaN where a fit fails."""
-NearestMode = Literal["official", "paper"]
-"""Matching that moves to the nearest peak, with the released code's quirk near borders or without it."""
 
 
 @dataclass(frozen=True)
@@ -53,24 +50,23 @@ class Peaks:
     spacing: int
 
 
-def match(poses: Tensor, keypoint_scores: Tensor, peaks: Peaks, mode: NearestMode = "official") -> Tensor:
+def match(poses: Tensor, keypoint_scores: Tensor, peaks: Peaks, official: bool = True) -> Tensor:
     """Move each keypoint to the nearest peak of its heatmap, then to the center of a Gaussian fitted there.
 
     Scores stay what they were before. In the official code a window that the image border cuts is read with rows
-    and columns mixed up, which puts keypoints near borders 3 to 5 pixels off, sometimes far outside; "official"
-    reproduces it, "paper" fits what the heatmap shows.
+    and columns mixed up, which puts keypoints near borders 3 to 5 pixels off, sometimes far outside.
 
     Args:
         poses: (N, K, 2) xy, input pixels.
         keypoint_scores: (N, K); keypoints up to 0.05 are moved but not fitted.
         peaks: of the image, from heatmaps at input resolution.
-        mode: "official" or "paper".
+        official: with this quirk; else what the heatmap shows is fitted, as the paper says.
 
     Returns:
         (N, K, 2) xy, input pixels, a new tensor.
     """
     heat = peaks.heatmaps
-    fit = _official_fits if mode == "official" else _fits
+    fit = _official_fits if official else _fits
     moved = move_to_peaks(poses.cpu().numpy(), peaks.places, peaks.heat)
     size = (heat.shape[1], heat.shape[2])
     return torch.from_numpy(fit_all(moved, keypoint_scores.cpu().numpy(), size, partial(fit, heat))).to(poses)

@@ -30,7 +30,7 @@ def neighbour_relation(poses: Tensor, *, threshold: float, min_keypoints: int) -
 
 
 def pose_nms(
-    candidates: Tensor, heat: Tensor, *, threshold: float = 0.05, min_keypoints: int = 8, max_people: int = 30
+    candidates: Tensor, heat: Tensor, threshold: float = 0.05, min_keypoints: int = 8, max_people: int = 30
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Keep one candidate per neighbourhood, and score what is kept.
 

@@ -20,7 +20,7 @@ from dekrpose.architectures.dekr.multiscale import average_heatmaps
 
 
 def match_to_heatmaps(poses: Tensor, keypoint_scores: Tensor, heatmaps: Tensor, mode: Any = "official") -> Tensor:
-    return match(poses, keypoint_scores, read_peaks(heatmaps), mode)
+    return match(poses, keypoint_scores, read_peaks(heatmaps), mode == "official")
 
 
 def spots(points: list[tuple[float, float]], height: int = 96, width: int = 160, sigma: float = 8.0) -> Tensor:
