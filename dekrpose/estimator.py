@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +22,7 @@ from dekrpose.engines.base import Stages
 from dekrpose.errors import ImageError, without_password
 from dekrpose.hub.pretrained import Pretrained
 from dekrpose.images import Color, Geometry, Pixels, several_images
-from dekrpose.options import Options, check_number, resolve_options
+from dekrpose.options import Options, checked_number, resolve_options
 from dekrpose.results import Poses
 from dekrpose.video.memory import Recall, StreamState, remembers
 
@@ -139,7 +138,7 @@ class PoseEstimator(Pretrained):
         Yields:
             ``Poses`` with ``index``; the images themselves are not kept.
         """
-        check_number("batch_size", batch_size, 1, math.inf, "of at least 1", Integral)
+        checked_number("batch_size", batch_size, int, 1, math.inf, "of at least 1")
         if on_error not in ("raise", "skip"):
             raise ValueError(f'on_error must be "raise" or "skip", got {on_error!r}')
         checked = self._options(**options)
@@ -275,7 +274,7 @@ class PoseEstimator(Pretrained):
         height, width = pixels.shape[:2]
         pixels.flags.writeable = False
         multiple = self.config.backbone.size_multiple
-        size = options.size_for(height, width, multiple)
+        size = options.size_for(height, width, multiple, self.config.decode.max_aspect)
         geometries = tuple(Geometry.fit(height, width, size, scale, multiple) for scale in options.scales)
         return _Loaded(pixels, source, geometries, stages)
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
-from types import NoneType
 from typing import Any, get_args
 
 import numpy as np
@@ -21,41 +20,49 @@ MIN_CENTERS = 30
 _MODES = get_args(MatchMode)
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a caller of ``estimate`` may say; see there. None is the model's own."""
+_NUMBERS: dict[str, tuple[type, float, float, str]] = {
+    "score_threshold": (float, -math.inf, 1, "of at most 1, as scores are"),
+    "nms_threshold": (float, 0, 1, "from 0 to 1, a share of the box diagonal"),
+    "max_people": (int, 1, math.inf, "of at least 1"),
+    "input_size": (int, MIN_INPUT_SIZE, math.inf, f"of at least {MIN_INPUT_SIZE} pixels"),
+}
+"""The kinds and limits of options that are numbers, and the limits in words."""
 
-    score_threshold: float | None = None
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What one call of ``estimate`` is to do; see there.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    score_threshold: float
+    nms_threshold: float
+    input_size: int
+    scales: tuple[float, ...]
+    match_heatmap: MatchMode | None
+    rescore: bool
     max_people: int = 30
-    input_size: int | None = None
-    nms_threshold: float | None = None
     flip_test: bool = False
-    scales: Sequence[float] | None = None
-    match_heatmap: bool | MatchMode | None = None
-    rescore: bool | None = None
     color: Color = "rgb"
     allow_private: bool = False
 
+    def __post_init__(self) -> None:
+        for name, limits in _NUMBERS.items():
+            object.__setattr__(self, name, checked_number(name, getattr(self, name), *limits))
+        for name in ("flip_test", "rescore"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if self.match_heatmap not in (None, *_MODES):
+            raise ValueError(f"match_heatmap must be None, False, True or one of {_MODES}, got {self.match_heatmap!r}")
+        if self.input_size * min(self.scales) < MIN_INPUT_SIZE / 2:
+            least = MIN_INPUT_SIZE // 2
+            raise ValueError(f"scales {self.scales} of an input of {self.input_size} pixels go below {least} pixels")
 
-@dataclass(frozen=True)
-class Options:
-    """What one call of ``estimate`` is to do; see there."""
-
-    score_threshold: float
-    max_people: int
-    input_size: int
-    nms_threshold: float
-    flip_test: bool
-    scales: tuple[float, ...]
-    match: MatchMode | None
-    rescore: bool
-    color: Color
-    allow_private: bool
-    max_aspect: float
-
-    def size_for(self, height: int, width: int, multiple: int) -> int:
+    def size_for(self, height: int, width: int, multiple: int, max_aspect: float) -> int:
         """The input size for a photo: smaller, a multiple, when it is longer than ``max_aspect`` times its width."""
-        shrink = math.sqrt(self.max_aspect * min(height, width) / max(height, width))
+        shrink = math.sqrt(max_aspect * min(height, width) / max(height, width))
         if shrink >= 1:
             return self.input_size
         least = math.ceil(MIN_INPUT_SIZE / min(self.scales))
@@ -74,63 +81,43 @@ def resolve_options(own: DecodeConfig, own_input_size: int, has_rescoring_net: b
         own: the model's thresholds.
         own_input_size: the model's short side, input pixels.
         has_rescoring_net: whether the model has one.
-        options: see ``Asked``.
+        options: those of ``PoseEstimator.estimate``; None is the model's own.
 
     Raises:
         TypeError: there is no such option.
         ValueError: an option is out of range.
     """
-    asked = Asked(**options)
-    size = own_input_size if asked.input_size is None else asked.input_size
-    check_number("score_threshold", asked.score_threshold, -math.inf, 1, "of at most 1, as scores are")
-    check_number("nms_threshold", asked.nms_threshold, 0, 1, "from 0 to 1, a share of the box diagonal")
-    check_number("max_people", asked.max_people, 1, math.inf, "of at least 1", Integral)
-    check_number("input_size", size, MIN_INPUT_SIZE, math.inf, f"of at least {MIN_INPUT_SIZE} pixels", Integral)
-    scales = _checked_scales(own.scales if asked.scales is None else asked.scales, size)
-    match = own.match_heatmap if asked.match_heatmap is None else asked.match_heatmap
-    if match not in (None, False, True, *_MODES):
-        raise ValueError(f"match_heatmap must be None, False, True or one of {_MODES}, got {match!r}")
-    for name, value in (("flip_test", asked.flip_test), ("rescore", asked.rescore)):
-        if not isinstance(value, (bool, np.bool_, NoneType)):
-            raise ValueError(f"{name} must be True or False, got {value!r}")
-    if asked.rescore and not has_rescoring_net:
+    match = own.match_heatmap if options.get("match_heatmap") is None else options["match_heatmap"]
+    rescore = has_rescoring_net if options.get("rescore") is None else options["rescore"]
+    scales = _checked_scales(own.scales if options.get("scales") is None else options["scales"])
+    chosen: dict[str, Any] = {
+        "score_threshold": default_threshold(own, rescore),
+        "nms_threshold": own.nms_threshold if len(scales) == 1 else own.multi_scale_nms_threshold,
+        "input_size": own_input_size,
+    }
+    chosen |= {name: value for name, value in options.items() if value is not None or name not in chosen}
+    match = "official" if match is True else None if match is False else match
+    resolved = Options(**(chosen | {"scales": scales, "match_heatmap": match, "rescore": rescore}))
+    if resolved.rescore and not has_rescoring_net:
         raise ValueError("rescore=True needs a rescoring net; load one with from_pretrained(rescoring_net=PATH)")
-    rescore = has_rescoring_net if asked.rescore is None else bool(asked.rescore)
-    nms_threshold = own.nms_threshold if len(scales) == 1 else own.multi_scale_nms_threshold
-    threshold = default_threshold(own, rescore)
-    return Options(
-        score_threshold=float(threshold if asked.score_threshold is None else asked.score_threshold),
-        max_people=int(asked.max_people),
-        input_size=int(size),
-        nms_threshold=float(nms_threshold if asked.nms_threshold is None else asked.nms_threshold),
-        flip_test=bool(asked.flip_test),
-        scales=scales,
-        match="official" if match is True else match or None,
-        rescore=rescore,
-        color=asked.color,
-        allow_private=bool(asked.allow_private),
-        max_aspect=own.max_aspect,
-    )
+    return resolved
 
 
-def _checked_scales(scales: Sequence[float], size: int) -> tuple[float, ...]:
+def _checked_scales(scales: Sequence[float]) -> tuple[float, ...]:
     if isinstance(scales, (str, Real)) or not all(isinstance(scale, Real) for scale in scales):
         raise ValueError(f"scales must be several numbers such as (0.5, 1, 2), got {scales!r}")
     scales = tuple(float(scale) for scale in scales)
     if 1.0 not in scales or len(set(scales)) != len(scales) or min(scales) <= 0:
         raise ValueError(f"scales must be different positive numbers with 1 among them, got {scales}")
-    if size * min(scales) < MIN_INPUT_SIZE / 2:
-        raise ValueError(f"scales {scales} of an input of {size} pixels go below {MIN_INPUT_SIZE // 2} pixels")
     return scales
 
 
-def check_number(name: str, value: Any, low: float, high: float, words: str, kind: type = Real) -> None:
-    """ValueError unless it is a number of the kind within limits; thresholds may be None."""
-    if value is None and kind is Real:
-        return
-    right = isinstance(value, kind) and not isinstance(value, bool)
+def checked_number(name: str, value: Any, kind: type, low: float, high: float, words: str) -> Any:
+    """The number, of the kind int or float; ValueError unless it is one within limits."""
+    right = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
     if not right or not low <= value <= high:
-        raise ValueError(f"{name} must be a {'whole ' if kind is Integral else ''}number {words}, got {value!r}")
+        raise ValueError(f"{name} must be a {'whole ' if kind is int else ''}number {words}, got {value!r}")
+    return kind(value)
 
 
 def default_threshold(own: DecodeConfig, rescored: bool) -> float:

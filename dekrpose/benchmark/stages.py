@@ -229,8 +229,8 @@ def photo_job(
         return {**times, "draw": 1000 * (time.perf_counter() - start)}
 
     height, width = pixels.shape[:2]
-    multiple = estimator.config.backbone.size_multiple
-    size = estimator._options(**options).size_for(height, width, multiple)
+    multiple, aspect = estimator.config.backbone.size_multiple, estimator.config.decode.max_aspect
+    size = estimator._options(**options).size_for(height, width, multiple, aspect)
     return estimate, Geometry.fit(height, width, size, multiple=multiple).input_size
 
 

@@ -57,14 +57,14 @@ def test_everyone_is_kept_below_a_threshold_of_nothing() -> None:
     ("height", "width", "size"), [(48, 64, 192), (10, 60, 192), (61, 10, 160), (10, 240, 96), (9, 10_000, 32)]
 )
 def test_photos_beyond_the_models_aspect_get_a_smaller_input(height: int, width: int, size: int) -> None:
-    assert resolve_options(DecodeConfig(max_aspect=6), 192, False).size_for(height, width, 32) == size
+    assert resolve_options(DecodeConfig(), 192, False).size_for(height, width, 32, max_aspect=6) == size
 
 
 def test_a_smaller_input_is_large_enough_for_every_scale() -> None:
-    own = DecodeConfig(max_aspect=6)
-    assert resolve_options(own, 192, False, scales=(0.25, 1)).size_for(10, 320, 32) == 128
-    assert resolve_options(own, 64, False, scales=(0.5, 1)).size_for(10, 320, 32) == 64
+    own = DecodeConfig()
+    assert resolve_options(own, 192, False, scales=(0.25, 1)).size_for(10, 320, 32, max_aspect=6) == 128
+    assert resolve_options(own, 64, False, scales=(0.5, 1)).size_for(10, 320, 32, max_aspect=6) == 64
 
 
 def test_published_models_see_any_photo_at_their_input_size() -> None:
-    assert resolved().size_for(10, 320, 32) == 64
+    assert resolved().size_for(10, 320, 32, DecodeConfig.max_aspect) == 64

@@ -81,4 +81,4 @@ def chosen(looks: Sequence[tuple[Tensor, Candidates]], config: ModelConfig, opti
 
 def _choice(config: ModelConfig, options: Options) -> Choice:
     """Of more people than are asked for: the best are told apart when they have their scores."""
-    return Choice(options.max_centers, options.nms_threshold, config.decode.nms_min_keypoints, options.match)
+    return Choice(options.max_centers, options.nms_threshold, config.decode.nms_min_keypoints, options.match_heatmap)

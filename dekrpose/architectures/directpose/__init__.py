@@ -53,7 +53,7 @@ def hasten(network: nn.Module) -> None:
 
 def check(options: Options) -> None:
     """See ``Architecture``."""
-    if options.match is not None:
+    if options.match_heatmap is not None:
         raise ValueError(f"{title} has no heatmaps that keypoints could be moved to; leave out match_heatmap")
     if options.rescore:
         raise ValueError(f"{title} scores people by itself, without a rescoring net; leave out rescore and the net")
