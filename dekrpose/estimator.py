@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dekrpose import images
 from dekrpose.architectures.contract import Found
-from dekrpose.architectures.parts.scoring_net import pose_features
+from dekrpose.architectures.parts.poses import pose_features
 from dekrpose.config import MatchMode
 from dekrpose.engines.base import Stages
 from dekrpose.errors import ImageError, without_password

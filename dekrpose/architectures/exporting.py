@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dekrpose.architectures.contract import ARCHITECTURES, Network
-from dekrpose.architectures.parts.scoring_net import OKSScoreNet
+from dekrpose.architectures.parts.poses import OKSScoreNet
 from dekrpose.config import ModelConfig
 
 Offsets = Literal["map", "people"]

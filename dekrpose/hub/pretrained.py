@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, cast
 import torch
 
 from dekrpose.architectures.contract import Network, architecture_of
-from dekrpose.architectures.parts.scoring_net import OKSScoreNet
+from dekrpose.architectures.parts.poses import OKSScoreNet
 from dekrpose.checkpoints import read_checkpoint, read_rescoring_net
 from dekrpose.config import ModelConfig
 from dekrpose.engines import EngineName, choose_engine

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dekrpose.architectures.parts.scoring_net import OKSScoreNet
+from dekrpose.architectures.parts.poses import OKSScoreNet
 from dekrpose.errors import DekrPoseError, counted
 from dekrpose.progress import Bar
 

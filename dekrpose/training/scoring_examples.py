@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dekrpose.architectures.parts.scoring_net import TORSO_EDGES, pose_features
+from dekrpose.architectures.parts.poses import TORSO_EDGES, pose_features
 from dekrpose.data.dataset import KeypointDataset, Photo
 from dekrpose.data.oks import keypoint_similarity
 from dekrpose.errors import DekrPoseError

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features
+from dekrpose.architectures.parts.poses import OKSScoreNet, pose_features
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.data.dataset import KeypointDataset
 from dekrpose.errors import DekrPoseError, counted

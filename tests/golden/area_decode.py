@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dekrpose.architectures.dekr.candidates import Choice, find_centers
+from dekrpose.architectures.dekr.candidates import Choice, average_heatmaps, find_centers
 from dekrpose.architectures.dekr.decode import candidate_poses, decode
 from dekrpose.architectures.dekr.matching import find_peaks, move_to_peaks
-from dekrpose.architectures.dekr.multiscale import average_heatmaps
 from dekrpose.config import ARCHITECTURES, DecodeConfig
 from dekrpose.images import Geometry
 from tests.golden.seeded_weights import scene

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
+from dekrpose.architectures.dekr.candidates import upsample_aligned
 from dekrpose.architectures.dekr.decode import pose_map
-from dekrpose.architectures.dekr.multiscale import flip_input, merge_flipped, upsample_aligned
+from dekrpose.architectures.dekr.flip import flip_input, merge_flipped
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14
 from tests.golden.support import Case, Row, cases, largest
 

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from dekrpose import PoseEstimator, Poses
+from dekrpose.architectures.dekr.candidates import average_heatmaps
 from dekrpose.architectures.dekr.decode import candidate_poses, decode, pose_map
-from dekrpose.architectures.dekr.multiscale import average_heatmaps, merge_flipped
-from dekrpose.architectures.parts.scoring_net import pose_features
+from dekrpose.architectures.dekr.flip import merge_flipped
+from dekrpose.architectures.parts.poses import pose_features
 from dekrpose.images import Geometry
 from tests.golden.area_decode import decode_options, pose_rows
 from tests.golden.area_network import TOLERANCE, official_weights

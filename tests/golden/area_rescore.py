@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features
+from dekrpose.architectures.parts.poses import OKSScoreNet, pose_features
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14
 from tests.golden.seeded_weights import seeded_rescore
 from tests.golden.support import Case, Row, cases, largest

@@ -16,7 +16,7 @@ from dekrpose.architectures.dekr import complexity as sizes
 from dekrpose.architectures.dekr.candidates import Candidates, Choice, choose_poses, picked_candidates, pool_scales
 from dekrpose.architectures.dekr.decode import decode, pose_map
 from dekrpose.architectures.dekr.fast import FastPath
-from dekrpose.architectures.dekr.multiscale import flip_input, merge_flipped
+from dekrpose.architectures.dekr.flip import flip_input, merge_flipped
 from dekrpose.architectures.dekr.network import DEKR, takes_pick
 from dekrpose.architectures.dekr.temporal import build_model
 from dekrpose.config import OUTPUT_STRIDE, ModelConfig

@@ -20,8 +20,7 @@ from torch import Tensor
 from dekrpose.architectures.contract import Stage
 from dekrpose.architectures.dekr.matching import PEAKS_PER_KEYPOINT, Peaks, read_peaks
 from dekrpose.architectures.dekr.matching import match as match_nearest
-from dekrpose.architectures.dekr.multiscale import average_heatmaps, heat_values
-from dekrpose.architectures.parts.pose_nms import pose_nms
+from dekrpose.architectures.parts.poses import pose_nms
 from dekrpose.config import OUTPUT_STRIDE, MatchMode
 from dekrpose.options import Options
 
@@ -245,6 +244,79 @@ def cells_at(size: tuple[int, int], scale: float) -> tuple[int, int]:
     """(height, width) of a scale's maps, heatmap pixels, that belong to a size in input pixels of scale 1."""
     height, width = (max(1, round(side * scale / OUTPUT_STRIDE)) for side in size)
     return height, width
+
+
+def upsample_aligned(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Enlarge maps bilinearly so that cell i lands exactly on pixel s * i, for a whole factor s.
+
+    Corners are aligned on size - s + 1 pixels; the rest at the right and bottom repeats the border.
+
+    Args:
+        maps: (..., h, w).
+        size: (height, width) of the result; s is the whole part of height / h.
+
+    Returns:
+        (..., height, width).
+    """
+    height, width = size
+    rest = max(1, height // maps.shape[-2]) - 1
+    flat = maps.reshape(1, -1, *maps.shape[-2:])
+    larger = F.interpolate(flat, size=(height - rest, width - rest), mode="bilinear", align_corners=True)
+    if rest:
+        larger = F.pad(larger, (0, rest, 0, rest), mode="replicate")
+    return larger.reshape(*maps.shape[:-2], height, width)
+
+
+def average_heatmaps(heatmaps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """Enlarge the heatmaps of all scales to the input resolution of scale 1 and average them.
+
+    Args:
+        heatmaps: per scale (C, h, w).
+        size: (height, width), input pixels of scale 1.
+
+    Returns:
+        (C, height, width).
+    """
+    total = torch.zeros_like(heatmaps[0][:, :1, :1]).expand(-1, *size)
+    for scale_heatmaps in heatmaps:
+        total = total + upsample_aligned(scale_heatmaps, size)
+    return total / len(heatmaps)
+
+
+def heat_values(heatmaps: Sequence[Tensor], points: Tensor, size: tuple[int, int]) -> Tensor:
+    """Read the averaged heatmap at each pose's keypoints without building it.
+
+    The same numbers as ``average_heatmaps`` at floored and clamped points, for a small part of the work.
+
+    Args:
+        heatmaps: per scale (K, h, w).
+        points: (N, K, 2) xy, input pixels of scale 1; may lie outside.
+        size: (height, width), input pixels of scale 1.
+
+    Returns:
+        (N, K) heat.
+    """
+    total = torch.zeros_like(points[..., 0])
+    for scale_heatmaps in heatmaps:
+        count, height, width = scale_heatmaps.shape
+        rest = max(1, size[0] // height) - 1
+        x0, x1, x_share = _cells(points[..., 0], size[1], width, rest)
+        y0, y1, y_share = _cells(points[..., 1], size[0], height, rest)
+        flat = scale_heatmaps.reshape(count, -1)
+        channels = torch.arange(count, device=flat.device)
+        top = flat[channels, y0 * width + x0] * (1 - x_share) + flat[channels, y0 * width + x1] * x_share
+        bottom = flat[channels, y1 * width + x0] * (1 - x_share) + flat[channels, y1 * width + x1] * x_share
+        total = total + (top * (1 - y_share) + bottom * y_share)
+    return total / len(heatmaps)
+
+
+def _cells(values: Tensor, length: int, cells: int, rest: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The two cells around each coordinate and the share of the second, along one axis."""
+    last = length - rest - 1
+    pixels = values.nan_to_num(0.0).clamp(0, length - 1).floor().clamp(max=last)
+    places = pixels * ((cells - 1) / last if last > 0 else 0.0)
+    lower = places.long()
+    return lower, (lower + 1).clamp(max=cells - 1), places - lower
 
 
 def cell_peaks(heatmaps: Tensor, spacing: int = OUTPUT_STRIDE) -> Peaks:

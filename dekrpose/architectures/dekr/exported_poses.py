@@ -18,7 +18,7 @@ from dekrpose.architectures.dekr.candidates import (
 )
 from dekrpose.architectures.dekr.exported_network import ExportedNetwork
 from dekrpose.architectures.parts.blocks import gather_pixels
-from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features
+from dekrpose.architectures.parts.poses import OKSScoreNet, pose_features
 from dekrpose.config import OUTPUT_STRIDE, ModelConfig
 
 
@@ -105,7 +105,7 @@ def _highest_at_all_sizes(maps: Tensor) -> Tensor:
 
 
 def _heat_values(heatmaps: Tensor, poses: Tensor) -> Tensor:
-    """``multiscale.heat_values`` at one scale, (B, K, h, w) at (B, N, K, 2) input pixels: (B, N, K)."""
+    """``heat_values`` at one scale, (B, K, h, w) at (B, N, K, 2) input pixels: (B, N, K)."""
     height, width = heatmaps.shape[-2:]
     x0, x1, x_share = _cells(poses[..., 0].transpose(1, 2), width)
     y0, y1, y_share = _cells(poses[..., 1].transpose(1, 2), height)

@@ -16,7 +16,7 @@ from dekrpose.architectures.dekr.exported_network import ExportedNetwork
 from dekrpose.architectures.dekr.exported_poses import ExportedCenters, ExportedPoses, PoseOutputs
 from dekrpose.architectures.dekr.network import DEKR
 from dekrpose.architectures.exporting import Found, Offsets, Sampling
-from dekrpose.architectures.parts.scoring_net import OKSScoreNet
+from dekrpose.architectures.parts.poses import OKSScoreNet
 from dekrpose.config import OUTPUT_STRIDE, ModelConfig
 from dekrpose.images import to_tensor
 

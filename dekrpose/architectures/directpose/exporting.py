@@ -15,7 +15,7 @@ from dekrpose.architectures.directpose.locations import strides
 from dekrpose.architectures.directpose.network import DirectPose
 from dekrpose.architectures.exporting import Found, Offsets, Sampling
 from dekrpose.architectures.parts.folding import fold_batch_norm
-from dekrpose.architectures.parts.scoring_net import OKSScoreNet
+from dekrpose.architectures.parts.poses import OKSScoreNet
 from dekrpose.config import DirectPoseHeadConfig, ModelConfig
 from dekrpose.images import to_tensor
 

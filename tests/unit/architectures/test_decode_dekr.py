@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dekrpose.architectures.dekr.candidates import Choice, find_centers, points_of
+from dekrpose.architectures.dekr.candidates import Choice, average_heatmaps, find_centers, points_of
 from dekrpose.architectures.dekr.decode import candidate_poses, decode, pose_map
-from dekrpose.architectures.dekr.multiscale import average_heatmaps
 from dekrpose.architectures.parts.blocks import gather_pixels
 
 KEYPOINTS = 10

@@ -13,10 +13,16 @@ from numpy.typing import NDArray
 from scipy.optimize import leastsq
 from torch import Tensor
 
-from dekrpose.architectures.dekr.candidates import Choice, cell_peaks, choose_poses, move_by_weight, refine
+from dekrpose.architectures.dekr.candidates import (
+    Choice,
+    average_heatmaps,
+    cell_peaks,
+    choose_poses,
+    move_by_weight,
+    refine,
+)
 from dekrpose.architectures.dekr.gaussian_fit import fit_gaussians
 from dekrpose.architectures.dekr.matching import find_peaks, match, move_to_peaks, read_peaks, window_maximum
-from dekrpose.architectures.dekr.multiscale import average_heatmaps
 
 
 def match_to_heatmaps(poses: Tensor, keypoint_scores: Tensor, heatmaps: Tensor, mode: Any = "official") -> Tensor:

@@ -5,15 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dekrpose.architectures.dekr.candidates import pool_scales
+from dekrpose.architectures.dekr.candidates import average_heatmaps, heat_values, pool_scales, upsample_aligned
 from dekrpose.architectures.dekr.decode import pose_map
-from dekrpose.architectures.dekr.multiscale import (
-    average_heatmaps,
-    flip_input,
-    heat_values,
-    merge_flipped,
-    upsample_aligned,
-)
+from dekrpose.architectures.dekr.flip import flip_input, merge_flipped
 
 FLIP_INDICES = (0, 2, 1)
 

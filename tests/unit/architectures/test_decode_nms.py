@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dekrpose.architectures.parts.pose_nms import neighbour_relation, pose_nms
+from dekrpose.architectures.parts.poses import neighbour_relation, pose_nms
 
 KEYPOINTS = 10
 

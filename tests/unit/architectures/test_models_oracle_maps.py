@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dekrpose.architectures.dekr.candidates import Choice
 from dekrpose.architectures.dekr.decode import decode, pose_map
-from dekrpose.architectures.dekr.multiscale import merge_flipped
+from dekrpose.architectures.dekr.flip import merge_flipped
 from dekrpose.architectures.dekr.targets import TargetMode, heatmap_targets, offset_targets, person_centers
 from dekrpose.evaluation.coco_ap import coco_average_precision
 from dekrpose.evaluation.predictions import Prediction, results_json

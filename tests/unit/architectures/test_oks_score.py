@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features
+from dekrpose.architectures.parts.poses import OKSScoreNet, pose_features
 from dekrpose.skeletons import COCO_17, CROWDPOSE_14
 
 

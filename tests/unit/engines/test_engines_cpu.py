@@ -19,7 +19,7 @@ from dekrpose.architectures import dekr
 from dekrpose.architectures.dekr.fast import FastPath
 from dekrpose.architectures.dekr.network import DEKR, takes_pick
 from dekrpose.architectures.parts.blocks import gather_pixels
-from dekrpose.architectures.parts.scoring_net import OKSScoreNet
+from dekrpose.architectures.parts.poses import OKSScoreNet
 from dekrpose.config import DecodeConfig, EfficientNetLiteConfig, HeadConfig, ModelConfig
 from dekrpose.engines.base import Stages
 from dekrpose.images import Geometry

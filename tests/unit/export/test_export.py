@@ -18,7 +18,7 @@ from dekrpose.architectures.dekr.candidates import Choice
 from dekrpose.architectures.dekr.decode import decode, pose_map
 from dekrpose.architectures.dekr.exported_network import ExportedNetwork
 from dekrpose.architectures.dekr.exported_poses import PoseOutputs
-from dekrpose.architectures.parts.scoring_net import OKSScoreNet
+from dekrpose.architectures.parts.poses import OKSScoreNet
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.cli import main
 from dekrpose.config import EfficientNetLiteConfig, HeadConfig

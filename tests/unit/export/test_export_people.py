@@ -14,7 +14,7 @@ from dekrpose import DekrPoseError, PoseEstimator, export
 from dekrpose.architectures.dekr import exporting
 from dekrpose.architectures.dekr.exported_network import ExportedNetwork
 from dekrpose.architectures.dekr.exported_poses import ExportedCenters, ExportedPoses, PoseOutputs
-from dekrpose.architectures.parts.scoring_net import OKSScoreNet
+from dekrpose.architectures.parts.poses import OKSScoreNet
 from dekrpose.config import EfficientNetLiteConfig, HeadConfig
 from dekrpose.engines.file import open_exported
 from tests.movenet_files import OWN

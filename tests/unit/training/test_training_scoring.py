@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from dekrpose import PoseEstimator
-from dekrpose.architectures.parts.scoring_net import OKSScoreNet, pose_features
+from dekrpose.architectures.parts.poses import OKSScoreNet, pose_features
 from dekrpose.checkpoints import read_checkpoint, write_checkpoint
 from dekrpose.commands import train_scoring as scoring_command
 from dekrpose.data.dataset import KeypointDataset
