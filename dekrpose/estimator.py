@@ -271,11 +271,10 @@ class PoseEstimator(Pretrained):
         stages = Stages()
         with stages("read"):
             pixels, source = images.load(image, color=options.color, allow_private=options.allow_private)
-        height, width = pixels.shape[:2]
         pixels.flags.writeable = False
-        multiple = self.config.backbone.size_multiple
-        size = options.size_for(height, width, multiple, self.config.decode.max_aspect)
-        geometries = tuple(Geometry.fit(height, width, size, scale, multiple) for scale in options.scales)
+        sides, multiple = (pixels.shape[0], pixels.shape[1]), self.config.backbone.size_multiple
+        size = options.size_for(*sides, multiple, self.config.decode.max_aspect)
+        geometries = tuple(Geometry.fit(*sides, size, scale, multiple) for scale in options.scales)
         return _Loaded(pixels, source, geometries, stages)
 
     def _find(self, batch: Sequence[_Loaded], options: Options, recall: Recall | None = None) -> list[Found]:
@@ -301,10 +300,8 @@ class PoseEstimator(Pretrained):
     def _poses(self, item: _Loaded, found: Found, score_threshold: float) -> Poses:
         """Those to show: best first, or everyone in the official order without a threshold."""
         scores = found.scores.numpy()
-        order = np.arange(len(scores))
-        if score_threshold > 0:
-            order = np.argsort(-scores, kind="stable")
-            order = order[scores[order] >= score_threshold]
+        order = np.argsort(-scores, kind="stable")
+        order = order[scores[order] >= score_threshold] if score_threshold > 0 else np.arange(len(scores))
         return Poses(
             keypoints=found.keypoints.numpy()[order],
             keypoint_scores=found.keypoint_scores.numpy()[order].clip(0, 1),
@@ -316,7 +313,7 @@ class PoseEstimator(Pretrained):
         )
 
     def _options(self, **options: Any) -> Options:
-        has_net = self.rescoring_net is not None
-        checked = resolve_options(self.config.decode, self.config.input_size, has_net, **options)
+        own, has_net = self.config, self.rescoring_net is not None
+        checked = resolve_options(own.decode, own.input_size, has_net, **options)
         self.engine.check(checked)
         return checked

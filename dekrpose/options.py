@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, get_args
@@ -15,6 +15,8 @@ from dekrpose.config import Color, DecodeConfig, MatchMode, ModelConfig
 
 MIN_INPUT_SIZE = 32
 """Input pixels, short side, below which no network sees anything: their deepest cells are as large."""
+_LEAST = MIN_INPUT_SIZE // 2
+"""Input pixels, short side, of the smallest scale."""
 MIN_CENTERS = 30
 """Centers that are looked at, however few people are asked for: several may belong to one person."""
 _MODES = get_args(MatchMode)
@@ -31,7 +33,7 @@ _NUMBERS: dict[str, tuple[type, float, float, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What one call of ``estimate`` is to do; see there.
+    """What one call of ``estimate`` is to do; see there. ``max_centers`` are looked at per scale.
 
     Raises:
         ValueError: an option is out of range.
@@ -47,18 +49,19 @@ class Options:
     flip_test: bool = False
     color: Color = "rgb"
     allow_private: bool = False
+    max_centers: int = field(init=False)
 
     def __post_init__(self) -> None:
         for name, limits in _NUMBERS.items():
             object.__setattr__(self, name, checked_number(name, getattr(self, name), *limits))
+        object.__setattr__(self, "max_centers", max(MIN_CENTERS, self.max_people))
         for name in ("flip_test", "rescore"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.match_heatmap not in (None, *_MODES):
             raise ValueError(f"match_heatmap must be None, False, True or one of {_MODES}, got {self.match_heatmap!r}")
-        if self.input_size * min(self.scales) < MIN_INPUT_SIZE / 2:
-            least = MIN_INPUT_SIZE // 2
-            raise ValueError(f"scales {self.scales} of an input of {self.input_size} pixels go below {least} pixels")
+        if self.input_size * min(self.scales) < _LEAST:
+            raise ValueError(f"scales {self.scales} of an input of {self.input_size} pixels go below {_LEAST} pixels")
 
     def size_for(self, height: int, width: int, multiple: int, max_aspect: float) -> int:
         """The input size for a photo: smaller, a multiple, when it is longer than ``max_aspect`` times its width."""
@@ -67,11 +70,6 @@ class Options:
             return self.input_size
         least = math.ceil(MIN_INPUT_SIZE / min(self.scales))
         return min(self.input_size, max(least, int(shrink * self.input_size) // multiple * multiple))
-
-    @property
-    def max_centers(self) -> int:
-        """Centers that are looked at per scale."""
-        return max(MIN_CENTERS, self.max_people)
 
 
 def resolve_options(own: DecodeConfig, own_input_size: int, has_rescoring_net: bool, **options: Any) -> Options:
@@ -109,7 +107,7 @@ def _checked_scales(scales: Sequence[float]) -> tuple[float, ...]:
     scales = tuple(float(scale) for scale in scales)
     if 1.0 not in scales or len(set(scales)) != len(scales) or min(scales) <= 0:
         raise ValueError(f"scales must be different positive numbers with 1 among them, got {scales}")
-    return scales
+    return tuple(sorted(scales, reverse=True))
 
 
 def checked_number(name: str, value: Any, kind: type, low: float, high: float, words: str) -> Any:

@@ -98,7 +98,7 @@ class PlantedNetwork(nn.Module):
     @property
     def picks(self) -> bool:
         """Whether the other network computes offsets at centers alone, and so this one takes picked pixels."""
-        return isinstance(self.network, ExportedPeople) or takes_pick(self.network)
+        return takes_pick(self.network)
 
     def forward(self, images: Tensor, *, pick: Pick | None = None) -> tuple[Tensor, Tensor]:
         heatmaps, offsets = self._planted(images)
@@ -111,10 +111,10 @@ class PlantedNetwork(nn.Module):
             pixels.append(pick(heatmaps))
             return pixels[0]
 
-        if takes_pick(self.network):
-            self.network(images, pick=pick_people)
-        else:  # a file finds centers by itself
+        if isinstance(self.network, ExportedPeople):  # a file finds centers by itself
             pick_people(self.network(images)[0])
+        else:
+            self.network(images, pick=pick_people)
         return heatmaps, gather_pixels(offsets, pixels[0])
 
     def _planted(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -154,8 +154,8 @@ def _read_object(file: Any) -> tuple[str | None, bytes]:
 
 
 def _read(source: str) -> bytes:
+    """A regular file's bytes: a pipe would wait for ever, and a device may have no end."""
     try:
-        # a pipe would wait for ever, and a device may have no end
         with open(source, "rb", opener=_without_waiting) as file:
             facts = os.fstat(file.fileno())
             if stat.S_ISREG(facts.st_mode) and facts.st_size <= FILE_LIMIT:
@@ -188,6 +188,8 @@ def _unreadable(source: str, error: Exception) -> Exception:
 def decode(data: bytes, name: str, *, exif: bool = True) -> Pixels:
     """Decode a file's bytes with OpenCV, the official decoder; Pillow reads the header and steps in.
 
+    Of a JPEG without an end marker an OpenCV may hand out in grey what is missing; Pillow raises.
+
     Args:
         data: of the whole file.
         name: for messages.
@@ -201,7 +203,6 @@ def decode(data: bytes, name: str, *, exif: bool = True) -> Pixels:
     """
     header = read_header(data, name)
     kind = header.format
-    # Without an end marker an OpenCV may hand out what is missing in grey; Pillow raises.
     if kind in ("JPEG", "MPO") and b"\xff\xd9" not in data[-32:]:
         _check_whole(read_header(data, name), name)
     pixels: Any = None

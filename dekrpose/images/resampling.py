@@ -64,9 +64,7 @@ class Geometry:
             ValueError: a size or the scale is not positive.
         """
         if max(height, width) > MAX_ASPECT * min(height, width) > 0:
-            raise ImageError(
-                f"a photo of {height} x {width} pixels is too narrow a strip, over {MAX_ASPECT}:1; cut it up"
-            )
+            raise ImageError(f"a photo of {height} x {width} pixels is too narrow, over {MAX_ASPECT}:1; cut it up")
         if min(height, width, input_size) < 1 or not 0 < scale < math.inf:
             raise ValueError(f"sizes and scale must be positive, got {height} x {width}, {input_size}, scale {scale}")
         short = int((input_size + multiple - 1) // multiple * multiple)
@@ -195,8 +193,10 @@ _Axis = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[
 
 
 def axis_neighbours(geometry: Geometry) -> tuple[_Axis, _Axis]:
-    """For input rows and for columns: each one's two neighbours in the photo, and their weights out of 32."""
-    # Inverted, rounded and added in the order of warpAffine: a position on the edge of two 1/32 depends on it.
+    """For input rows and for columns: each one's two neighbours in the photo, and their weights out of 32.
+
+    Inverted, rounded and added in the order of warpAffine: a position on the edge of two 1/32 depends on it.
+    """
     (x_scale, _, x_shift), (_, y_scale, y_shift) = cv2.invertAffineTransform(geometry.matrix)
     (height, width), (input_height, input_width) = geometry.image_size, geometry.input_size
     y = np.rint((y_scale * np.arange(input_height) + y_shift) * 1024)
@@ -205,10 +205,9 @@ def axis_neighbours(geometry: Geometry) -> tuple[_Axis, _Axis]:
 
 
 def _axis(positions: npt.NDArray[np.float64], length: int) -> _Axis:
-    """Split positions in 1/1024 pixel of a side of ``length`` pixels."""
+    """Split positions in 1/1024 pixel of a side of ``length`` pixels; what lies outside is black and weighs nothing."""
     positions_32 = (positions.astype(np.int64) + 16) >> 5
     first, fraction = positions_32 >> 5, positions_32 & 31
-    # what lies outside is black: it weighs nothing
     first_weight = (32 - fraction) * ((first >= 0) & (first < length))
     second_weight = fraction * ((first >= -1) & (first < length - 1))
     return np.clip(first, 0, length - 1), np.clip(first + 1, 0, length - 1), first_weight, second_weight

@@ -32,7 +32,7 @@ def resolved(**options: Any) -> Any:
         ({"scales": "12"}, "scales must be several numbers such as (0.5, 1, 2), got '12'"),
         ({"scales": 2}, "scales must be several numbers"),
         ({"scales": ["a", 1]}, "scales must be several numbers such as (0.5, 1, 2), got ['a', 1]"),
-        ({"scales": (0.1, 1)}, "scales (0.1, 1.0) of an input of 64 pixels go below 16 pixels"),
+        ({"scales": (0.1, 1)}, "scales (1.0, 0.1) of an input of 64 pixels go below 16 pixels"),
         ({"flip_test": "no"}, "flip_test must be True or False, got 'no'"),
         ({"rescore": 1}, "rescore must be True or False, got 1"),
     ],

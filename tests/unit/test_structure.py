@@ -279,6 +279,6 @@ def test_importing_changes_nothing(tmp_path: Path) -> None:
 
 def test_the_way_of_a_photo_is_short() -> None:
     way = photo_way()
-    assert len(way.lines) <= 18
-    assert way.code <= 769
+    assert len(way.lines) <= 16
+    assert way.code <= 680
     assert len(way.climbs) <= 1, way.climbs

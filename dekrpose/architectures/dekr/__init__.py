@@ -70,11 +70,10 @@ def poses(seen: Sequence[Maps], config: ModelConfig, options: Options) -> Found:
 def chosen(looks: Sequence[tuple[Tensor, Candidates]], config: ModelConfig, options: Options) -> list[Found]:
     """See ``choose_poses``."""
     height, width = looks[options.scales.index(1.0)][0].shape[2:]
-    scales, looks = zip(*sorted(zip(options.scales, looks, strict=True), key=lambda pair: -pair[0]), strict=True)
     size, choice = (OUTPUT_STRIDE * height, OUTPUT_STRIDE * width), _choice(config, options)
     found, factor = [], config.decode.other_scale_factor
     for index in range(len(looks[0][0])):
-        pooled = pool_scales([own.of(index) for _, own in looks], scales, other_scale_factor=factor)
+        pooled = pool_scales([own.of(index) for _, own in looks], options.scales, other_scale_factor=factor)
         found.append(Found(*choose_poses(pooled, [maps[index, :-1] for maps, _ in looks], size, choice)))
     return found
 

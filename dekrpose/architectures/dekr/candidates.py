@@ -20,7 +20,7 @@ from torch import Tensor
 from dekrpose.architectures.contract import Stage
 from dekrpose.architectures.dekr.matching import PEAKS_PER_KEYPOINT, Peaks, read_peaks
 from dekrpose.architectures.dekr.matching import match as match_nearest
-from dekrpose.architectures.parts.poses import pose_nms
+from dekrpose.architectures.parts.poses import Scored, pose_nms
 from dekrpose.config import OUTPUT_STRIDE, MatchMode
 from dekrpose.options import Options
 
@@ -113,6 +113,8 @@ def find_centers(
 ) -> Centers:
     """Find the peaks of center maps: pixels that equal the highest value of their window, so all pixels of a plateau.
 
+    The whole map goes through topk, as in the official code: its order among ties is what recordings hold.
+
     Args:
         center_maps: (B, h, w) center heatmaps.
         max_centers: M; maps of fewer pixels have as many places as pixels.
@@ -126,13 +128,10 @@ def find_centers(
         raise ValueError(f"center_maps must be (B, h, w), got {tuple(center_maps.shape)}")
     width = center_maps.shape[2]
     is_peak = center_maps == highest(center_maps)
-    # The whole map goes through topk, as in the official code: its order among ties is what recordings hold.
     peaks = torch.where(is_peak, center_maps, 0.0).flatten(1)
     pixels = peaks.shape[1]
     values, places = peaks.topk(min(max_centers, pixels) if isinstance(pixels, int) else max_centers)
-    present = values > threshold
-    if threshold < 0:
-        present = present & is_peak.flatten(1).gather(1, places)
+    present = (values > threshold) & is_peak.flatten(1).gather(1, places)
     rows = torch.div(places, width, rounding_mode="floor")
     return Centers(torch.stack([places - rows * width, rows], dim=2), values, present)
 
@@ -178,7 +177,8 @@ def picked_candidates(
 def pool_scales(candidates: Sequence[Tensor], scales: Sequence[float], *, other_scale_factor: float) -> Tensor:
     """Put the candidates of all scales together, their center values made comparable.
 
-    Values of the other scales are divided by their own maximum and multiplied by scale 1's maximum and the factor.
+    Values of the other scales are divided by their own maximum and multiplied by scale 1's maximum, if anybody is
+    there, and the factor.
 
     Args:
         candidates: per scale (N, K, 3): x, y in input pixels of scale 1, center value (see ``Candidates.of``).
@@ -189,7 +189,6 @@ def pool_scales(candidates: Sequence[Tensor], scales: Sequence[float], *, other_
         (sum of N, K, 3), in the order of the scales.
     """
     own = candidates[list(scales).index(1.0)]
-    # Without anybody at scale 1 there is nothing to relate to.
     reference = own[..., 2].max() if len(own) else 1.0
     pooled = []
     for scale, poses in zip(scales, candidates, strict=True):
@@ -201,9 +200,7 @@ def pool_scales(candidates: Sequence[Tensor], scales: Sequence[float], *, other_
 
 
 @np.errstate(all="ignore")  # what underflows is nothing, whatever the program has told NumPy
-def choose_poses(
-    candidates: Tensor, heatmaps: Sequence[Tensor], size: tuple[int, int], choice: Choice
-) -> tuple[Tensor, Tensor, Tensor]:
+def choose_poses(candidates: Tensor, heatmaps: Sequence[Tensor], size: tuple[int, int], choice: Choice) -> Scored:
     """From the candidates of one image to its poses: heat, suppression, matching, in the order that it wants.
 
     Args:
@@ -277,10 +274,7 @@ def average_heatmaps(heatmaps: Sequence[Tensor], size: tuple[int, int]) -> Tenso
     Returns:
         (C, height, width).
     """
-    total = torch.zeros_like(heatmaps[0][:, :1, :1]).expand(-1, *size)
-    for scale_heatmaps in heatmaps:
-        total = total + upsample_aligned(scale_heatmaps, size)
-    return total / len(heatmaps)
+    return torch.as_tensor(sum(upsample_aligned(maps, size) for maps in heatmaps)) / len(heatmaps)
 
 
 def heat_values(heatmaps: Sequence[Tensor], points: Tensor, size: tuple[int, int]) -> Tensor:
@@ -358,16 +352,16 @@ def refine(poses: Tensor, weights: Tensor, peaks: Peaks) -> Tensor:
     """Keypoints (N, K, 2) xy, input pixels, moved from peaks to the exact place.
 
     It is where a parabola through three logarithms is highest, those of the sums over rows, and over columns, of
-    the peak's 3x3 surroundings at stride 4: exact for a Gaussian, and a small part of the work of a fit.
-    Keypoints of weight 0 stay.
+    the peak's 3x3 surroundings at stride 4: exact for a Gaussian, and a small part of the work of a fit. A peak beyond
+    the last cell of stride 4 counts as in it, because enlarging repeats the border there. Keypoints of weight 0 stay.
     """
     points = poses.cpu().numpy().copy()
     people, keypoints = np.nonzero(weights.cpu().numpy() > 0)
     _, height, width = peaks.heatmaps.shape
     step = OUTPUT_STRIDE // peaks.spacing
     steps = (np.arange(-1, 2) * step)[None]
-    cells = np.rint(points[people, keypoints] / peaks.spacing).astype(np.int64)
-    cells = np.minimum(cells, (width - step, height - step))  # from there on enlarging repeats the border
+    cells = np.rint(points[people, keypoints] / peaks.spacing)
+    cells = np.minimum(cells, (width - step, height - step)).astype(np.int64)
     rows = (cells[:, 1:] + steps).clip(0, height - 1)[:, :, None]
     columns = (cells[:, :1] + steps).clip(0, width - 1)[:, None]
     around = np.maximum(peaks.heatmaps[keypoints[:, None, None], rows, columns], 0)

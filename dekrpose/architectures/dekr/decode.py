@@ -23,6 +23,7 @@ from dekrpose.architectures.dekr.candidates import (
     pool_scales,
 )
 from dekrpose.architectures.parts.blocks import gather_pixels
+from dekrpose.architectures.parts.poses import Scored
 from dekrpose.config import OUTPUT_STRIDE
 
 
@@ -35,7 +36,7 @@ def decode(
     center_threshold: float = CENTER_THRESHOLD,
     other_scale_factor: float = 0.9,
     valid_size: tuple[int, int] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Scored:
     """Decode all scales of one image into poses, in the official order.
 
     Args:

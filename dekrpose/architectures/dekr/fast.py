@@ -258,20 +258,20 @@ class FastPath:
         a part of the network has hooks. Weights changed in place are noticed, unless through ``.data``.
         """
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-        if model.training or type(images) is not Tensor or not images.is_cpu or traced:
+        if type(images) is not Tensor or images.dtype != torch.float32 or not images.is_cpu or model.training or traced:
             return None
         dtype = torch.mm(images.new_ones(1, 1), images.new_ones(1, 1)).dtype  # what autocast makes of it
-        if dtype not in FAST_DTYPES or images.dtype != torch.float32:
-            return None
         if self._stamp != self._stamp_of(model):
             self._watch(model)
         learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (images, *self._tensors))
         watched = any(self._hooks) or any(norm.training for norm in self._norms)
-        if learns or watched or not all(tensor.is_cpu for tensor in self._tensors):
+        if learns or watched or dtype not in FAST_DTYPES or not all(tensor.is_cpu for tensor in self._tensors):
             return None
-        if dtype not in self._networks:
-            with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
-                self._networks[dtype] = FastDEKR(model, dtype).eval().requires_grad_(False)
+        return self._networks.get(dtype) or self._made(model, dtype)
+
+    def _made(self, model: DEKR, dtype: torch.dtype) -> FastDEKR:
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
+            self._networks[dtype] = FastDEKR(model, dtype).eval().requires_grad_(False)
         return self._networks[dtype]
 
     def _stamp_of(self, model: DEKR) -> object:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dekrpose.architectures.dekr.adaptive_conv import AdaptiveConv
-from dekrpose.architectures.parts.blocks import TAPS, regular_grid
+from dekrpose.architectures.parts.blocks import TAPS, neighbourhoods, regular_grid
 
 BAND_BYTES = 2 * 2**20
 """Of the heads' first convolution, what is computed at once: it stays in the processor's nearest caches."""
@@ -156,8 +156,7 @@ class GatheredBlock:
         batch, rows, stride, width = maps.shape
         table, first = maps.reshape(-1, width), torch.arange(0, batch * rows * stride, rows * stride).reshape(-1, 1, 1)
         centers = pixels.flip(2).unsqueeze(3) + MARGIN  # y and x, (B, P, 2, 1)
-        y, x = (centers + regular_grid().long()).unbind(2)
-        patches = table.index_select(0, (first + y * stride + x).flatten())
+        patches = neighbourhoods(maps.permute(0, 3, 1, 2), pixels + MARGIN).flatten(0, 1)
         patches = patches if matrix is None else torch.mm(patches, matrix).clamp_(min=0)
         patches = patches.reshape(-1, TAPS, self.branches, self.channels).permute(2, 0, 1, 3).flatten(2)
         shifts = torch.baddbmm(self.shift_bias, patches, self.shift_weight).reshape(-1, *centers.shape[:3], TAPS)

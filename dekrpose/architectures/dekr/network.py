@@ -305,9 +305,9 @@ class DEKR(Network):
 def takes_pick(network: Callable[..., object]) -> bool:
     """Whether a network gives offsets at picked pixels (see ``DEKR.forward``), and nobody waits for its whole maps.
 
-    Hooks on its answer want the maps, and compiled networks cannot be left in their middle.
+    Hooks on its answer want the maps, and compiled networks, whose wrappers have their attributes but not their class,
+    cannot be left in their middle.
     """
-    # a compiled network's wrapper has its attributes, but not its class
     if not isinstance(network, nn.Module) or not hasattr(type(network), "picks"):
         return False
     watched = network._forward_hooks or getattr(network, "_compiled_call_impl", None) is not None

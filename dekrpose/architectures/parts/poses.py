@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+Scored = tuple[Tensor, Tensor, Tensor]
+"""Poses (N, K, 2) xy, keypoint scores (N, K), and scores (N,) of the poses."""
 HIDDEN = 256
 TORSO_EDGES = (9, 11)
 """Edges whose mean length is the unit. For COCO the two sides of the trunk; for CrowdPose a thigh and a shin, and the
@@ -43,7 +45,7 @@ def neighbour_relation(poses: Tensor, *, threshold: float, min_keypoints: int) -
 
 def pose_nms(
     candidates: Tensor, heat: Tensor, threshold: float = 0.05, min_keypoints: int = 8, max_people: int = 30
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Scored:
     """Keep one candidate per neighbourhood, and score what is kept.
 
     The official walk: candidates in order, the ignored skipped. Of each neighbourhood the pose of highest mean heat
@@ -116,8 +118,7 @@ class OKSScoreNet(nn.Module):
         A calibrated net gives logits (N, 1 + K): that the pose fits somebody with an OKS of at least 0.5, and that each
         keypoint lies where it would have half of the highest similarity, or nearer.
         """
-        hidden = torch.relu(self.l1(features))
-        hidden = torch.relu(self.l2(hidden))
+        hidden = torch.relu(self.l2(torch.relu(self.l1(features))))
         said = torch.as_tensor(self.l3(hidden))
         return said if self.calibrated else said[:, 0]
 
@@ -132,12 +133,11 @@ class OKSScoreNet(nn.Module):
         Returns:
             Scores (N,), 0 where they are not a number, and keypoint scores (N, K); N may be 0.
         """
-        said = self(features)
         if self.calibrated:
-            said = said.sigmoid()
+            said = self(features).sigmoid()
             scores, keypoint_scores = said[:, 0], said[:, 1:]
         else:
-            scores = scores * said
+            scores = scores * self(features)
         return torch.where(scores.isnan(), 0.0, scores), keypoint_scores
 
 

@@ -482,7 +482,7 @@ class TestGeometry:
     def test_a_strip_that_would_fill_the_memory_is_refused(self) -> None:
         assert Geometry.fit(10, 320, 64).input_size == (64, 2048)
         for size in ((1, 100_000), (100_000, 1), (10, 321)):
-            with pytest.raises(ImageError, match=f"{size[0]} x {size[1]} pixels is too narrow a strip"):
+            with pytest.raises(ImageError, match=f"{size[0]} x {size[1]} pixels is too narrow"):
                 Geometry.fit(*size, 64)
         with pytest.raises(ImageError, match="would need an input of"):
             Geometry.fit(1000, 30_000, 2048)
