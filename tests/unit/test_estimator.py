@@ -169,7 +169,7 @@ def test_strips_that_would_need_a_huge_input_are_refused(estimator: PoseEstimato
 
 
 @pytest.mark.parametrize(
-    ("shape", "inputs"), [((20, 120), [(192, 1152), (384, 2304)]), ((240, 20), [(1536, 128), (3072, 256)])]
+    ("shape", "inputs"), [((20, 120), [(384, 2304), (192, 1152)]), ((240, 20), [(3072, 256), (1536, 128)])]
 )
 def test_the_bundled_model_sees_very_long_photos_at_a_smaller_size(
     shape: tuple[int, int], inputs: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
