@@ -275,7 +275,7 @@ def _check_size(data: bytes, header: PIL.Image.Image, claim: Claim, name: str) -
     width, height = header.size
     if max(width, height) > min(_MAX_SIDE, MAX_ASPECT * min(width, height)):
         raise ImageError(
-            f"{name} has {width} x {height} pixels, a long side of over {_MAX_SIDE:,} or {MAX_ASPECT} short sides; cut it up"
+            f"{name} is {width} x {height}, its long side over {_MAX_SIDE:,} or {MAX_ASPECT} short sides; cut it up"
         )
     if claim.pixels > most or claim.scans > MAX_SCANS:
         raise ImageError(
