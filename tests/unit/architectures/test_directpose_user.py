@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from dekrpose import CheckpointError, DekrPoseError, PoseEstimator
 from dekrpose.architectures.contract import build
@@ -177,3 +178,30 @@ def test_torchvisions_weights_fill_the_backbone(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no ResNet-101 backbone"):
         read_backbone(tmp_path / "r50.pth", ARCHITECTURES["directpose-r101"])
     assert issubclass(CheckpointError, DekrPoseError)
+
+
+ROOT = Path(__file__).parents[3]
+HEADS, ASTRONAUT = ROOT / "tests" / "golden" / "data" / "heads.safetensors", ROOT / "examples" / "astronaut.jpg"
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "head"),
+    [
+        ("directpose-naive", "directpose-tiny", {"aligned": False, "heatmaps": False}),
+        ("directpose", "directpose-tiny", {"heatmaps": False}),
+        ("dekr", "tiny", {}),
+    ],
+)
+def test_the_heads_that_docs_compare_find_the_astronaut(name: str, architecture: str, head: dict[str, Any]) -> None:
+    """They were trained on the backbone of tiny; docs/directpose.md says how."""
+    bundled = PoseEstimator.from_pretrained("tiny", device="cpu")
+    own = ARCHITECTURES[architecture]
+    model = build(replace(own, head=replace(own.head, **head), backbone=bundled.config.backbone))
+    weights = {key: value for key, value in bundled.model.state_dict().items() if key.startswith("backbone.")}
+    heads = load_file(HEADS)
+    weights |= {key.removeprefix(f"{name}/"): heads[key].float() for key in heads if key.startswith(f"{name}/")}
+    model.load_state_dict(weights)
+    found = PoseEstimator(model, device="cpu").estimate(ASTRONAUT, input_size=256, max_people=1, score_threshold=0)
+    expected = bundled.estimate(ASTRONAUT)
+    apart = np.linalg.norm(found.keypoints[0, :7] - expected.keypoints[0, :7], axis=1)  # face and shoulders
+    assert np.median(apart) < expected.image_size[1] / 8
