@@ -274,9 +274,7 @@ def _check_size(data: bytes, header: PIL.Image.Image, claim: Claim, name: str) -
     most = min(MAX_PIXELS, MAX_MEMORY // claim.cost) * _USUAL_SCANS // (share * max(_USUAL_SCANS, claim.scans))
     width, height = header.size
     if max(width, height) > min(_MAX_SIDE, MAX_ASPECT * min(width, height)):
-        raise ImageError(
-            f"{name} is {width} x {height}, its long side over {_MAX_SIDE:,} or {MAX_ASPECT} short sides; cut it up"
-        )
+        raise ImageError(f"{name} is {width} x {height} pixels, longer than {MAX_ASPECT}:1 or {_MAX_SIDE:,}; cut it up")
     if claim.pixels > most or claim.scans > MAX_SCANS:
         raise ImageError(
             f"{name} has {width} x {height} pixels in {len(data):,} bytes and {claim.scans} scans, more than the "
