@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 
 from dekrpose import CheckpointError, DekrPoseError, PoseEstimator
 from dekrpose.architectures.contract import build
+from dekrpose.benchmark.memory import CASES, _run_case
+from dekrpose.benchmark.settings import Setting
 from dekrpose.cli import main
 from dekrpose.config import ARCHITECTURES, DirectPoseHeadConfig, MobileNetConfig, TemporalConfig
 from tests.training_photos import write_dataset
@@ -65,6 +67,11 @@ def test_batches_and_streams_equal_single_photos() -> None:
         np.testing.assert_allclose(own.keypoints, one.estimate(other, score_threshold=0).keypoints, atol=1e-3)
     frames = list(one.estimate_video(photos, track=True, score_threshold=0))
     assert [len(poses) > 0 for poses in frames] == [True, True]
+
+
+def test_its_memory_is_measured_without_matching() -> None:
+    case = CASES["everything"]._replace(sizes=[(64, 48)])
+    _run_case(estimator(device="cpu"), Setting("made here", input_size=64), case)()
 
 
 def test_what_it_does_not_do_is_refused() -> None:
