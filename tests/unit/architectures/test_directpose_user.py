@@ -188,7 +188,7 @@ def test_torchvisions_weights_fill_the_backbone(tmp_path: Path) -> None:
 
 
 ROOT = Path(__file__).parents[3]
-HEADS, ASTRONAUT = ROOT / "tests" / "golden" / "data" / "heads.safetensors", ROOT / "examples" / "astronaut.jpg"
+HEADS, ASTRONAUT = ROOT / "tests" / "golden" / "heads.safetensors", ROOT / "examples" / "astronaut.jpg"
 
 
 @pytest.mark.parametrize(
