@@ -2,8 +2,7 @@
 
 Pure tensor functions. Frames: "heatmap pixels" are cells of the network's output at one scale, "input pixels"
 are pixels of the network's input at scale 1. Points are xy, sizes are (height, width). Candidates come in batches, in
-the same number of places for each photo, M, the highest centers first, and some places hold nobody: so shapes are
-fixed, and nothing waits for a device.
+the same number of places for each photo, M, the highest centers first, and some places hold nobody.
 """
 
 from __future__ import annotations
