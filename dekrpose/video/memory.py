@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dekrpose.architectures.dekr.temporal import Maps, TemporalDEKR, TemporalState
+from dekrpose.architectures.dekr.network import Pair
+from dekrpose.architectures.dekr.temporal import TemporalDEKR, TemporalState
 from dekrpose.config import OUTPUT_STRIDE
 from dekrpose.images import Pixels
 
@@ -138,7 +139,7 @@ def _luma(pixels: Pixels) -> NDArray[np.float32]:
 
 def advance(
     model: TemporalDEKR, images: Tensor, resets: Sequence[bool], hidden: Sequence[TemporalState | None]
-) -> tuple[Maps, list[TemporalState]]:
+) -> tuple[Pair, list[TemporalState]]:
     """Take T frames of one stream, each seen in P passes, through a network.
 
     Args:
@@ -207,10 +208,10 @@ class Recall:
         assert sight is not None
         self._sight = sight
 
-    def at(self, scale: float) -> Callable[[Tensor], Maps]:
+    def at(self, scale: float) -> Callable[[Tensor], Pair]:
         """What runs in the network's place at a scale: (P * T, 3, H, W), frames of the image, then of its mirror."""
 
-        def network(images: Tensor) -> Maps:
+        def network(images: Tensor) -> Pair:
             resets = [reason is not None for reason in self.reasons]
             keys = [(scale, mirrored) for mirrored in range(len(images) // len(resets))]
             maps, states = advance(self._model, images, resets, [self._before.get(key) for key in keys])

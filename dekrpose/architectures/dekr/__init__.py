@@ -17,12 +17,11 @@ from dekrpose.architectures.dekr.candidates import Candidates, Choice, choose_po
 from dekrpose.architectures.dekr.decode import decode, pose_map
 from dekrpose.architectures.dekr.fast import FastPath
 from dekrpose.architectures.dekr.flip import flip_input, merge_flipped
-from dekrpose.architectures.dekr.network import DEKR, takes_pick
+from dekrpose.architectures.dekr.network import DEKR, Pair, takes_pick
 from dekrpose.architectures.dekr.temporal import build_model
 from dekrpose.config import OUTPUT_STRIDE, ModelConfig
 from dekrpose.options import Options
 
-Pair = tuple[Tensor, Tensor]
 title, remembers = "DEKR", True
 PARTS, gmacs_by_part, variants = sizes.PARTS, sizes.gmacs_by_part, sizes.variants
 CITATION = """\

@@ -29,6 +29,7 @@ from dekrpose.architectures.dekr.network import (
     BranchGroup,
     HeatmapHead,
     OffsetHead,
+    Pair,
     Pick,
     RegressionBlock,
     SeparableHeatmapHead,
@@ -38,7 +39,6 @@ from dekrpose.architectures.dekr.network import (
 from dekrpose.architectures.parts.blocks import TAPS, SeparableConv, concatenate, gather_pixels
 from dekrpose.architectures.parts.folding import fold_batch_norm, fold_for_cpu
 
-Pair = tuple[Tensor, Tensor]
 SPARE_BYTES = 64 * 2**20
 """Most memory that a width of branches keeps between images."""
 FAST_DTYPES = (torch.float32, torch.bfloat16)

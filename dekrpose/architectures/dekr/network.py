@@ -23,6 +23,8 @@ from dekrpose.config import Branches, HeadConfig, ModelConfig
 if TYPE_CHECKING:
     from dekrpose.architectures.dekr.fast import FastPath
 
+Pair = tuple[Tensor, Tensor]
+"""Heatmaps, and offsets or positions."""
 Pick = Callable[[Tensor], Tensor]
 """Heatmaps (B, K+1, h, w) -> (B, P, 2) integer xy, heatmap pixels, at which offsets are wanted; P is at least 1."""
 
@@ -265,16 +267,16 @@ class DEKR(Network):
         self.apply(_initialise)  # children first, so an adaptive convolution resets its transform last
         self.fast_path: FastPath | None = None
 
-    def forward(self, images: Tensor, *, pick: Pick | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, *, pick: Pick | None = None) -> Pair:
         """The maps; or, with ``pick``, the heatmaps, and offsets (B, 2K, P) at the pixels that it picks in them."""
         return self.running(images)(images, pick=pick)
 
-    def running(self, images: Tensor) -> Callable[..., tuple[Tensor, Tensor]]:
+    def running(self, images: Tensor) -> Callable[..., Pair]:
         """What computes the maps of these images here and now: the fast network where it can, ``plain`` elsewhere."""
         fast = None if self.fast_path is None else self.fast_path.network(self, images)
         return self.plain if fast is None else fast
 
-    def plain(self, images: Tensor, *, pick: Pick | None = None) -> tuple[Tensor, Tensor]:
+    def plain(self, images: Tensor, *, pick: Pick | None = None) -> Pair:
         """``forward`` layer by layer, as the network is trained and exported."""
         features = self.features(images)
         heatmaps = self.heatmap_head(features)

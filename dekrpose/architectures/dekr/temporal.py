@@ -16,12 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dekrpose.architectures.dekr.fast import FastDEKR, FastOffsetHead
-from dekrpose.architectures.dekr.network import DEKR, BranchGroup, SharedGroup
+from dekrpose.architectures.dekr.network import DEKR, BranchGroup, Pair, SharedGroup
 from dekrpose.architectures.dekr.temporal_memory import FlatGRU, MapMemory, MemoryBetween
 from dekrpose.config import OUTPUT_STRIDE, ModelConfig, TemporalConfig
 
-Maps = tuple[Tensor, Tensor]
-"""Heatmaps and offsets, as DEKR gives them."""
 MIXED = 32
 """Channels of wide maps that are remembered together: all at once, a memory would cost more than the network."""
 
@@ -97,7 +95,7 @@ class TemporalDEKR(DEKR):
             branches[-1] = max(1, self.offset_head.splits[-1] // MIXED)
         self.offset_memory = MapMemory(list(zip(self.offset_head.splits, branches, strict=True)))
 
-    def step(self, images: Tensor, state: TemporalState | None = None) -> tuple[Maps, TemporalState | None]:
+    def step(self, images: Tensor, state: TemporalState | None = None) -> tuple[Pair, TemporalState | None]:
         """The next frame of B streams.
 
         Args:
@@ -113,7 +111,7 @@ class TemporalDEKR(DEKR):
 
     def forward_clip(
         self, images: Tensor, reset: Tensor | None = None, state: TemporalState | None = None
-    ) -> tuple[Maps, TemporalState | None]:
+    ) -> tuple[Pair, TemporalState | None]:
         """T consecutive frames of B streams; all but the memory runs on the frames at once.
 
         Args:
@@ -142,7 +140,7 @@ class TemporalDEKR(DEKR):
 
     def transitions(
         self, images: Tensor, reset: Tensor | None = None, state: TemporalState | None = None
-    ) -> tuple[Maps, TemporalState]:
+    ) -> tuple[Pair, TemporalState]:
         """``forward_clip`` up to the heads' blocks, for networks without a flat GRU.
 
         Returns:
@@ -155,7 +153,7 @@ class TemporalDEKR(DEKR):
             offsets = self.offset_head.transition(features.float())
         return self.remember((self.heatmap_head.transition(features), offsets), reset, state)
 
-    def remember(self, maps: Maps, reset: Tensor, state: TemporalState | None) -> tuple[Maps, TemporalState]:
+    def remember(self, maps: Pair, reset: Tensor, state: TemporalState | None) -> tuple[Pair, TemporalState]:
         """What the memory makes of both transitions' maps, and the state after the last frame; no flat GRU can.
 
         Args:
@@ -174,7 +172,7 @@ class TemporalDEKR(DEKR):
 
     def _fast(
         self, network: FastDEKR, images: Tensor, reset: Tensor, state: TemporalState | None
-    ) -> tuple[Maps, TemporalState]:
+    ) -> tuple[Pair, TemporalState]:
         """Maps of B * T frames by the fast network."""
         assert self.heatmap_memory is not None
         assert self.offset_memory is not None
