@@ -19,7 +19,7 @@ TemporalKind = Literal["convgru", "gru_offset_flat"]
 Color = Literal["rgb", "bgr"]
 """Channel order of arrays and tensors."""
 MatchMode = Literal["official", "paper", "weighted"]
-"""How keypoints are moved to heatmap peaks (see ``dekr.matching``)."""
+"""How keypoints are moved to heatmap peaks (see ``dekr.candidates`` and ``dekr.matching``)."""
 
 Color3 = tuple[float, float, float]
 """A number for each of red, green and blue."""

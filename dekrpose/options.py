@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, get_args
@@ -15,8 +15,6 @@ from dekrpose.config import Color, DecodeConfig, MatchMode, ModelConfig
 
 MIN_INPUT_SIZE = 32
 """Input pixels, short side, below which no network sees anything: their deepest cells are as large."""
-_LEAST = MIN_INPUT_SIZE // 2
-"""Input pixels, short side, of the smallest scale."""
 MIN_CENTERS = 30
 """Centers that are looked at, however few people are asked for: several may belong to one person."""
 _MODES = get_args(MatchMode)
@@ -33,11 +31,7 @@ _NUMBERS: dict[str, tuple[type, float, float, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What one call of ``estimate`` is to do; see there. ``max_centers`` are looked at per scale.
-
-    Raises:
-        ValueError: an option is out of range.
-    """
+    """What one call of ``estimate`` is to do; see there. Scales come from large to small."""
 
     score_threshold: float
     nms_threshold: float
@@ -46,22 +40,10 @@ class Options:
     match_heatmap: MatchMode | None
     rescore: bool
     max_people: int = 30
+    max_centers: int = MIN_CENTERS
     flip_test: bool = False
     color: Color = "rgb"
     allow_private: bool = False
-    max_centers: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        for name, limits in _NUMBERS.items():
-            object.__setattr__(self, name, checked_number(name, getattr(self, name), *limits))
-        object.__setattr__(self, "max_centers", max(MIN_CENTERS, self.max_people))
-        for name in ("flip_test", "rescore"):
-            if not isinstance(getattr(self, name), (bool, np.bool_)):
-                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
-        if self.match_heatmap not in (None, *_MODES):
-            raise ValueError(f"match_heatmap must be None, False, True or one of {_MODES}, got {self.match_heatmap!r}")
-        if self.input_size * min(self.scales) < _LEAST:
-            raise ValueError(f"scales {self.scales} of an input of {self.input_size} pixels go below {_LEAST} pixels")
 
     def size_for(self, height: int, width: int, multiple: int, max_aspect: float) -> int:
         """The input size for a photo: smaller, a multiple, when it is longer than ``max_aspect`` times its width."""
@@ -85,28 +67,33 @@ def resolve_options(own: DecodeConfig, own_input_size: int, has_rescoring_net: b
         TypeError: there is no such option.
         ValueError: an option is out of range.
     """
-    match = own.match_heatmap if options.get("match_heatmap") is None else options["match_heatmap"]
-    rescore = has_rescoring_net if options.get("rescore") is None else options["rescore"]
-    scales = _checked_scales(own.scales if options.get("scales") is None else options["scales"])
-    chosen: dict[str, Any] = {
-        "score_threshold": default_threshold(own, rescore),
-        "nms_threshold": own.nms_threshold if len(scales) == 1 else own.multi_scale_nms_threshold,
-        "input_size": own_input_size,
-    }
-    chosen |= {name: value for name, value in options.items() if value is not None or name not in chosen}
-    match = "official" if match is True else None if match is False else match
-    resolved = Options(**(chosen | {"scales": scales, "match_heatmap": match, "rescore": rescore}))
-    if resolved.rescore and not has_rescoring_net:
+    asked = {name: value for name, value in options.items() if value is not None or name == "max_people"}
+    asked |= {name: checked_number(name, asked[name], *limits) for name, limits in _NUMBERS.items() if name in asked}
+    for name in ("flip_test", "rescore"):
+        if not isinstance(asked.get(name, False), (bool, np.bool_)):
+            raise ValueError(f"{name} must be True or False, got {asked[name]!r}")
+    match = asked.get("match_heatmap", own.match_heatmap)
+    if match not in (None, False, True, *_MODES):
+        raise ValueError(f"match_heatmap must be None, False, True or one of {_MODES}, got {match!r}")
+    asked["match_heatmap"] = "official" if match and not isinstance(match, str) else match or None
+    chosen: dict[str, Any] = {"input_size": own_input_size, "scales": own.scales, "rescore": has_rescoring_net} | asked
+    chosen["scales"] = _checked_scales(chosen["scales"], chosen["input_size"])
+    if chosen["rescore"] and not has_rescoring_net:
         raise ValueError("rescore=True needs a rescoring net; load one with from_pretrained(rescoring_net=PATH)")
-    return resolved
+    nms = own.nms_threshold if len(chosen["scales"]) == 1 else own.multi_scale_nms_threshold
+    thresholds = {"score_threshold": default_threshold(own, chosen["rescore"]), "nms_threshold": nms}
+    most = max(MIN_CENTERS, chosen.get("max_people", Options.max_people))
+    return Options(**thresholds | chosen, max_centers=most)
 
 
-def _checked_scales(scales: Sequence[float]) -> tuple[float, ...]:
+def _checked_scales(scales: Sequence[float], size: int) -> tuple[float, ...]:
     if isinstance(scales, (str, Real)) or not all(isinstance(scale, Real) for scale in scales):
         raise ValueError(f"scales must be several numbers such as (0.5, 1, 2), got {scales!r}")
     scales = tuple(float(scale) for scale in scales)
     if 1.0 not in scales or len(set(scales)) != len(scales) or min(scales) <= 0:
         raise ValueError(f"scales must be different positive numbers with 1 among them, got {scales}")
+    if size * min(scales) < MIN_INPUT_SIZE / 2:
+        raise ValueError(f"scales {scales} of an input of {size} pixels go below {MIN_INPUT_SIZE // 2} pixels")
     return tuple(sorted(scales, reverse=True))
 
 

@@ -98,7 +98,7 @@ class PlantedNetwork(nn.Module):
     @property
     def picks(self) -> bool:
         """Whether the other network computes offsets at centers alone, and so this one takes picked pixels."""
-        return takes_pick(self.network)
+        return isinstance(self.network, ExportedPeople) or takes_pick(self.network)
 
     def forward(self, images: Tensor, *, pick: Pick | None = None) -> tuple[Tensor, Tensor]:
         heatmaps, offsets = self._planted(images)

@@ -24,7 +24,7 @@ class CPUEngine(TorchEngine):
 
     @torch.inference_mode()
     def find(self, photos: Photos, geometries: Looks, options: Options, memory: Memory | None = None) -> Answer:
-        if memory is not None or options.flip_test or not self.architecture.gives_candidates(self.model):
+        if memory is not None or options.flip_test or not self.gives_candidates:
             return super().find(photos, geometries, options, memory)
         stages, looks = Stages(), []
         for own in zip(*geometries, strict=True):
@@ -36,6 +36,11 @@ class CPUEngine(TorchEngine):
         with stages("decode"):
             found = self.architecture.chosen(looks, self.config, options)
         return found, stages.milliseconds
+
+    @property
+    def gives_candidates(self) -> bool:
+        """Whether ``candidates`` can be asked."""
+        return self.architecture.gives_candidates(self.model)
 
     def candidates(self, inputs: Tensor, geometry: Geometry, options: Options, stages: Stages) -> Any:
         """As ``Architecture.candidates``."""

@@ -1,4 +1,4 @@
-"""The engine for CUDA devices: photos are resized there, and no more of an answer comes back than poses are read from.
+"""The engine for CUDA devices: photos are resized there, and offsets come back from the centers of people alone.
 
 It has not run on a GPU yet. So it is used where it is asked for (``engine="cuda"``, or DEKRPOSE_ENGINE=cuda), and its
 first answer is compared with the plain engine's. All of it runs on any device, so that it can be tested without a GPU.
@@ -32,7 +32,6 @@ class CUDAEngine(CPUEngine):
     """Finds candidates as on CPUs, but on the device, which resizes photos, too; the rest takes place on the CPU.
 
     Attributes:
-        plain: the engine that answers first.
         difference: how the first answer with somebody in it differed from the plain engine's, in words, "" when it did
             not; None before.
     """
@@ -40,8 +39,8 @@ class CUDAEngine(CPUEngine):
     name = "cuda"
 
     def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-        super().__init__(model, device, dtype)
-        self.plain, self.difference = TorchEngine(model, device, dtype), None  # type: TorchEngine, str | None
+        TorchEngine.__init__(self, model, device, dtype)  # what hastens a network is for CPUs
+        self.difference: str | None = None
 
     def input(self, photos: Photos, geometries: Sequence[Geometry]) -> Tensor:
         return network_input_on(self.device, photos, geometries, self.config.mean, self.config.std)
@@ -54,7 +53,7 @@ class CUDAEngine(CPUEngine):
         """As ``Engine.find``. A device works while the CPU goes on: "network" is the time until its answer is here."""
         if self.difference == "":
             return self.find_on_device(photos, geometries, options, memory)
-        plain = self.plain.find(photos, geometries, options, memory)
+        plain = TorchEngine(self.model, self.device, self.dtype).find(photos, geometries, options, memory)
         if self.difference is None and memory is None:
             difference = self._compare(photos, geometries, options, plain[0])
             if difference or any(len(own.scores) for own in plain[0]):  # that both see nobody says little

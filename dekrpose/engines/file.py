@@ -91,9 +91,6 @@ class ExportedPeople(ExportedModel):
     Candidates are x and y in pixels of the pictures and the center's value, the highest first, 0 for nobody.
     """
 
-    picks = True
-    """As networks do that take picked pixels; a file picks by itself, see ``FileEngine.candidates``."""
-
     @cached_property
     def places(self) -> int:
         """N, as found out by running it once."""
@@ -120,6 +117,10 @@ class FileEngine(CPUEngine):
                 f"{model.path} has {counted(model.places, 'place')} for people, got max_people={options.max_people}; "
                 f"export the model with `--max-people {options.max_people}`, or with `--offsets map`"
             )
+
+    @property
+    def gives_candidates(self) -> bool:
+        return isinstance(self.model, ExportedPeople) or super().gives_candidates
 
     def candidates(self, inputs: Tensor, geometry: Geometry, options: Options, stages: Stages) -> Any:
         if not isinstance(self.model, ExportedPeople):

@@ -84,14 +84,14 @@ class Poses(Exports, Pictures):
     image: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
-        height, width = map(int, self.image_size)
+        height, width = self.image_size
         sizes = {"N": len(self.scores), "K": len(self.skeleton.keypoints), "H": height, "W": width}
-        object.__setattr__(self, "image_size", (height, width))
-        object.__setattr__(self, "timing", {str(stage): float(value) for stage, value in self.timing.items()})
         for name, (dtype, *sides) in _ARRAYS.items():
             if getattr(self, name) is not None or name not in ("track_ids", "image"):
                 shape = tuple(sizes.get(side, side) for side in sides)
                 object.__setattr__(self, name, _own(getattr(self, name), dtype, shape, name))
+        object.__setattr__(self, "image_size", (int(height), int(width)))
+        object.__setattr__(self, "timing", {str(stage): float(value) for stage, value in self.timing.items()})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for value in state.values():

@@ -32,7 +32,7 @@ def resolved(**options: Any) -> Any:
         ({"scales": "12"}, "scales must be several numbers such as (0.5, 1, 2), got '12'"),
         ({"scales": 2}, "scales must be several numbers"),
         ({"scales": ["a", 1]}, "scales must be several numbers such as (0.5, 1, 2), got ['a', 1]"),
-        ({"scales": (0.1, 1)}, "scales (1.0, 0.1) of an input of 64 pixels go below 16 pixels"),
+        ({"scales": (0.1, 1)}, "scales (0.1, 1.0) of an input of 64 pixels go below 16 pixels"),
         ({"flip_test": "no"}, "flip_test must be True or False, got 'no'"),
         ({"rescore": 1}, "rescore must be True or False, got 1"),
     ],
@@ -46,6 +46,26 @@ def test_numbers_of_numpy_are_numbers() -> None:
     options = resolved(score_threshold=np.float32(0.5), max_people=np.int64(3), input_size=np.int32(96), flip_test=True)
     assert (options.score_threshold, options.max_people, options.input_size) == (0.5, 3, 96)
     assert type(options.input_size) is int
+
+
+def test_nothing_is_the_models_own_and_numpys_truth_is_truth() -> None:
+    options = resolved(flip_test=None, rescore=None, scales=None, score_threshold=None, match_heatmap=np.False_)
+    assert (options.flip_test, options.rescore, options.scales, options.match_heatmap) == (False, False, (1.0,), None)
+    assert resolved(match_heatmap=np.True_).match_heatmap == "official"
+    assert resolved(max_people=50).max_centers == 50
+    with pytest.raises(ValueError, match="rescore must be True or False"):
+        resolved(rescore=np.array([True, False]))
+    for name in ("max_aspect", "threshold"):
+        with pytest.raises(TypeError, match=name):
+            resolved(**{name: 3})
+    with pytest.raises(TypeError, match="max_centers"):
+        resolved(max_centers=3)
+
+
+def test_a_models_own_numbers_are_taken_as_they_are() -> None:
+    own = DecodeConfig(score_threshold=2.0, multi_scale_nms_threshold=1.5)
+    options = resolve_options(own, 64, False, scales=(0.5, 1))
+    assert (options.score_threshold, options.nms_threshold, options.scales) == (2.0, 1.5, (1.0, 0.5))
 
 
 def test_everyone_is_kept_below_a_threshold_of_nothing() -> None:

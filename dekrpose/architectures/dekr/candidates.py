@@ -157,15 +157,16 @@ def picked_candidates(
     """See ``Architecture.candidates``: heatmaps, and the poses at their centers.
 
     Centers are picked between the network's two heads, so that offsets are computed there alone: the offset head's last
-    block is the costliest part of a small network.
+    block is the costliest part of a small network. On a device ``shortened`` waits for the heatmaps, which is no time
+    of decoding.
     """
     height, width = cells_at(geometry.base_size, geometry.scale)
     picked: list[Centers] = []
 
     def pick(heatmaps: Tensor) -> Tensor:
         with stage("decode"):
-            center_maps = heatmaps[:, -1, :height, :width].float()
-            picked.append(find_centers(center_maps, max_centers=options.max_centers).shortened())
+            centers = find_centers(heatmaps[:, -1, :height, :width].float(), max_centers=options.max_centers)
+        picked.append(centers.shortened())
         return picked[0].xy
 
     heatmaps, offsets = network(images, pick=pick)

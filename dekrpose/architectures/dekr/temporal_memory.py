@@ -196,7 +196,7 @@ class FlatGRU(nn.Module):
 
 
 class MemoryBetween:
-    """Stands behind the first convolutions of both heads (see ``models.fast.Between``) and keeps what comes out.
+    """Stands behind the first convolutions of both heads (see ``fast.Between``) and keeps what comes out.
 
     Args:
         heatmap: memory of the heatmap head.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -65,7 +66,10 @@ def test_nothing_waits_while_inputs_are_made() -> None:
 
 
 def engine(estimator: PoseEstimator) -> CUDAEngine:
-    return CUDAEngine(estimator.model, torch.device("cpu"), torch.float32)
+    """Without what hastens networks on CPUs."""
+    model = copy.deepcopy(estimator.model)
+    model.fast_path = None  # type: ignore[assignment]
+    return CUDAEngine(model, torch.device("cpu"), torch.float32)
 
 
 def run(path: CUDAEngine, estimator: PoseEstimator, photos: Sequence[Pixels], **options: object) -> list[Tensor]:
@@ -166,6 +170,17 @@ def test_an_engine_that_answers_otherwise_steps_back_with_one_warning(
         for _ in range(3):
             np.testing.assert_allclose(estimator.estimate(own).keypoints, plain.keypoints, rtol=0, atol=1e-2)
     assert [words in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_another_network_answers_from_then_on(estimator: PoseEstimator) -> None:
+    changed = PoseEstimator(copy.deepcopy(estimator.model), device="cpu")
+    changed.engine = engine(estimator)
+    nobody = copy.deepcopy(estimator.model)
+    nobody.heatmap_head.final.bias.data.fill_(-5)  # type: ignore[union-attr]
+    assert len(changed.estimate(photo(97, 131), score_threshold=0))
+    changed.model = nobody
+    for _ in range(2):
+        assert len(changed.estimate(photo(97, 131), score_threshold=0)) == 0
 
 
 def test_nobody_in_the_first_photo_settles_nothing(monkeypatch: pytest.MonkeyPatch, estimator: PoseEstimator) -> None:

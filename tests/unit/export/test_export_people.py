@@ -85,6 +85,13 @@ def test_people_are_those_of_torch(exported: Path, options: dict[str, Any]) -> N
         np.testing.assert_allclose(np.sort(own.scores), np.sort(poses.scores), atol=1e-3)
 
 
+def test_hooks_do_not_change_what_a_file_gives(exported: Path) -> None:
+    estimator = PoseEstimator.from_pretrained(exported, device="cpu", trust_code=True)
+    expected = estimator.estimate(photo(64, 64), score_threshold=0)
+    estimator.model.register_forward_hook(lambda *_: None)
+    assert np.array_equal(estimator.estimate(photo(64, 64), score_threshold=0).keypoints, expected.keypoints)
+
+
 def test_keypoints_are_matched_to_heatmaps(exported: Path) -> None:
     estimator, other = lively(), opened(exported)
     options: dict[str, Any] = {"score_threshold": 0, "match_heatmap": "paper", "max_people": 1}

@@ -39,6 +39,11 @@ def photo() -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (120, 160, 3)).astype(np.uint8)
 
 
+def test_sides_of_half_pixels_are_refused() -> None:
+    with pytest.raises(ValueError, match="image must have the shape"):
+        Poses.nobody(COCO_17, (40.5, 30.5), image=np.zeros((40, 30, 3), np.uint8))  # type: ignore[arg-type]
+
+
 def test_a_keypoint_is_found_by_name_and_by_channel() -> None:
     poses = make_poses()
     wrist = poses[0]["left_wrist"]
