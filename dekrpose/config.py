@@ -294,10 +294,10 @@ class DirectPoseHeadConfig(_Stored):
     """DirectPose's feature pyramid and head.
 
     Args:
-        channels: of the pyramid and the class tower.
-        levels: of the pyramid, from stride 8 on, at least 3.
+        channels: of the pyramid and the class tower, a multiple of 8.
+        levels: of the pyramid, from stride 8 on, 3 to 8.
         class_depth: convolutions of the class tower.
-        group_channels: of each group of keypoints.
+        group_channels: of each group of keypoints, a multiple of 4.
         aligned: keypoint alignment (True), or keypoints predicted at the location itself (the ablation).
         exact_alignment: the finer level's cells are met at their points; False is the published behaviour.
         heatmaps: an auxiliary heatmap in training.
@@ -314,6 +314,14 @@ class DirectPoseHeadConfig(_Stored):
     heatmaps: bool = True
     heatmap_channels: int = 128
     boxes: bool = False
+
+    _ranges: ClassVar[_Ranges] = {"levels": (3, 8), "class_depth": (0, 16)}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, step in (("channels", 8), ("heatmap_channels", 8), ("group_channels", 4)):
+            if getattr(self, name) % step:
+                raise ValueError(f"{name} must be a multiple of {step}, got {getattr(self, name)}")
 
 
 _HEADS: dict[str, type[HeadConfig | DirectPoseHeadConfig]] = {"dekr": HeadConfig, "directpose": DirectPoseHeadConfig}

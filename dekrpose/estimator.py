@@ -69,7 +69,7 @@ class PoseEstimator(Pretrained):
             input_size: short side of the network's input at scale 1, pixels; None is the model's own. Photos longer
                 than a model's ``max_aspect`` (the bundled one's is 6) get a smaller one.
             nms_threshold: pose NMS distance as a share of the box diagonal; None is the model's own (0.05 for one
-                scale and 0.15 for several, in the published models).
+                scale and 0.15 for several, in the published models). DirectPose's is the overlap of boxes.
             flip_test: average with the mirrored image: two to four times slower, more accurate in the published models.
             scales: input scales, 1 among them; several are slower, and more accurate in the published models; None is
                 the model's own.

@@ -22,7 +22,7 @@ _MODES = get_args(MatchMode)
 
 _NUMBERS: dict[str, tuple[type, float, float, str]] = {
     "score_threshold": (float, -math.inf, 1, "of at most 1, as scores are"),
-    "nms_threshold": (float, 0, 1, "from 0 to 1, a share of the box diagonal"),
+    "nms_threshold": (float, 0, 1, "from 0 to 1"),
     "max_people": (int, 1, math.inf, "of at least 1"),
     "input_size": (int, MIN_INPUT_SIZE, math.inf, f"of at least {MIN_INPUT_SIZE} pixels"),
 }
@@ -79,7 +79,7 @@ def resolve_options(own: DecodeConfig, own_input_size: int, has_rescoring_net: b
     chosen: dict[str, Any] = {"input_size": own_input_size, "scales": own.scales, "rescore": has_rescoring_net} | asked
     chosen["scales"] = _checked_scales(chosen["scales"], chosen["input_size"])
     if chosen["rescore"] and not has_rescoring_net:
-        raise ValueError("rescore=True needs a rescoring net; load one with from_pretrained(rescoring_net=PATH)")
+        raise ValueError("rescore=True needs a rescoring net; from_pretrained(rescoring_net=PATH) gives DEKR one")
     nms = own.nms_threshold if len(chosen["scales"]) == 1 else own.multi_scale_nms_threshold
     thresholds = {"score_threshold": default_threshold(own, chosen["rescore"]), "nms_threshold": nms}
     most = max(MIN_CENTERS, chosen.get("max_people", Options.max_people))

@@ -95,8 +95,11 @@ class Architecture(Protocol):
     def mirrored(self, images: Tensor) -> Tensor:
         """A batch as the network shall see it mirrored."""
 
-    def seen(self, maps: Maps, mirrored: Maps | None, config: ModelConfig) -> Maps:
-        """A network's answer in the form that ``poses`` reads, averaged with that for the mirrored images."""
+    def seen(self, maps: Maps, mirrored: Maps | None, config: ModelConfig, size: tuple[int, int]) -> Maps:
+        """A network's answer in the form that ``poses`` reads, averaged with that for the mirrored images.
+
+        ``size`` is the images' (height, width), input pixels at their scale.
+        """
 
     def poses(self, seen: Sequence[Maps], config: ModelConfig, options: Options) -> Found:
         """Who is in one photo, from what is ``seen`` of it (without a batch dimension) at each of the scales."""

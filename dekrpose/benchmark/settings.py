@@ -12,7 +12,7 @@ from typing import Any, cast, get_args
 import torch
 from torch import nn
 
-from dekrpose.architectures.contract import Network, build
+from dekrpose.architectures.contract import Network, architecture_of, build
 from dekrpose.architectures.exporting import Offsets
 from dekrpose.benchmark.naive import NaiveDEKR
 from dekrpose.checkpoints import read_checkpoint
@@ -131,7 +131,9 @@ def _exported(model: str, backend: str, flip: bool) -> tuple[TemporaryDirectory[
     """A model exported for a backend: a folder, which lasts as long as this process, and the file in it."""
     folder, name = TemporaryDirectory(prefix="dekrpose-benchmark-"), _EXPORTED[backend]
     estimator = _pretrained(Setting(model, device="cpu"))
-    offsets: Offsets = "map" if flip or len(estimator.config.decode.scales) > 1 else "people"
+    whole = flip or len(estimator.config.decode.scales) > 1
+    whole = whole or not architecture_of(estimator.config).gives_candidates(estimator.model)
+    offsets: Offsets = "map" if whole else "people"
     estimator.export(cast(Any, backend), Path(folder.name) / name, offsets=offsets)
     return folder, name
 

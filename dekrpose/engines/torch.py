@@ -51,7 +51,8 @@ class TorchEngine(Engine):
         with self.autocast(), single_precision(self.device):
             maps = network(inputs)
         mirrored = tuple(part[count:] for part in maps) if flip_test else None
-        return self.architecture.seen(tuple(part[:count] for part in maps), mirrored, self.config)
+        size = inputs.shape[2], inputs.shape[3]
+        return self.architecture.seen(tuple(part[:count] for part in maps), mirrored, self.config, size)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dekrpose.architectures.contract import architecture_of
 from dekrpose.architectures.parts.poses import OKSScoreNet, pose_features
 from dekrpose.checkpoints import read_checkpoint
 from dekrpose.data.dataset import KeypointDataset
@@ -51,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
     stored = read_checkpoint(models.resolve(options.model)).state_dict
     dtypes = {name: tensor.dtype for name, tensor in stored.items()}
     estimator = PoseEstimator.from_pretrained(options.model, device=options.device, trust_code=options.trust_code)
+    architecture_of(estimator.config).check(replace(estimator._options(), rescore=True))
     estimator.config = with_matching(estimator.config, options.match_heatmap)  # written into the model, too
     learnt, validation = _predictions(estimator, options)
     examples = joined([examples_of(found) for found in learnt])

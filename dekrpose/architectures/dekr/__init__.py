@@ -50,7 +50,7 @@ def hasten(network: nn.Module) -> None:
         network.fast_path = FastPath()
 
 
-def seen(maps: Maps, mirrored: Maps | None, config: ModelConfig) -> Pair:
+def seen(maps: Maps, mirrored: Maps | None, config: ModelConfig, size: tuple[int, int]) -> Pair:
     """Heatmaps and positions."""
     heatmaps, positions = maps[0].float(), pose_map(maps[1])
     if mirrored is None:

@@ -56,7 +56,7 @@ def check(options: Options) -> None:
     if options.match_heatmap is not None:
         raise ValueError(f"{title} has no heatmaps that keypoints could be moved to; leave out match_heatmap")
     if options.rescore:
-        raise ValueError(f"{title} scores people by itself, without a rescoring net; leave out rescore and the net")
+        raise ValueError(f"{title} scores people by itself and takes no rescoring net; leave it out")
 
 
 def mirrored(images: Tensor) -> Tensor:
@@ -64,12 +64,12 @@ def mirrored(images: Tensor) -> Tensor:
     return images.flip(-1)
 
 
-def seen(maps: Maps, mirrored: Maps | None, config: ModelConfig) -> Maps:
+def seen(maps: Maps, mirrored: Maps | None, config: ModelConfig, size: tuple[int, int]) -> Maps:
     """``Candidates``; those of the mirrored images are added, and suppression chooses among them."""
-    own = decoding.candidates(maps)
+    own = decoding.candidates(maps, size)
     if mirrored is None:
         return own
-    other = decoding.unmirrored(decoding.candidates(mirrored), config.skeleton.flip_indices)
+    other = decoding.unmirrored(decoding.candidates(mirrored, size), config.skeleton.flip_indices)
     return (*(torch.cat(pair, dim=1) for pair in zip(own[:3], other[:3], strict=True)), own[3])
 
 

@@ -20,11 +20,14 @@ Candidates = tuple[Tensor, Tensor, Tensor, Tensor]
 """Class scores (B, n), scores (B, n), poses (B, n, K, 2) xy in input pixels, and the input's (width, height) (B, 2)."""
 
 
-def candidates(maps: Sequence[Tensor], most: int | None = MOST_PER_LEVEL) -> Candidates:
+def candidates(
+    maps: Sequence[Tensor], size: tuple[int, int] | None = None, most: int | None = MOST_PER_LEVEL
+) -> Candidates:
     """What the locations of all levels say, level by level.
 
     Args:
         maps: (B, 2 + 2K, h, w) of each level, see ``DirectPose``.
+        size: (height, width) of the input, input pixels; None is that of whole cells.
         most: of each level; None is all.
     """
     found = []
@@ -43,9 +46,8 @@ def candidates(maps: Sequence[Tensor], most: int | None = MOST_PER_LEVEL) -> Can
             poses = poses.gather(1, chosen[..., None, None].expand(-1, -1, *poses.shape[2:]))
         found.append((classes, scores, poses))
     classes, scores, poses = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
-    height, width = (FIRST_STRIDE * side for side in maps[0].shape[2:])
-    size = torch.stack([torch.full_like(scores[:, 0], side) for side in (width, height)], dim=1)
-    return classes, scores, poses, size
+    height, width = size or (FIRST_STRIDE * side for side in maps[0].shape[2:])
+    return classes, scores, poses, torch.stack([torch.full_like(scores[:, 0], side) for side in (width, height)], dim=1)
 
 
 def unmirrored(mirrored: Candidates, flip_indices: Sequence[int]) -> Candidates:
@@ -56,8 +58,13 @@ def unmirrored(mirrored: Candidates, flip_indices: Sequence[int]) -> Candidates:
 
 
 def boxes_of(poses: Tensor, size: Tensor) -> Tensor:
-    """(..., 4) left, top, right, bottom of (..., K, 2) poses within an input of (2,) width and height."""
+    """(..., 4) left, top, right, bottom of (..., K, 2) poses within an input of (2,) width and height.
+
+    Sides are at least a cell of the finest level: keypoints on one point or line would overlap with nothing.
+    """
     low, high = poses.amin(-2), poses.amax(-2)
+    middle = (low + high) / 2
+    low, high = low.minimum(middle - FIRST_STRIDE / 2), high.maximum(middle + FIRST_STRIDE / 2)
     return torch.cat([low.clamp(min=0).minimum(size - 1), high.clamp(min=0).minimum(size - 1)], dim=-1)
 
 
@@ -94,8 +101,8 @@ def decode(
 
 
 def _rescaled(poses: Tensor, own: Tensor, size: Tensor) -> Tensor:
-    """From the pixels of one input to those of another that shows the same, whose pixel centers are integers."""
-    return poses if bool((own == size).all()) else (poses + 0.5) * (size / own) - 0.5
+    """From the pixels of one input to those of another of the same photo: their short sides and middles fit."""
+    return poses if bool((own == size).all()) else (poses - own / 2) * (size.min() / own.min()) + size / 2
 
 
 def _suppress(boxes: Tensor, threshold: float, most: int) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from dekrpose.skeletons import Skeleton
 
 _PARTS = (
@@ -28,11 +30,10 @@ def keypoint_groups(skeleton: Skeleton) -> tuple[tuple[int, ...], ...]:
     groups: dict[object, list[int]] = {}
     unknown: dict[int, list[int]] = {}
     for index, name in enumerate(skeleton.keypoints):
-        part = next(
-            (number for number, words in enumerate(_PARTS) if any(word in name.lower() for word in words)), None
-        )
+        words = _words(name)
+        part = next((number for number, parts in enumerate(_PARTS) if not words.isdisjoint(parts)), None)
         if part is not None:
-            groups.setdefault((part, _side(name) if part else ""), []).append(index)
+            groups.setdefault((part, _side(skeleton, index) if part else ""), []).append(index)
             continue
         partner = next(
             (own for other, own in unknown.items() if _together(skeleton, index, other) and len(own) < _MOST), None
@@ -46,9 +47,16 @@ def keypoint_groups(skeleton: Skeleton) -> tuple[tuple[int, ...], ...]:
 
 def _together(skeleton: Skeleton, first: int, second: int) -> bool:
     joined = (first, second) in skeleton.edges or (second, first) in skeleton.edges
-    return joined and _side(skeleton.keypoints[first]) == _side(skeleton.keypoints[second])
+    return joined and _side(skeleton, first) == _side(skeleton, second)
 
 
-def _side(name: str) -> str:
-    words = name.lower().replace("-", "_").split("_")
-    return next((side for side in ("left", "right") if side in words or side[0] in words), "")
+def _side(skeleton: Skeleton, index: int) -> str:
+    words = _words(skeleton.keypoints[index])
+    return next((side for side in ("left", "right") if side in words or side[0] in words), skeleton.sides[index])
+
+
+def _words(name: str) -> set[str]:
+    """Of ``left_eye``, ``leftEye``, ``LEye``, ``left eye`` or ``lefteye``; several of a kind are of that kind."""
+    parts = re.findall(r"(?:left|right)(?=[a-z])|[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
+    words = {part.lower() for part in parts}
+    return words | {word.removesuffix("s") for word in words}

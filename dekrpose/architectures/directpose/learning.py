@@ -82,7 +82,7 @@ def losses(
     own = flat[positive]
     center = nn.functional.binary_cross_entropy_with_logits(own[:, 1], weights, reduction="sum")
     found["center"] = center / count.clamp(min=1)
-    keypoints = own[:, 2:].reshape(len(own), -1, 2)
+    keypoints = own[:, 2:].reshape(len(own), own.shape[1] // 2 - 1, 2)
     found["keypoint"] = keypoint_loss(keypoints, batch.keypoints[positive], batch.labelled[positive], weights)
     if heatmaps is not None:
         focal = focal_loss(heatmaps, batch.heat, batch.heat_counted[:, None])

@@ -24,6 +24,7 @@ from dekrpose.architectures.learning import AugmentConfig, Crop
 from dekrpose.config import ARCHITECTURES, DirectPoseHeadConfig, ModelConfig
 from dekrpose.evaluation.coco_ap import coco_average_precision
 from dekrpose.evaluation.predictions import Prediction, results_json
+from dekrpose.images import Geometry
 from tests.evaluation_people import dataset, human, standing  # type: ignore[import-not-found]
 from tests.unit.training.test_training_initial import FIVE
 
@@ -53,6 +54,11 @@ def oracle(scene: Tensor, size: tuple[int, int] = SIZE, levels: int = LEVELS) ->
     sizes = map_sizes(*size, levels)
     parts = torch.split(flat, [rows * columns for rows, columns in sizes], dim=2)
     return [part.reshape(1, -1, *own) for part, own in zip(parts, sizes, strict=True)]
+
+
+def whole_cells(height: int, width: int) -> tuple[int, int]:
+    """The size that targets are made for, of an input that ends within a cell."""
+    return -(-height // 32) * 32, -(-width // 32) * 32
 
 
 def found(maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -112,12 +118,36 @@ def test_a_mirrored_scene_is_found_where_it_was() -> None:
     assert float((poses[:, None] - scene[None, ..., :2]).abs().amax((2, 3)).amin(1).max()) < 1e-3
 
 
-def test_several_scales_speak_in_pixels_of_the_first() -> None:
-    small, large = people((20, 20, 60, 90)), people((40.5, 40.5, 120.5, 180.5))
-    looks = [tuple(part[0] for part in candidates(oracle(*own))) for own in ((small, SIZE), (large, (256, 320)))]
-    poses, _, scores = decode(looks, nms_threshold=0.6, max_people=30)
-    assert len(scores) == 1  # both scales see the same person
-    torch.testing.assert_close(poses[0], small[0, :, :2], atol=1e-3, rtol=0)
+@pytest.mark.parametrize("scale", [0.5, 0.7, 1.3, 2.0])
+@pytest.mark.parametrize("sides", [(384, 512), (500, 333)])
+def test_several_scales_speak_in_pixels_of_the_first(scale: float, sides: tuple[int, int]) -> None:
+    first, other = (Geometry.fit(*sides, 128, each, multiple=32) for each in (1.0, scale))
+    scene = people((20, 20, 90, 110))
+    points = np.asarray(first.to_image(scene[..., :2].numpy()) @ other.matrix[:, :2].T + other.matrix[:, 2])
+    there = torch.cat([torch.from_numpy(points).float(), scene[..., 2:]], dim=2)
+    seen, nobody = oracle(there, whole_cells(*other.input_size)), oracle(people(), first.input_size)
+    look = tuple(part[0] for part in candidates(seen, other.input_size))
+    for own in (nobody, oracle(scene, first.input_size)):
+        base = tuple(part[0] for part in candidates(own, first.input_size))
+        poses, _, scores = decode([base, look], nms_threshold=0.6, max_people=30)
+        assert len(scores) == 1  # both scales see the same person
+        torch.testing.assert_close(poses[0], scene[0, :, :2], atol=0.02, rtol=0)
+
+
+def test_a_mirrored_input_that_is_no_whole_number_of_cells() -> None:
+    scene, flip = people((20, 20, 60, 90)), list(COCO_17.flip_indices)
+    mirrored = scene[:, flip].clone()
+    mirrored[..., 0] = 245 - mirrored[..., 0]
+    look = tuple(part[0] for part in unmirrored(candidates(oracle(mirrored, whole_cells(179, 246)), (179, 246)), flip))
+    torch.testing.assert_close(decode([look], nms_threshold=0.6, max_people=30)[0], scene[..., :2], atol=1e-3, rtol=0)
+
+
+def test_people_on_one_point_or_line_are_found_once() -> None:
+    for spread in ((0.0, 0.0), (0.0, 40.0)):
+        point, length = torch.tensor([60.0, 50.0]), torch.tensor(spread)
+        poses = point + length * torch.linspace(0, 1, 3)[:, None] + torch.tensor([[[0.0]], [[0.5]], [[1.0]]])
+        look = torch.full((3,), 0.9), torch.tensor([0.9, 0.8, 0.7]), poses, torch.tensor([160.0, 128.0])
+        assert len(decode([look], nms_threshold=0.6, max_people=30)[2]) == 1
 
 
 def test_levels_go_by_the_farthest_side_and_ties_by_the_smallest_box() -> None:
@@ -221,11 +251,40 @@ def test_the_nine_groups_of_coco_and_groups_of_any_skeleton() -> None:
         "animal", ("a", "b", "c", "d", "e"), edges=((0, 1), (1, 2), (2, 3)), flip_pairs=(), sigmas=(0.1,) * 5
     )
     assert keypoint_groups(animal) == ((0, 1, 2), (3,), (4,))
+    for names in ("l knee,r knee", "lKnee,rKnee", "LKnee,RKnee", "leftKnee,rightKnee", "leftknee,rightknee"):
+        knees = Skeleton("knees", tuple(names.split(",")), edges=(), flip_pairs=(), sigmas=(0.1,) * 2)
+        assert keypoint_groups(knees) == ((0,), (1,)), names
+    paired = Skeleton("paired", ("knee 1", "knee 2"), edges=(), flip_pairs=((0, 1),), sigmas=(0.1,) * 2)
+    assert keypoint_groups(paired) == ((0,), (1,))
+    paws = Skeleton("paws", ("left_rear_paw", "ears"), edges=((0, 1),), flip_pairs=(), sigmas=(0.1,) * 2)
+    assert keypoint_groups(paws) == ((0,), (1,))
     for skeleton in (COCO_17, CROWDPOSE_14, FIVE, animal):
         every = sorted(index for group in keypoint_groups(skeleton) for index in group)
         assert every == list(range(len(skeleton)))
         maps = build(replace(TINY, skeleton=skeleton)).eval()(torch.zeros(1, 3, 64, 64))
         assert [tuple(level.shape) for level in maps] == [(1, 2 + 2 * len(skeleton), side, side) for side in (8, 4, 2)]
+
+
+def test_photos_without_people_teach_that_nobody_is_there() -> None:
+    config = replace(TINY, head=replace(TINY.head, boxes=True))
+    model, run = build(config).train(), recipe(config, False)
+    assert run is not None
+    crop = Crop(np.full((128, 160, 3), 90, np.uint8), np.zeros((0, 17, 3), np.float32), np.zeros((128, 160), bool))
+    sample = run.targets.sample(crop, None, COCO_17, 1, np.random.default_rng(0))
+    batch = type(sample).joined([sample, sample], torch.stack)
+    own = network_losses(forward(model, False)(batch), batch, run, config, lambda value: value)
+    sum(own.values()).backward()  # type: ignore[union-attr]
+    assert all(bool(value.isfinite()) for value in own.values())
+    assert float(own["keypoint"].detach()) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [("channels", 4, "multiple of 8"), ("group_channels", 6, "multiple of 4"), ("levels", 20, "from 3 to 8")],
+)
+def test_head_sizes_that_no_network_has_are_refused(name: str, value: int, words: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be .*{words}"):
+        DirectPoseHeadConfig(**{name: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("changes", [{}, {"aligned": False}, {"boxes": True}, {"heatmaps": False}], ids=str)
@@ -290,5 +349,5 @@ def test_configurations_survive_json_and_heads_belong_to_architectures() -> None
     assert ModelConfig.from_dict({"architecture": "directpose"}).head == DirectPoseHeadConfig()
     with pytest.raises(ValueError, match="the head of dekr is no DirectPoseHeadConfig"):
         ModelConfig(head=DirectPoseHeadConfig())
-    with pytest.raises(ValueError, match="at least 3 levels, got 2"):
+    with pytest.raises(ValueError, match="levels must be a whole number from 3 to 8, got 2"):
         build(replace(TINY, head=replace(TINY.head, levels=2)))

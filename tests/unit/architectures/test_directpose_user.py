@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from dekrpose import CheckpointError, DekrPoseError, PoseEstimator
 from dekrpose.architectures.contract import build
 from dekrpose.benchmark.memory import CASES, _run_case
-from dekrpose.benchmark.settings import Setting
+from dekrpose.benchmark.settings import Setting, as_file
 from dekrpose.cli import main
 from dekrpose.config import ARCHITECTURES, DirectPoseHeadConfig, MobileNetConfig, TemporalConfig
 from tests.training_photos import write_dataset
@@ -85,6 +85,21 @@ def test_what_it_does_not_do_is_refused() -> None:
             one.estimate(photo(), **options)
     with pytest.raises(ValueError, match="has no memory"):
         build(replace(SMALL, temporal=TemporalConfig()))
+
+
+def test_no_scoring_net_is_trained_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    annotations, photos = write_dataset(tmp_path, photos=2)
+    estimator().save_pretrained(tmp_path / "mine")
+    data = [str(annotations), "--images", str(photos), "--out", str(tmp_path / "scored")]
+    assert main(["train-scoring", str(tmp_path / "mine"), *data]) != 0
+    assert "scores people by itself" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_benchmark_exports_it_with_its_maps(tmp_path: Path) -> None:
+    estimator().save_pretrained(tmp_path / "mine")
+    pytest.importorskip("onnxscript")
+    assert as_file(Setting(str(tmp_path / "mine"), backend="onnx")).model.endswith(".onnx")
 
 
 def test_a_saved_folder_says_which_architecture_it_is(tmp_path: Path) -> None:
