@@ -300,8 +300,10 @@ class PoseEstimator(Pretrained):
     def _poses(self, item: _Loaded, found: Found, score_threshold: float) -> Poses:
         """Those to show: best first, or everyone in the official order without a threshold."""
         scores = found.scores.numpy()
-        order = np.argsort(-scores, kind="stable")
-        order = order[scores[order] >= score_threshold] if score_threshold > 0 else np.arange(len(scores))
+        order = np.arange(len(scores))
+        if score_threshold > 0:
+            order = np.argsort(-scores, kind="stable")
+            order = order[scores[order] >= score_threshold]
         return Poses(
             keypoints=found.keypoints.numpy()[order],
             keypoint_scores=found.keypoint_scores.numpy()[order].clip(0, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,8 +10,17 @@ from functools import cached_property
 from typing import Any, Literal
 
 Side = Literal["left", "right", "middle"]
+NamedSide = Literal["left", "right", ""]
 MOST_KEYPOINTS = 1024
 MOST_EDGES = 16_384
+_SIDE_WORDS: dict[str, NamedSide] = {
+    "left": "left",
+    "l": "left",
+    "左": "left",
+    "right": "right",
+    "r": "right",
+    "右": "right",
+}
 
 
 @dataclass(frozen=True)
@@ -158,3 +168,22 @@ CROWDPOSE_14 = Skeleton(
     flip_pairs=((0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (10, 11)),
     sigmas=(0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089, 0.079, 0.079),
 )  # fmt: skip
+
+
+def name_words(name: str) -> tuple[str, ...]:
+    """The words of a keypoint's name in small letters: of left_eye, leftEye, "left eye", ..."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
+    return tuple(word for word in re.split(r"[\W_]+", spaced.lower()) if word)
+
+
+def side_and_rest(name: str) -> tuple[NamedSide, tuple[str, ...], str]:
+    """The side that a name says, its words with the side blotted out, and the plain name without the side."""
+    words = name_words(name)
+    for index, word in enumerate(words):
+        found = re.fullmatch(r"(left|right|左|右)(.+)", word)
+        side = _SIDE_WORDS.get(found[1] if found else word)
+        if side:
+            before, after = words[:index], [*([found[2]] if found else []), *words[index + 1 :]]
+            blot = "letter" if len(word) == 1 else "word"  # left_eye and r_eye are no pair
+            return side, (*before, blot, *after), "_".join([*before, *after])
+    return "", words, "_".join(words)

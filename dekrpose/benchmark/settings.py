@@ -131,9 +131,9 @@ def _exported(model: str, backend: str, flip: bool) -> tuple[TemporaryDirectory[
     """A model exported for a backend: a folder, which lasts as long as this process, and the file in it."""
     folder, name = TemporaryDirectory(prefix="dekrpose-benchmark-"), _EXPORTED[backend]
     estimator = _pretrained(Setting(model, device="cpu"))
-    whole = flip or len(estimator.config.decode.scales) > 1
-    whole = whole or not architecture_of(estimator.config).gives_candidates(estimator.model)
-    offsets: Offsets = "map" if whole else "people"
+    single = not flip and len(estimator.config.decode.scales) == 1
+    at_centers = single and architecture_of(estimator.config).gives_candidates(estimator.model)
+    offsets: Offsets = "people" if at_centers else "map"
     estimator.export(cast(Any, backend), Path(folder.name) / name, offsets=offsets)
     return folder, name
 

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dekrpose.data.coco_fields import as_name, keypoint_names, shown, with_keypoints
 from dekrpose.data.dataset import read_content
 from dekrpose.errors import DekrPoseError
 from dekrpose.formats import parse_json
-from dekrpose.skeletons import COCO_17, CROWDPOSE_14, Skeleton
+from dekrpose.skeletons import COCO_17, CROWDPOSE_14, NamedSide, Skeleton, name_words, side_and_rest
 
 DEFAULT_SIGMA = 0.067
 """OKS falloff of keypoints that neither COCO nor CrowdPose has: the mean of COCO's 17."""
 
-Side = Literal["left", "right", ""]
 Pairs = tuple[tuple[int, int], ...]
 
 _KNOWN = (COCO_17, CROWDPOSE_14)
 _FIELDS = ("name", "names", "edges", "flip_pairs", "sigmas")
-_SIDE_WORDS: dict[str, Side] = {
-    "left": "left",
-    "l": "left",
-    "左": "left",
-    "right": "right",
-    "r": "right",
-    "右": "right",
-}
 
 
 def skeleton_of(data_file: Path, skeleton_file: Path | None = None) -> Skeleton:
@@ -85,16 +75,16 @@ def skeleton_of(data_file: Path, skeleton_file: Path | None = None) -> Skeleton:
     return next((known for known in _KNOWN if replace(skeleton, name=known.name) == known), skeleton)
 
 
-def side_of(name: str) -> Side:
+def side_of(name: str) -> NamedSide:
     """Whether a keypoint's name says left or right: left_eye, eye-left, LeftEye, "l eye", eyeR, ..."""
-    return _side_and_rest(name)[0]
+    return side_and_rest(name)[0]
 
 
 def guess_flip_pairs(names: Sequence[str]) -> Pairs:
     """(left, right) indices of the names that differ in nothing but the side, in the order of the left ones."""
-    sides: dict[Side, dict[tuple[str, ...], int]] = {"left": {}, "right": {}, "": {}}
+    sides: dict[NamedSide, dict[tuple[str, ...], int]] = {"left": {}, "right": {}, "": {}}
     for index, name in enumerate(names):
-        side, rest, _ = _side_and_rest(name)
+        side, rest, _ = side_and_rest(name)
         sides[side].setdefault(rest, index)
     return tuple((index, sides["right"][rest]) for rest, index in sides["left"].items() if rest in sides["right"])
 
@@ -103,7 +93,7 @@ def likely_flip_pair(names: Sequence[str]) -> tuple[str, str] | None:
     """The first two names that differ in one word which no third name has another of: izq_ojo and der_ojo."""
     alike: dict[tuple[tuple[str, ...], ...], list[str]] = {}
     for name in names:
-        words = _words(name)
+        words = name_words(name)
         for index, word in enumerate(words if len(words) > 1 else []):
             if not word.isdigit():
                 alike.setdefault((words[:index], words[index + 1 :]), []).append(name)
@@ -115,26 +105,8 @@ def default_sigmas(names: Iterable[str]) -> tuple[float, ...]:
     known: dict[str, float] = {}
     for skeleton in _KNOWN:
         for name, sigma in zip(skeleton.keypoints, skeleton.sigmas, strict=True):
-            known.setdefault(_side_and_rest(name)[2], sigma)
-    return tuple(known.get(_side_and_rest(name)[2], DEFAULT_SIGMA) for name in names)
-
-
-def _words(name: str) -> tuple[str, ...]:
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
-    return tuple(word for word in re.split(r"[\W_]+", spaced.lower()) if word)
-
-
-def _side_and_rest(name: str) -> tuple[Side, tuple[str, ...], str]:
-    """The side, the words with the side blotted out, and the plain name without the side."""
-    words = _words(name)
-    for index, word in enumerate(words):
-        found = re.fullmatch(r"(left|right|左|右)(.+)", word)
-        side = _SIDE_WORDS.get(found[1] if found else word)
-        if side:
-            before, after = words[:index], [*([found[2]] if found else []), *words[index + 1 :]]
-            blot = "letter" if len(word) == 1 else "word"  # left_eye and r_eye are no pair
-            return side, (*before, blot, *after), "_".join([*before, *after])
-    return "", words, "_".join(words)
+            known.setdefault(side_and_rest(name)[2], sigma)
+    return tuple(known.get(side_and_rest(name)[2], DEFAULT_SIGMA) for name in names)
 
 
 def _read_skeleton_file(path: Path) -> dict[str, Any]:

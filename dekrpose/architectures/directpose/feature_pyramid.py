@@ -19,16 +19,11 @@ class FeaturePyramid(nn.Module):
     Args:
         map_channels: of the backbone's maps.
         channels: of the pyramid's.
-        levels: how many; those after stride 32 are strided convolutions of the one before.
-
-    Raises:
-        ValueError: fewer than three levels.
+        levels: how many, at least 3; those after stride 32 are strided convolutions of the one before.
     """
 
     def __init__(self, map_channels: list[int], channels: int, levels: int = 5) -> None:
         super().__init__()
-        if levels < _OF_BACKBONE - 1:
-            raise ValueError(f"a feature pyramid has at least {_OF_BACKBONE - 1} levels, got {levels}")
         widths = map_channels[:_OF_BACKBONE]
         missing = _OF_BACKBONE - len(widths)
         self.reductions = nn.ModuleList(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
-from dekrpose.skeletons import Skeleton
+from dekrpose.skeletons import Skeleton, side_and_rest
 
 _PARTS = (
     ("nose", "eye", "ear", "mouth", "jaw", "chin", "forehead", "face", "head", "neck"),
@@ -30,7 +28,8 @@ def keypoint_groups(skeleton: Skeleton) -> tuple[tuple[int, ...], ...]:
     groups: dict[object, list[int]] = {}
     unknown: dict[int, list[int]] = {}
     for index, name in enumerate(skeleton.keypoints):
-        words = _words(name)
+        plain = side_and_rest(name)[2].split("_")
+        words = {*plain, *(word.removesuffix("s") for word in plain)}  # eyes are of the head, too
         part = next((number for number, parts in enumerate(_PARTS) if not words.isdisjoint(parts)), None)
         if part is not None:
             groups.setdefault((part, _side(skeleton, index) if part else ""), []).append(index)
@@ -51,12 +50,4 @@ def _together(skeleton: Skeleton, first: int, second: int) -> bool:
 
 
 def _side(skeleton: Skeleton, index: int) -> str:
-    words = _words(skeleton.keypoints[index])
-    return next((side for side in ("left", "right") if side in words or side[0] in words), skeleton.sides[index])
-
-
-def _words(name: str) -> set[str]:
-    """Of ``left_eye``, ``leftEye``, ``LEye``, ``left eye`` or ``lefteye``; several of a kind are of that kind."""
-    parts = re.findall(r"(?:left|right)(?=[a-z])|[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
-    words = {part.lower() for part in parts}
-    return words | {word.removesuffix("s") for word in words}
+    return side_and_rest(skeleton.keypoints[index])[0] or skeleton.sides[index]
